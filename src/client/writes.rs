@@ -7,6 +7,7 @@ use api::object::{GroupResource, ObjectKey};
 use http::Request as HttpRequest;
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Request};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{Kind, ObjectSource};
@@ -17,7 +18,8 @@ use crate::{Kind, ObjectSource};
 /// has not caught up; that is what keeps a ReplicaSet from making a pod twice.
 pub struct Writes {
     client: Client,
-    pending: Pending,
+    /// Behind a lock, so that one reconciliation can write many objects at once.
+    pending: Mutex<Pending>,
 }
 
 /// What a source must have seen.
@@ -44,7 +46,7 @@ impl Pending {
 impl Writes {
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, pending: Pending::default() }
+        Self { client, pending: Mutex::default() }
     }
 
     /// For calls that do not change what this reconciler reads.
@@ -57,21 +59,21 @@ impl Writes {
     ///
     /// # Errors
     /// The API server's refusal, or the transport's failure; so for all methods here.
-    pub async fn create<K: Kind>(&mut self, object: &K) -> kube::Result<K> {
+    pub async fn create<K: Kind>(&self, object: &K) -> kube::Result<K> {
         let body = encode(object)?;
         let request = request::<K>(namespace_of(object)).create(&PostParams::default(), body);
         self.send(request).await
     }
 
     /// Replaces the whole object; only for writers that read it whole.
-    pub async fn update<K: Kind>(&mut self, object: &K) -> kube::Result<K> {
+    pub async fn update<K: Kind>(&self, object: &K) -> kube::Result<K> {
         let body = encode(object)?;
         let request = request::<K>(namespace_of(object)).replace(name_of(object), &PostParams::default(), body);
         self.send(request).await
     }
 
     /// Replaces the status; `metadata.resourceVersion` guards against lost updates.
-    pub async fn update_status<K: Kind>(&mut self, object: &K) -> kube::Result<K> {
+    pub async fn update_status<K: Kind>(&self, object: &K) -> kube::Result<K> {
         let body = encode(object)?;
         let request = request::<K>(namespace_of(object)).replace_subresource(
             "status",
@@ -83,7 +85,7 @@ impl Writes {
     }
 
     pub async fn patch<K: Kind, P: Serialize + Debug>(
-        &mut self,
+        &self,
         namespace: &str,
         name: &str,
         patch: &Patch<P>,
@@ -93,7 +95,7 @@ impl Writes {
     }
 
     pub async fn patch_status<K: Kind, P: Serialize + Debug>(
-        &mut self,
+        &self,
         namespace: &str,
         name: &str,
         patch: &Patch<P>,
@@ -104,29 +106,30 @@ impl Writes {
 
     /// Deletes; give the UID as a precondition, so that a namesake survives and the next round waits
     /// for this very object to go.
-    pub async fn delete<K: Kind>(&mut self, namespace: &str, name: &str, params: &DeleteParams) -> kube::Result<()> {
+    pub async fn delete<K: Kind>(&self, namespace: &str, name: &str, params: &DeleteParams) -> kube::Result<()> {
         let request = request::<K>(namespace).delete(name, params).map_err(kube::Error::BuildRequest)?;
         self.client.request_status::<K>(request).await?;
         if let Some(uid) = params.preconditions.as_ref().and_then(|p| p.uid.clone()) {
-            self.pending.deleted.push((GroupResource::of::<K>(), ObjectKey::new(namespace, name), uid));
+            self.pending.lock().deleted.push((GroupResource::of::<K>(), ObjectKey::new(namespace, name), uid));
         }
         Ok(())
     }
 
     async fn send<K: Kind>(
-        &mut self,
+        &self,
         request: Result<HttpRequest<Vec<u8>>, kube::core::request::Error>,
     ) -> kube::Result<K> {
         let object: K = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
         if let Some(revision) = object.metadata().resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()) {
-            let seen = self.pending.revisions.entry(GroupResource::of::<K>()).or_insert(0);
+            let mut pending = self.pending.lock();
+            let seen = pending.revisions.entry(GroupResource::of::<K>()).or_insert(0);
             *seen = revision.max(*seen);
         }
         Ok(object)
     }
 
     pub(crate) fn into_pending(self) -> Pending {
-        self.pending
+        self.pending.into_inner()
     }
 }
 
