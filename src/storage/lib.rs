@@ -1,1 +1,32 @@
-//! storage
+//! A revisioned key-value store with a watch cache, in one file on disk or in memory.
+//!
+//! Every key belongs to a collection. Each write gets a revision, in commit order; all waiting writes
+//! share one transaction and one fsync, and are published to readers and watchers only after it, in
+//! the order of their revisions. Readers never touch the disk: the newest version of each entry and
+//! the recent changes are held in memory, as encoded bytes beside a small index that the caller's
+//! [`Codec`] makes.
+//!
+//! It knows keys and bytes, not kinds.
+
+mod cache;
+mod codec;
+mod disk;
+mod error;
+mod key;
+mod ring;
+mod store;
+mod watch;
+mod writer;
+
+#[cfg(test)]
+mod store_tests;
+
+pub use cache::{CollectionStats, Scope, Stats};
+pub use codec::{Codec, Content, Entry, Event};
+pub use disk::Backend;
+pub use error::{Gone, OpenError, WriteError};
+pub use key::Key;
+pub use ring::RingLimits;
+pub use store::{Options, Storage};
+pub use watch::Watch;
+pub use writer::{Action, Durability, Expect, Write};

@@ -1,0 +1,154 @@
+//! The handle that everybody shares.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cache::{Cache, Scope, Stats};
+use crate::codec::{Codec, Entry};
+use crate::disk::{Backend, Disk, Opener};
+use crate::error::{Gone, OpenError, WriteError};
+use crate::ring::RingLimits;
+use crate::watch::Watch;
+use crate::writer::{self, Durability, Request, Write, Writer};
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub backend: Backend,
+    pub ring: RingLimits,
+}
+
+impl Options {
+    #[must_use]
+    pub fn new(backend: Backend) -> Self {
+        Self { backend, ring: RingLimits::default() }
+    }
+}
+
+/// A shared handle. When the last one is dropped, what is not on disk yet is written and the store
+/// closes; [`Storage::close`] does the same and waits for it.
+pub struct Storage<C: Codec> {
+    cache: Arc<RwLock<Cache<C::Index>>>,
+    requests: mpsc::Sender<Request<C::Index>>,
+}
+
+impl<C: Codec> Clone for Storage<C> {
+    fn clone(&self) -> Self {
+        Self { cache: Arc::clone(&self.cache), requests: self.requests.clone() }
+    }
+}
+
+impl<C: Codec> fmt::Debug for Storage<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage").finish_non_exhaustive()
+    }
+}
+
+impl<C: Codec> Storage<C> {
+    /// Opens or creates the store and loads it. Blocks; call it before the runtime is busy.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or holds something that the codec cannot read.
+    pub fn open(options: &Options, codec: C) -> Result<Self, OpenError> {
+        Self::open_with(options.backend.opener(), options, codec)
+    }
+
+    pub(crate) fn open_with(opener: Opener, options: &Options, codec: C) -> Result<Self, OpenError> {
+        let mut entries = Vec::new();
+        let (disk, loaded) = Disk::open(opener, options.backend.path(), |key, revision, bytes| {
+            let content =
+                codec.open(&key, revision, bytes).map_err(|source| OpenError::Entry { key: key.clone(), source })?;
+            entries.push(Entry::new(key, revision, content));
+            Ok(())
+        })?;
+        let mut cache = Cache::new(loaded.revision, options.ring);
+        for entry in entries {
+            cache.load(&codec, entry);
+        }
+        let cache = Arc::new(RwLock::new(cache));
+        let (requests, queue) = mpsc::channel(writer::QUEUE);
+        Writer::new(disk, codec, Arc::clone(&cache)).spawn(queue).map_err(|source| OpenError::Writer { source })?;
+        Ok(Self { cache, requests })
+    }
+
+    /// The newest published revision.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.cache.read().revision()
+    }
+
+    /// The newest revision that changed a collection.
+    #[must_use]
+    pub fn collection_revision(&self, collection: &str) -> u64 {
+        self.cache.read().collection_revision(collection)
+    }
+
+    #[must_use]
+    pub fn get(&self, collection: &str, item: &str) -> Option<Arc<Entry<C::Index>>> {
+        self.cache.read().get(collection, item).cloned()
+    }
+
+    /// Visits items in key order, as they were at a revision (`None`: now), and returns that revision.
+    /// `visit` runs under the cache's lock: it must be short and must not call the store.
+    ///
+    /// # Errors
+    /// [`Gone`] when the revision is too old.
+    pub fn scan(
+        &self,
+        scope: Scope<'_>,
+        at: Option<u64>,
+        visit: impl FnMut(&Arc<Entry<C::Index>>) -> ControlFlow<()>,
+    ) -> Result<u64, Gone> {
+        self.cache.read().scan(scope, at, visit)
+    }
+
+    /// The entries of a collection with an index term, in key order.
+    #[must_use]
+    pub fn by_term(&self, collection: &str, term: &str) -> Vec<Arc<Entry<C::Index>>> {
+        self.cache.read().by_term(collection, term)
+    }
+
+    /// The changes of a collection after a revision.
+    ///
+    /// # Errors
+    /// [`Gone`] when the revision is too old.
+    pub fn watch(&self, collection: &str, after: u64) -> Result<Watch<C::Index>, Gone> {
+        Watch::new(Arc::clone(&self.cache), collection, after)
+    }
+
+    /// Does all of the writes, or none; returns the new versions (tombstones for deletions).
+    ///
+    /// # Errors
+    /// When a precondition does not hold, the disk fails, or the store is closed.
+    pub async fn write(
+        &self,
+        writes: Vec<Write<C::Index>>,
+        durability: Durability,
+    ) -> Result<Vec<Arc<Entry<C::Index>>>, WriteError<C::Index>> {
+        let (done, answer) = oneshot::channel();
+        let request = Request::Write { writes, durability, done };
+        self.requests.send(request).await.map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// Writes what is not on disk yet and closes the store: later writes fail, reads go on.
+    ///
+    /// # Errors
+    /// When the last commit fails.
+    pub async fn close(&self) -> Result<(), WriteError<C::Index>> {
+        let (done, answer) = oneshot::channel();
+        if self.requests.send(Request::Close { done }).await.is_err() {
+            return Ok(());
+        }
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.cache.read().stats()
+    }
+}

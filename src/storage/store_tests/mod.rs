@@ -1,0 +1,7 @@
+//! The store against a model, against power cuts, and under many writers.
+
+mod crash;
+mod fixtures;
+mod model;
+mod rings;
+mod writers;
