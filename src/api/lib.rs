@@ -7,4 +7,12 @@
 
 pub use k8s_openapi;
 
+pub mod convert;
+pub mod field;
+pub mod kinds;
+pub mod meta;
 pub mod object;
+pub mod quantity;
+pub mod selector;
+pub mod table;
+pub mod version;

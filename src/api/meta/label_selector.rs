@@ -1,0 +1,50 @@
+//! Validation of `metav1.LabelSelector` where it is a field of an object.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::format;
+use super::object_meta::validate_labels;
+use crate::field::{self, ErrorList, Path};
+
+/// Whether values that no label could have are refused or, as in some older kinds, let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SelectorRules {
+    Strict,
+    AnyValue,
+}
+
+pub(crate) fn validate_label_selector(
+    selector: Option<&LabelSelector>,
+    rules: SelectorRules,
+    path: &Path<'_>,
+    errs: &mut ErrorList,
+) {
+    let Some(selector) = selector else { return };
+    validate_labels(selector.match_labels.as_ref(), &path.child("matchLabels"), errs);
+    let list = path.child("matchExpressions");
+    for (i, requirement) in selector.match_expressions.iter().flatten().enumerate() {
+        let at = list.index(i);
+        let values = requirement.values.as_deref().unwrap_or_default();
+        match requirement.operator.as_str() {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                errs.push(field::required(&at.child("values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errs.push(field::forbidden(&at.child("values"), why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errs.push(field::invalid(&at.child("operator"), other, "not a valid selector operator")),
+        }
+        let key = &requirement.key;
+        field::invalid_each(&at.child("key"), key, format::qualified_name(key), errs);
+        if rules == SelectorRules::Strict {
+            let values_at = at.child("values");
+            for (j, value) in values.iter().enumerate() {
+                let at = values_at.index(j);
+                field::invalid_each(&at, value, format::label_value(value), errs);
+            }
+        }
+    }
+}
