@@ -8,6 +8,7 @@ pub mod admission;
 pub mod auth;
 pub mod config;
 pub mod error;
+mod projection;
 pub mod registry;
 pub mod request;
 pub mod rest;

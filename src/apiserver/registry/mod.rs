@@ -22,6 +22,18 @@ impl Registry {
         Vec::new()
     }
 
+    /// The objects whose selectable field has this value.
+    #[must_use]
+    pub fn by_field(&self, _resource: &GroupResource, _field: &str, _value: &str) -> Vec<Object> {
+        Vec::new()
+    }
+
+    /// The highest revision at which an object of this resource changed.
+    #[must_use]
+    pub fn revision(&self, _resource: &GroupResource) -> u64 {
+        0
+    }
+
     /// Stores a complete object, whose name, uid and creation time are set here if absent.
     ///
     /// # Errors

@@ -10,11 +10,8 @@ use crate::auth::User;
 /// user may grant all of it.
 #[must_use]
 pub fn uncovered(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
-    let mut missing: Vec<Rule> = wanted
-        .iter()
-        .flat_map(Rule::breakdown)
-        .filter(|part| !held.iter().any(|own| own.covers(part)))
-        .collect();
+    let mut missing: Vec<Rule> =
+        wanted.iter().flat_map(Rule::breakdown).filter(|part| !held.iter().any(|own| own.covers(part))).collect();
     merge_verbs(&mut missing);
     let mut lines: Vec<String> = missing.iter().map(compact).collect();
     lines.sort();
@@ -77,12 +74,13 @@ fn quoted_list<S: AsRef<str>>(values: &[S]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::rbac::v1::PolicyRule;
     use serde_json::json;
 
     use super::*;
 
     fn rule(value: serde_json::Value) -> Rule {
-        let rule: api::k8s_openapi::api::rbac::v1::PolicyRule = serde_json::from_value(value).unwrap();
+        let rule: PolicyRule = serde_json::from_value(value).unwrap();
         Rule::from(&rule)
     }
 

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
 use api::object::ObjectKey;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 
 use super::rule::Rule;
 use crate::auth::attributes::{Attributes, Target};
@@ -163,7 +163,7 @@ fn missing_role(role: &RoleKey) -> String {
     format!("{resource}.rbac.authorization.k8s.io {:?} not found", &*role.name)
 }
 
-fn compile(rules: Option<&[api::k8s_openapi::api::rbac::v1::PolicyRule]>) -> Arc<[Rule]> {
+fn compile(rules: Option<&[PolicyRule]>) -> Arc<[Rule]> {
     rules.unwrap_or_default().iter().map(Rule::from).collect()
 }
 

@@ -1,6 +1,6 @@
 //! One policy rule, compiled to what matching needs.
 
-use api::k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::auth::attributes::{Attributes, ResourceTarget, Target};
 
@@ -57,11 +57,8 @@ impl Rule {
         let resources = self.groups.iter().flat_map(move |group| {
             self.resources.iter().flat_map(move |resource| {
                 self.verbs.iter().flat_map(move |verb| {
-                    let part = Self {
-                        groups: vec![group.clone()],
-                        resources: vec![resource.clone()],
-                        ..Self::of_verb(verb)
-                    };
+                    let part =
+                        Self { groups: vec![group.clone()], resources: vec![resource.clone()], ..Self::of_verb(verb) };
                     let names: Vec<Self> = if self.names.is_empty() {
                         vec![part]
                     } else {
@@ -85,8 +82,7 @@ impl Rule {
             && covers_all(&self.groups, &part.groups)
             && part.resources.iter().all(|wanted| self.covers_resource(wanted))
             && part.paths.iter().all(|wanted| self.paths.iter().any(|p| path_covers(p, wanted)))
-            && (self.names.is_empty()
-                || (!part.names.is_empty() && part.names.iter().all(|n| self.names.contains(n))))
+            && (self.names.is_empty() || (!part.names.is_empty() && part.names.iter().all(|n| self.names.contains(n))))
     }
 
     fn covers_resource(&self, wanted: &str) -> bool {
