@@ -1,0 +1,43 @@
+//! What decoding can say about a body, in the words of upstream's decoder.
+
+use std::fmt;
+
+/// A field that decoding dropped or overwrote. Strict field validation rejects the body for it, the
+/// default warns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldIssue {
+    Unknown { path: String },
+    Duplicate { path: String },
+}
+
+impl fmt::Display for FieldIssue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { path } => write!(f, "unknown field {path:?}"),
+            Self::Duplicate { path } => write!(f, "duplicate field {path:?}"),
+        }
+    }
+}
+
+/// Why a body is no value of its type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes are no JSON.
+    #[error("{0}")]
+    Syntax(String),
+    #[error("error converting YAML to JSON: yaml: {0}")]
+    Yaml(String),
+    /// `found` is Go's word for the JSON value; `place` names struct and path of the field, or is
+    /// nothing at the top of the body.
+    #[error("json: cannot unmarshal {found} into Go {} of type {expected}", go_place(.place.as_deref()))]
+    Type { found: String, place: Option<String>, expected: String },
+    /// A value that a type with a syntax of its own refuses: a time, a quantity.
+    #[error("{0}")]
+    Value(String),
+    #[error("exceeded max depth")]
+    Depth,
+}
+
+fn go_place(field: Option<&str>) -> String {
+    field.map_or_else(|| "value".to_owned(), |field| format!("struct field {field}"))
+}
