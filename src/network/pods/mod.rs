@@ -1,0 +1,264 @@
+//! The network of pods: an address, a link and host ports for each.
+//!
+//! [`PodNetwork`] is the thin shell: it serializes changes, keeps [`AddressRecords`] and calls
+//! `interface` for links and `rules` for translation. The kernel answers netlink requests at once, so
+//! the work runs on blocking threads and takes one to two milliseconds for a pod.
+
+mod host_port;
+mod interface;
+mod rules;
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::Ipv4Net;
+use tokio::task;
+use tracing::{info, warn};
+
+pub use host_port::HostPort;
+
+use crate::address_records::{AddressRecords, Record, RecordError};
+use crate::host::{self, HostError};
+use crate::netlink::{Kernel, Socket};
+use crate::{namespace, nft, route};
+use interface::Interface;
+use rules::PodRules;
+
+/// The name of the link inside every pod.
+pub(crate) const POD_LINK: &str = "eth0";
+
+/// What the pod network of a node is made from.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// This node's range.
+    pub pod_cidr: Ipv4Net,
+    /// The range of all nodes' pods; what leaves it is masqueraded.
+    pub cluster_cidr: Ipv4Net,
+    /// Put on lo for the DNS server to bind, if there is one.
+    pub cluster_dns: Option<Ipv4Addr>,
+    /// Where address records are kept.
+    pub state_dir: PathBuf,
+    /// Absent: that of the default route's link.
+    pub mtu: Option<u32>,
+}
+
+/// What a pod got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub ip: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    /// The link's name inside the pod.
+    pub interface: &'static str,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PodNetworkError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    #[error("cannot open network namespace {path}: {source}")]
+    Namespace { path: PathBuf, source: std::io::Error },
+    #[error("cannot enter the network namespace of pod {uid}: {source}")]
+    Enter { uid: String, source: Kernel },
+    #[error("cannot set up the link of pod {uid}: {source}")]
+    Link { uid: String, source: Kernel },
+    #[error("cannot load the rules of the pod network: {0}")]
+    Rules(Kernel),
+    #[error("cannot read the host's links: {0}")]
+    Links(Kernel),
+    #[error("host port {port} is in use by pod {uid}")]
+    HostPortInUse { port: HostPort, uid: String },
+    #[error("the pod network's worker ended: {0}")]
+    Worker(#[from] task::JoinError),
+}
+
+/// The pods of this node.
+pub struct PodNetwork {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    gateway: Ipv4Addr,
+    mtu: u32,
+    state: Mutex<State>,
+    /// Deleting a link waits for all processors: it has a socket of its own, so that attaching
+    /// other pods does not wait for it.
+    teardown: Mutex<Socket>,
+}
+
+/// What changes one at a time.
+struct State {
+    records: AddressRecords,
+    route: Socket,
+    rules: PodRules,
+}
+
+impl PodNetwork {
+    /// Sets the host up, reads the records and loads the rules for the pods in them.
+    ///
+    /// # Errors
+    /// When the host refuses a setting, or the records cannot be read.
+    pub async fn open(config: NetworkConfig) -> Result<Arc<Self>, PodNetworkError> {
+        let inner = task::spawn_blocking(move || Inner::open(&config)).await??;
+        Ok(Arc::new(Self { inner: Arc::new(inner) }))
+    }
+
+    /// Gives the pod an address and a link in its network namespace, and maps its host ports. A
+    /// pod that is attached already keeps what it has.
+    ///
+    /// # Errors
+    /// When no address is free, a host port is taken, or the kernel refuses.
+    pub async fn attach(
+        &self,
+        uid: &str,
+        netns: &Path,
+        host_ports: &[HostPort],
+    ) -> Result<Attachment, PodNetworkError> {
+        let record = Record { uid: uid.to_owned(), host_ports: host_ports.to_vec() };
+        let netns = netns.to_owned();
+        self.on_blocking_thread(move |inner| inner.attach(record, &netns)).await
+    }
+
+    /// Takes the pod's link, host ports and address away; a pod that is not attached is fine.
+    /// Fast when the pod's namespace is closed already: the link went with it.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the record cannot be removed; it can be tried again.
+    pub async fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
+        let uid = uid.to_owned();
+        self.on_blocking_thread(move |inner| inner.detach(&uid)).await
+    }
+
+    /// Detaches every pod but these, and removes links that nobody recorded: what a crash left.
+    ///
+    /// # Errors
+    /// The first failure; the other pods are detached nevertheless.
+    pub async fn retain(&self, live_uids: &[String]) -> Result<(), PodNetworkError> {
+        let live = live_uids.to_vec();
+        self.on_blocking_thread(move |inner| inner.retain(&live)).await
+    }
+
+    /// The MTU that pods get.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        self.inner.mtu
+    }
+
+    async fn on_blocking_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, PodNetworkError> + Send + 'static,
+    ) -> Result<T, PodNetworkError> {
+        let inner = Arc::clone(&self.inner);
+        task::spawn_blocking(move || work(&inner)).await?
+    }
+}
+
+impl Inner {
+    fn open(config: &NetworkConfig) -> Result<Self, PodNetworkError> {
+        let route = route::open().map_err(PodNetworkError::Links)?;
+        host::allow_forwarding()?;
+        host::prepare_loopback(&route, config.cluster_dns)?;
+        let mtu = match config.mtu {
+            Some(mtu) => mtu,
+            None => host::default_mtu(&route)?,
+        };
+        let records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
+        let rules = PodRules::load(nft::open().map_err(PodNetworkError::Rules)?, config, records.iter())
+            .map_err(PodNetworkError::Rules)?;
+        host::route_loopback_addresses()?;
+        let gateway = AddressRecords::gateway(config.pod_cidr);
+        info!(pod_cidr = %config.pod_cidr, mtu, pods = records.iter().count(), "pod network is ready");
+        let teardown = Mutex::new(route::open().map_err(PodNetworkError::Links)?);
+        Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules }), teardown })
+    }
+
+    fn attach(&self, record: Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
+        let uid = record.uid.clone();
+        let namespace =
+            File::open(netns).map_err(|source| PodNetworkError::Namespace { path: netns.to_owned(), source })?;
+        let pod = namespace::open_route_socket(&namespace)
+            .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        state.check_host_ports(&record)?;
+        let (address, old) = match state.records.of_pod(&uid) {
+            Some((address, old)) => (address, Some(old.clone())),
+            None => (state.records.allocate(record.clone())?, None),
+        };
+        if let Some(old) = old.filter(|old| *old != record) {
+            state.records.replace(address, record.clone())?;
+            state.rules.remove(address, &old.host_ports).map_err(PodNetworkError::Rules)?;
+        }
+        let interface = Interface { address, gateway: self.gateway, mtu: self.mtu };
+        interface.connect(&state.route, &pod, &namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
+        state.rules.add(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
+        Ok(Attachment { ip: address, gateway: self.gateway, interface: POD_LINK })
+    }
+
+    /// The address is released last: nobody gets it while its link is still there.
+    fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
+        let Some(address) = lock(&self.state).remove_rules(uid)? else { return Ok(()) };
+        interface::remove(&lock(&self.teardown), address)
+            .map_err(|source| PodNetworkError::Link { uid: uid.to_owned(), source })?;
+        Ok(lock(&self.state).records.release(address)?)
+    }
+
+    fn retain(&self, live: &[String]) -> Result<(), PodNetworkError> {
+        let dead: Vec<String> = lock(&self.state)
+            .records
+            .iter()
+            .map(|(_, record)| record.uid.clone())
+            .filter(|uid| !live.contains(uid))
+            .collect();
+        let mut first_failure = None;
+        for uid in dead {
+            info!(uid, "releasing the address of a pod that is gone");
+            first_failure = first_failure.or(self.detach(&uid).err());
+        }
+        lock(&self.state).remove_unknown_links()?;
+        first_failure.map_or(Ok(()), Err)
+    }
+}
+
+/// A panic while a lock was held leaves records and rules as they were on disk and in the kernel,
+/// each whole; attach and detach start from those.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Removes what leads to the pod; its address, if it has one.
+    fn remove_rules(&self, uid: &str) -> Result<Option<Ipv4Addr>, PodNetworkError> {
+        let Some((address, record)) = self.records.of_pod(uid) else { return Ok(None) };
+        self.rules.remove(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
+        Ok(Some(address))
+    }
+
+    fn check_host_ports(&self, record: &Record) -> Result<(), PodNetworkError> {
+        for (_, other) in self.records.iter().filter(|(_, other)| other.uid != record.uid) {
+            for port in &record.host_ports {
+                if other.host_ports.iter().any(|taken| taken.conflicts_with(port)) {
+                    return Err(PodNetworkError::HostPortInUse { port: *port, uid: other.uid.clone() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_unknown_links(&self) -> Result<(), PodNetworkError> {
+        for link in route::links(&self.route).map_err(PodNetworkError::Links)? {
+            let Some(address) = interface::address_of(&link.name) else { continue };
+            if !self.records.contains(address) {
+                warn!(link = link.name, "removing the link of an unknown pod");
+                interface::remove(&self.route, address).map_err(PodNetworkError::Links)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

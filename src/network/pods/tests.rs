@@ -1,0 +1,189 @@
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use nix::sys::socket;
+
+use super::*;
+use crate::testbed::{Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, block_on, list_table, on_a_host, serve};
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
+
+fn answer(server: &str, client: Ipv4Addr) -> Answer {
+    Answer { server: server.to_owned(), client }
+}
+
+fn port(host_ip: Option<Ipv4Addr>, host_port: u16) -> HostPort {
+    HostPort { host_ip, host_port, container_port: 8080, protocol: crate::Protocol::Tcp }
+}
+
+#[test]
+fn pods_reach_each_other_the_host_and_the_world() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        assert_eq!(network.mtu(), 1400);
+        let (a, b) = (host.start_pod(&network, "a", &[]), host.start_pod(&network, "b", &[]));
+        serve("host", 9000);
+        assert_eq!(a.namespace.ask(&b.endpoint().to_string()).unwrap(), answer("b", a.ip));
+        assert_eq!(a.namespace.ask("127.0.0.1:8080").unwrap(), answer("a", Ipv4Addr::LOCALHOST));
+        assert_eq!(ask(&a.endpoint().to_string()).unwrap(), answer("a", GATEWAY));
+        for address in [GATEWAY, HOST, DNS] {
+            assert_eq!(a.namespace.ask(&format!("{address}:9000")).unwrap(), answer("host", a.ip), "{address}");
+        }
+        assert_eq!(a.namespace.ask(&format!("{OUTSIDE}:8080")).unwrap(), answer("outside", HOST));
+    });
+}
+
+#[test]
+fn a_pod_cannot_send_from_another_address() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let a = host.start_pod(&network, "a", &[]);
+        serve("host", 9000);
+        let socket = crate::testbed::udp_client();
+        let at = socket.local_addr().unwrap().port();
+        let send_from = |source: Ipv4Addr| {
+            a.namespace.run(|| {
+                let pod = route::open().unwrap();
+                let link = route::link_by_name(&pod, POD_LINK).unwrap().unwrap().index;
+                route::RouteChanges::default().add_address(link, source).run(&pod).unwrap();
+                let client = std::net::UdpSocket::bind((source, 0)).unwrap();
+                client.send_to(b"x", (GATEWAY, at)).unwrap();
+            });
+            socket.recv_from(&mut [0; 8]).map(|(_, from)| from.ip())
+        };
+        assert_eq!(send_from(a.ip).unwrap(), a.ip);
+        assert!(send_from(Ipv4Addr::new(10, 244, 1, 99)).is_err());
+    });
+}
+
+#[test]
+fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let a = host.start_pod(&network, "a", &[port(None, 8081)]);
+        let again = block_on(network.attach("a", &a.namespace.path(), &[port(None, 8082)])).unwrap();
+        assert_eq!(again, Attachment { ip: a.ip, gateway: GATEWAY, interface: "eth0" });
+        assert_eq!(host.outside.ask(&format!("{HOST}:8082")).unwrap().server, "a");
+        assert!(host.outside.ask(&format!("{HOST}:8081")).is_err());
+
+        block_on(network.detach("a")).unwrap();
+        block_on(network.detach("a")).unwrap();
+        assert!(a.namespace.ask(&format!("{GATEWAY}:9000")).is_err());
+        assert!(host.outside.ask(&format!("{HOST}:8082")).is_err());
+        assert_eq!(host.start_pod(&network, "b", &[]).ip, Ipv4Addr::new(10, 244, 1, 3));
+        if let Some(table) = list_table("coracle-pods") {
+            assert!(!table.contains(&a.ip.to_string()), "{table}");
+        }
+    });
+}
+
+#[test]
+fn a_restart_finds_the_pods_again_and_forgets_the_dead() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let alive = host.start_pod(&network, "alive", &[port(None, 8081)]);
+        let dead = host.start_pod(&network, "dead", &[port(None, 8082)]);
+        let mut connection = crate::testbed::Connection::open(&alive.endpoint().to_string()).unwrap();
+        assert_eq!(connection.ask().unwrap().server, "alive");
+        drop(network);
+
+        let network = host.open();
+        assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap(), answer("alive", OUTSIDE));
+        block_on(network.retain(&[alive.uid.clone()])).unwrap();
+        assert_eq!(connection.ask().unwrap().server, "alive");
+        assert!(host.outside.ask(&format!("{HOST}:8082")).is_err());
+        let links = route::links(&route::open().unwrap()).unwrap();
+        let pods: Vec<_> = links.iter().filter_map(|link| interface::address_of(&link.name)).collect();
+        assert_eq!(pods, [alive.ip]);
+        assert_ne!(host.start_pod(&network, "next", &[]).ip, dead.ip);
+    });
+}
+
+#[test]
+fn a_recorded_pod_moves_to_a_fresh_namespace() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let before = host.start_pod(&network, "a", &[]);
+        let after: Pod = host.start_pod(&network, "a", &[]);
+        assert_eq!(before.ip, after.ip);
+        assert_eq!(ask(&after.endpoint().to_string()).unwrap().server, "a");
+        assert!(before.namespace.ask(&format!("{GATEWAY}:9000")).is_err());
+    });
+}
+
+#[test]
+fn host_ports_answer_from_everywhere() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let a = host.start_pod(&network, "a", &[port(None, 8081), port(Some(HOST), 8082)]);
+        let b = host.start_pod(&network, "b", &[]);
+        #[track_caller]
+        fn check(result: std::io::Result<Answer>, client: Ipv4Addr) {
+            assert_eq!(result.unwrap(), answer("a", client));
+        }
+        for at in ["192.168.50.11:8081", "192.168.50.11:8082"] {
+            check(host.outside.ask(at), OUTSIDE);
+            check(ask(at), HOST);
+            check(b.namespace.ask(at), b.ip);
+            // The pod itself: masqueraded, or it would answer itself behind the host's back.
+            check(a.namespace.ask(at), GATEWAY);
+        }
+        check(ask("127.0.0.1:8081"), GATEWAY);
+        assert_eq!(ask("127.0.0.1:8082").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let taken = block_on(network.attach("b", &b.namespace.path(), &[port(Some(HOST), 8081)])).unwrap_err();
+        assert!(matches!(&taken, PodNetworkError::HostPortInUse { uid, .. } if uid == "a"), "{taken}");
+        assert_eq!(taken.to_string(), "host port 192.168.50.11:8081/tcp is in use by pod a");
+    });
+}
+
+#[test]
+fn neighbours_do_not_reach_what_listens_on_loopback() {
+    on_a_host(|host: Host| {
+        let _network = host.open();
+        let server = std::net::UdpSocket::bind("127.0.0.1:7000").unwrap();
+        server.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        let send = |to: SocketAddrV4| {
+            std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", SocketAddr::from(to)).unwrap();
+        };
+        send("127.0.0.1:7000".parse().unwrap());
+        server.recv(&mut [0; 8]).unwrap();
+        host.outside.run(|| {
+            // A neighbour that routes 127.0.0.0/8 to us, as an attacker on the LAN would.
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            let socket = route::open().unwrap();
+            let link = route::link_by_name(&socket, "eth0").unwrap().unwrap().index;
+            let stolen = route::Route {
+                destination: Ipv4Addr::new(127, 0, 0, 1),
+                prefix: 32,
+                gateway: Some(HOST),
+                source: Some(OUTSIDE),
+                link,
+                scope: route::Scope::Global,
+            };
+            route::RouteChanges::default().add_route(stolen).run(&socket).unwrap();
+            let raw = socket::socket(
+                socket::AddressFamily::Inet,
+                socket::SockType::Datagram,
+                socket::SockFlag::SOCK_CLOEXEC,
+                None,
+            )
+            .unwrap();
+            socket::setsockopt(&raw, socket::sockopt::BindToDevice, &"eth0".into()).unwrap();
+            let to = socket::SockaddrIn::new(127, 0, 0, 1, 7000);
+            let _ = socket::sendto(std::os::fd::AsRawFd::as_raw_fd(&raw), b"x", &to, socket::MsgFlags::empty());
+        });
+        assert!(server.recv(&mut [0; 8]).is_err());
+    });
+}
+
+#[test]
+fn twenty_pods_are_attached_quickly() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let started = tokio::time::Instant::now();
+        let pods: Vec<Pod> = (0..20).map(|n| host.start_pod(&network, &format!("pod-{n}"), &[])).collect();
+        println!("attaching took {:?} a pod, namespace and servers included", started.elapsed() / 20);
+        let ips: std::collections::BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
+        assert_eq!(ips.len(), 20);
+    });
+}
