@@ -7,15 +7,24 @@
 mod claim;
 mod config;
 mod deployment;
+mod endpoints;
+mod endpointslice;
 #[cfg(test)]
 mod fixtures;
+mod garbagecollector;
 mod moment;
+mod namespace;
 mod percent;
 mod pod_control;
+mod podgc;
 mod pods;
 mod replicaset;
+mod rootca;
 mod selection;
+mod serviceaccount;
+mod services;
 mod template_hash;
+mod ttlafterfinished;
 
 use client::{Cluster, Tasks};
 pub use config::{Config, ServedResource};
@@ -36,7 +45,15 @@ pub async fn run(cx: Cluster, cfg: Config, token: CancellationToken) -> Result<(
     tasks.spawn("replicaset-controller", replicaset::run(cx.clone(), stop.clone()));
     tasks.spawn("replication-controller", replicaset::run_replication_controller(cx.clone(), stop.clone()));
     tasks.spawn("deployment-controller", deployment::run(cx.clone(), stop.clone()));
-    let _ = cfg;
+    tasks.spawn("endpoint-controller", endpoints::run(cx.clone(), stop.clone()));
+    tasks.spawn("endpointslice-controller", endpointslice::run(cx.clone(), stop.clone()));
+    tasks.spawn("endpointslicemirroring-controller", endpointslice::run_mirroring(cx.clone(), stop.clone()));
+    tasks.spawn("namespace-controller", namespace::run(cx.clone(), cfg.resources.clone(), stop.clone()));
+    tasks.spawn("service-account-controller", serviceaccount::run(cx.clone(), stop.clone()));
+    tasks.spawn("root-ca-cert-publisher", rootca::run(cx.clone(), cfg.root_ca, stop.clone()));
+    tasks.spawn("generic-garbage-collector", garbagecollector::run(cx.clone(), cfg.resources, stop.clone()));
+    tasks.spawn("pod-garbage-collector", podgc::run(cx.clone(), stop.clone()));
+    tasks.spawn("ttl-after-finished-controller", ttlafterfinished::run(cx.clone(), stop.clone()));
     let ended = tasks.any().await;
     let cancelled = token.is_cancelled();
     tasks.shutdown().await;
