@@ -31,7 +31,7 @@ pub struct Decoded {
 /// # Errors
 /// When the bytes are no JSON or hold a value of a wrong type.
 pub fn decode_json(bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
-    decode_with(&BUILT_IN, bytes, ty)
+    decode_ty(&BUILT_IN, bytes, Ty::one(Scalar::Type(ty)))
 }
 
 /// Checks a value that did not come from a decoder, such as the result of a patch.
@@ -44,10 +44,18 @@ pub fn check_value(value: Value, ty: TypeId) -> Result<Decoded, DecodeError> {
     cx.finish(answer.map_err(|error| DecodeError::Syntax(error.to_string())))
 }
 
-pub(super) fn decode_with(table: &Table, bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
+/// Decodes JSON of no particular type; duplicate members are reported.
+///
+/// # Errors
+/// When the bytes are no JSON.
+pub fn decode_any(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    decode_ty(&BUILT_IN, bytes, Ty::one(Scalar::Any))
+}
+
+fn decode_ty(table: &Table, bytes: &[u8], ty: Ty) -> Result<Decoded, DecodeError> {
     let mut cx = Cx::new(table);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let node = Node { cx: &mut cx, ty: Ty::one(Scalar::Type(ty)), go: None };
+    let node = Node { cx: &mut cx, ty, go: None };
     let answer = node.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     cx.finish(answer.map_err(|error| syntax::explain(bytes, &error)))
 }

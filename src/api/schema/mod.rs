@@ -21,7 +21,7 @@ mod yaml;
 use std::sync::LazyLock;
 
 pub use canonical::canonicalize;
-pub use decode::{Decoded, check_value, decode_json};
+pub use decode::{Decoded, check_value, decode_any, decode_json};
 pub use error::{DecodeError, FieldIssue};
 pub(crate) use table::Numbers;
 pub use table::{Container, FieldRef, ListType, Scalar, Shape, Strategy, Table, Ty, TypeId, TypeRef};

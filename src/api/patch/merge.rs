@@ -1,0 +1,36 @@
+//! JSON merge patch, RFC 7386.
+
+use serde_json::{Map, Value};
+
+use super::{PatchError, parse};
+
+/// Applies a merge patch to an object.
+///
+/// # Errors
+/// When the patch is no JSON object.
+pub fn merge_patch(doc: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+    let Ok(patch @ Value::Object(_)) = parse(patch) else {
+        return Err(PatchError::Malformed("Invalid JSON Patch".to_owned()));
+    };
+    let mut patched = doc.clone();
+    merge(&mut patched, patch);
+    Ok(patched)
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(&key);
+        } else {
+            merge(target.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
