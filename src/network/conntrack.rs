@@ -34,28 +34,28 @@ pub(crate) struct Flow {
     pub(crate) answers_from: SocketAddrV4,
 }
 
+/// A flow as the kernel names it.
+struct Entry<'a> {
+    flow: Flow,
+    original: &'a [u8],
+    zone: Option<&'a [u8]>,
+}
+
 /// Forgets the flows that are stale, so that their next packet meets today's rules; tells how many.
 pub(crate) fn forget_udp(socket: &Socket, is_stale: impl Fn(&Flow) -> bool) -> Result<usize, Kernel> {
     let mut request = Messages::default();
     request.push(GET, DUMP, &HEADER, |_| ());
-    let mut stale = Vec::new();
+    let mut deletions = Vec::new();
     socket.dump(&request, |message| {
         if message.kind == NEW
-            && let Some((flow, tuple, zone)) = udp_flow(message)
-            && is_stale(&flow)
+            && let Some(entry) = udp_entry(message)
+            && is_stale(&entry.flow)
         {
-            stale.push((tuple.to_vec(), zone.map(<[u8]>::to_vec)));
+            deletions.push(deletion(&entry));
         }
     })?;
     let mut forgotten = 0;
-    for (tuple, zone) in stale {
-        let mut request = Messages::default();
-        request.push_acknowledged(DELETE, 0, &HEADER, |a| {
-            a.nest(TUPLE_ORIGINAL, |a| a.extend(&tuple));
-            if let Some(zone) = zone {
-                a.bytes(ZONE, &zone);
-            }
-        });
+    for request in deletions {
         match socket.run_all(&request) {
             Ok(()) => forgotten += 1,
             // It ended by itself in between.
@@ -66,8 +66,19 @@ pub(crate) fn forget_udp(socket: &Socket, is_stale: impl Fn(&Flow) -> bool) -> R
     Ok(forgotten)
 }
 
-/// The flow, its original tuple and its zone, if this is an IPv4 UDP flow.
-fn udp_flow(message: Message<'_>) -> Option<(Flow, &[u8], Option<&[u8]>)> {
+fn deletion(entry: &Entry<'_>) -> Messages {
+    let mut request = Messages::default();
+    request.push_acknowledged(DELETE, 0, &HEADER, |a| {
+        a.nest(TUPLE_ORIGINAL, |a| a.extend(entry.original));
+        if let Some(zone) = entry.zone {
+            a.bytes(ZONE, zone);
+        }
+    });
+    request
+}
+
+/// The entry, if it is of an IPv4 UDP flow.
+fn udp_entry(message: Message<'_>) -> Option<Entry<'_>> {
     let attributes = message.payload.get(HEADER.len()..)?;
     let original = find(attributes, &[TUPLE_ORIGINAL])?;
     let reply = find(attributes, &[TUPLE_REPLY])?;
@@ -78,7 +89,7 @@ fn udp_flow(message: Message<'_>) -> Option<(Flow, &[u8], Option<&[u8]>)> {
         destination: socket_of(original, IP_DESTINATION, PORT_DESTINATION)?,
         answers_from: socket_of(reply, IP_SOURCE, PORT_SOURCE)?,
     };
-    Some((flow, original, find(attributes, &[ZONE])))
+    Some(Entry { flow, original, zone: find(attributes, &[ZONE]) })
 }
 
 fn socket_of(tuple: &[u8], address: u16, port: u16) -> Option<SocketAddrV4> {

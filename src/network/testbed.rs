@@ -138,9 +138,14 @@ fn answer(name: &str, client: SocketAddr) -> String {
 
 /// Serves TCP and UDP on a port in the calling thread's namespace until the process ends.
 pub(crate) fn serve(name: &str, port: u16) {
+    serve_at(name, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+}
+
+/// The same at one address.
+pub(crate) fn serve_at(name: &str, at: SocketAddrV4) {
     let (name, udp_name) = (name.to_owned(), name.to_owned());
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let listener = TcpListener::bind(at).unwrap();
+    let socket = UdpSocket::bind(at).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };

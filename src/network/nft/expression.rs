@@ -169,7 +169,7 @@ impl Expressions {
     }
 
     /// Goes on when the registers are in the set.
-    pub(crate) fn is_in(self, set: &str, register: u32) -> Self {
+    pub(crate) fn found_in(self, set: &str, register: u32) -> Self {
         self.add("lookup", |a| {
             a.string(1, set);
             a.net_u32(2, REGISTER + register);

@@ -119,7 +119,7 @@ impl PodNetwork {
     ) -> Result<Attachment, PodNetworkError> {
         let record = Record { uid: uid.to_owned(), host_ports: host_ports.to_vec() };
         let netns = netns.to_owned();
-        self.on_blocking_thread(move |inner| inner.attach(record, &netns)).await
+        self.on_blocking_thread(move |inner| inner.attach(&record, &netns)).await
     }
 
     /// Takes the pod's link, host ports and address away; a pod that is not attached is fine.
@@ -175,7 +175,7 @@ impl Inner {
         Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules }), teardown })
     }
 
-    fn attach(&self, record: Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
+    fn attach(&self, record: &Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
         let uid = record.uid.clone();
         let namespace =
             File::open(netns).map_err(|source| PodNetworkError::Namespace { path: netns.to_owned(), source })?;
@@ -183,12 +183,12 @@ impl Inner {
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.check_host_ports(&record)?;
+        state.check_host_ports(record)?;
         let (address, old) = match state.records.of_pod(&uid) {
             Some((address, old)) => (address, Some(old.clone())),
             None => (state.records.allocate(record.clone())?, None),
         };
-        if let Some(old) = old.filter(|old| *old != record) {
+        if let Some(old) = old.filter(|old| old != record) {
             state.records.replace(address, record.clone())?;
             state.rules.remove(address, &old.host_ports).map_err(PodNetworkError::Rules)?;
         }

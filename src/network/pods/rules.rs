@@ -125,7 +125,7 @@ fn hairpin() -> Expressions {
     Expressions::default()
         .source(0)
         .destination(1)
-        .is_in(PODS, 0)
+        .found_in(PODS, 0)
         .connection_has(2, ConnectionField::Status, CONNECTION_STATUS_DNAT)
         .masquerade()
 }

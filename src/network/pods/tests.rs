@@ -89,7 +89,7 @@ fn a_restart_finds_the_pods_again_and_forgets_the_dead() {
 
         let network = host.open();
         assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap(), answer("alive", OUTSIDE));
-        block_on(network.retain(&[alive.uid.clone()])).unwrap();
+        block_on(network.retain(std::slice::from_ref(&alive.uid))).unwrap();
         assert_eq!(connection.ask().unwrap().server, "alive");
         assert!(host.outside.ask(&format!("{HOST}:8082")).is_err());
         let links = route::links(&route::open().unwrap()).unwrap();

@@ -190,7 +190,7 @@ impl Rule {
             Self::Goto { from, chain } => limit(start, from, config).verdict(&Verdict::Goto(chain.to_string())),
             Self::Keep { service, to } => start
                 .source(0)
-                .is_in(&clients(service, to), 0)
+                .found_in(&clients(service, to), 0)
                 .verdict(&Verdict::Goto(Chain::StickyEndpoint(service, to).to_string())),
             Self::Pick { service, scope, over } => start.random(0, over).verdict_map(&pick_map(service, scope), 0),
             Self::Remember { service, to } => start.source(0).update(&clients(service, to), 0),
