@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod meta;
 pub mod object;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

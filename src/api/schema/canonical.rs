@@ -65,7 +65,7 @@ fn zero_field(table: &Table, ty: Ty, pointer: bool) -> Value {
 }
 
 /// Go's zero value of a type, as it is written.
-pub(super) fn zero(table: &Table, ty: Ty) -> Value {
+pub(crate) fn zero(table: &Table, ty: Ty) -> Value {
     match ty.container {
         Container::One => {}
         Container::List => return Value::Array(Vec::new()),

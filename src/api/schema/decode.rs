@@ -390,7 +390,7 @@ impl<'c, 't> Node<'c, 't> {
 }
 
 /// Go leaves the field out when it writes the object.
-pub(super) fn is_absent(field: FieldRef<'_>, value: &Value) -> bool {
+pub(crate) fn is_absent(field: FieldRef<'_>, value: &Value) -> bool {
     let empty = match value {
         Value::Null => return true,
         Value::Bool(b) => !b,

@@ -21,6 +21,8 @@ mod yaml;
 use std::sync::LazyLock;
 
 pub use canonical::canonicalize;
+pub(crate) use canonical::zero;
+pub(crate) use decode::is_absent;
 pub use decode::{Decoded, check_value, decode_any, decode_json};
 pub use error::{DecodeError, FieldIssue};
 pub(crate) use table::Numbers;
@@ -48,5 +50,7 @@ pub fn describe(ty: TypeId) -> TypeRef<'static> {
     BUILT_IN.get(ty)
 }
 
+#[cfg(test)]
+pub(crate) mod generate;
 #[cfg(test)]
 mod tests;

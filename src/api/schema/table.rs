@@ -161,14 +161,14 @@ pub(super) struct Extra {
 }
 
 /// A type and the table it is in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct TypeRef<'t> {
     pub(crate) table: &'t Table,
     pub(crate) id: TypeId,
 }
 
 /// A field and the table it is in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct FieldRef<'t> {
     pub(crate) table: &'t Table,
     field: &'t Field,
