@@ -1,41 +1,38 @@
 //! Admission: what the built-in plugins change in a request and which requests they refuse.
+//!
+//! Each plugin is a file that decides purely; this module gives it what it asks about and runs the
+//! plugins in upstream's order. A pod is decoded once for all of them.
 
-use api::object::GroupResource;
-use serde_json::Value;
+mod certificates;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod priority;
+mod rbac_escalation;
+mod review;
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes_by_condition;
 
-use crate::auth::User;
+use api::object::{GroupResource, ObjectKey};
+use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use rand::Rng;
+use serde::de::DeserializeOwned;
+
+pub use review::{Operation, Review};
+pub(crate) use service_account::TOKEN_SECONDS;
+
 use crate::error::ApiError;
+use crate::registry::Registry;
 use crate::server::ApiServer;
 
-/// What is about to happen to the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-    Connect,
-}
-
-/// One request as admission sees it.
-#[derive(Debug)]
-pub struct Review<'a> {
-    pub operation: Operation,
-    pub resource: &'a GroupResource,
-    pub kind: &'a str,
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    /// Empty when the name is still to be generated, and for a delete of a collection's members set.
-    pub name: &'a str,
-    pub user: &'a User,
-    /// The object to be written, in its storage version; `None` for a delete.
-    pub object: &'a mut Option<Value>,
-    pub old: Option<&'a Value>,
-    pub dry_run: bool,
-    /// `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions`.
-    pub options: &'a Value,
-    /// Shown to the client in `Warning` headers.
-    pub warnings: Vec<String>,
-}
+/// The letters of generated names: no vowels, so that no words come out.
+const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
 
 /// The plugins in order.
 #[derive(Debug, Default)]
@@ -46,15 +43,142 @@ impl Chain {
     ///
     /// # Errors
     /// When a plugin refuses the request.
-    pub async fn mutate(&self, _server: &ApiServer, _review: &mut Review<'_>) -> Result<(), ApiError> {
-        Ok(())
+    pub async fn mutate(&self, server: &ApiServer, review: &mut Review<'_>) -> Result<(), ApiError> {
+        let registry = &server.registry;
+        namespace_lifecycle::admit(registry, review)?;
+        node_restriction::admit(registry, review)?;
+        if review.operation != Operation::Create || !review.subresource.is_empty() {
+            return Ok(());
+        }
+        match (&*review.resource.group, &*review.resource.resource) {
+            ("", "pods") => create_pod(registry, review),
+            ("", "nodes") => edit(review, taint_nodes_by_condition::admit),
+            ("", "persistentvolumes") => edit(review, |volume: &mut PersistentVolume| {
+                storage::protect(&mut volume.metadata, storage::VOLUME_PROTECTION);
+            }),
+            ("", "persistentvolumeclaims") => {
+                let classes = all(registry, "storage.k8s.io", "storageclasses", None);
+                edit(review, |claim: &mut PersistentVolumeClaim| {
+                    storage::default_class(claim, &classes);
+                    storage::protect(&mut claim.metadata, storage::CLAIM_PROTECTION);
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets the validating plugins judge the final object.
     ///
     /// # Errors
     /// When a plugin refuses the request.
-    pub async fn validate(&self, _server: &ApiServer, _review: &mut Review<'_>) -> Result<(), ApiError> {
-        Ok(())
+    pub async fn validate(&self, server: &ApiServer, review: &mut Review<'_>) -> Result<(), ApiError> {
+        let registry = &server.registry;
+        rbac_escalation::validate(&server.auth, registry, review)?;
+        certificates::validate(&server.auth, registry, review)?;
+        if !matches!(review.operation, Operation::Create | Operation::Update) {
+            return Ok(());
+        }
+        let creates = review.operation == Operation::Create;
+        match (&*review.resource.group, &*review.resource.resource, review.subresource) {
+            ("", "pods", "" | "ephemeralcontainers") => {
+                let pod: Pod = review.typed()?;
+                if creates && review.subresource.is_empty() {
+                    let ranges = all(registry, "", "limitranges", Some(review.namespace));
+                    limit_ranger::judge_pod(&pod, &ranges).map_err(|e| review.forbidden(e))?;
+                }
+                pod_security::admit_pod(registry, review, &pod)
+            }
+            ("", "persistentvolumeclaims", "") => {
+                let ranges = all(registry, "", "limitranges", Some(review.namespace));
+                limit_ranger::judge_claim(&review.typed()?, &ranges).map_err(|e| review.forbidden(e))
+            }
+            ("scheduling.k8s.io", "priorityclasses", "") => {
+                let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None);
+                priority::judge_class(&review.typed()?, &classes).map_err(|e| review.forbidden(e))
+            }
+            (group, resource, "") => pod_security::warn_of_template(registry, review, group, resource),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn create_pod(registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
+    let mut pod: Pod = review.typed()?;
+    let find = |group: &str, resource: &str, namespace: &str, name: &str| {
+        registry.get(&GroupResource::new(group, resource), &ObjectKey::new(namespace, name))
+    };
+    let namespace = review.namespace;
+    let ranges: Vec<LimitRange> = all(registry, "", "limitranges", Some(namespace));
+    limit_ranger::apply_defaults(&mut pod, &ranges);
+    let account = |name: &str| find("", "serviceaccounts", namespace, name).and_then(|o| o.decode().ok());
+    service_account::admit(&mut pod, namespace, account, &random_suffix()).map_err(|e| review.forbidden(e))?;
+    let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None);
+    priority::admit(&mut pod, &classes).map_err(|e| review.forbidden(e))?;
+    default_toleration_seconds::admit(&mut pod);
+    let class = |name: &str| find("node.k8s.io", "runtimeclasses", "", name).and_then(|o| o.decode().ok());
+    runtime_class::admit(&mut pod, class).map_err(|e| review.forbidden(e))?;
+    review.replace(&pod)
+}
+
+/// Decodes the object, changes it and puts it back.
+fn edit<K>(review: &mut Review<'_>, change: impl FnOnce(&mut K)) -> Result<(), ApiError>
+where
+    K: DeserializeOwned + serde::Serialize,
+{
+    let mut object: K = review.typed()?;
+    change(&mut object);
+    review.replace(&object)
+}
+
+/// Every stored object of a kind that can be read.
+fn all<K: DeserializeOwned>(registry: &Registry, group: &str, resource: &str, namespace: Option<&str>) -> Vec<K> {
+    registry.list(&GroupResource::new(group, resource), namespace).iter().filter_map(|o| o.decode().ok()).collect()
+}
+
+/// Five letters as upstream appends them to generated names.
+pub(crate) fn random_suffix() -> String {
+    let mut random = rand::rng();
+    (0..SUFFIX_LENGTH).map(|_| char::from(SUFFIX_LETTERS[random.random_range(0..SUFFIX_LETTERS.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::auth::User;
+
+    /// A request by `system:masters`, its place written as `namespace/name`.
+    pub(super) fn review<'a>(
+        operation: Operation,
+        resource: &str,
+        place: &'a str,
+        object: &'a mut Option<Value>,
+    ) -> Review<'a> {
+        static USER: LazyLock<User> = LazyLock::new(User::loopback);
+        let (namespace, name) = place.split_once('/').unwrap_or(("", place));
+        let resource = Box::leak(Box::new(GroupResource::new("", resource)));
+        Review {
+            operation,
+            resource,
+            kind: "",
+            subresource: "",
+            namespace,
+            name,
+            user: &USER,
+            object,
+            old: None,
+            dry_run: false,
+            options: &Value::Null,
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_suffix_is_five_letters_of_the_alphabet() {
+        let suffix = random_suffix();
+        assert!(suffix.len() == 5 && suffix.bytes().all(|b| SUFFIX_LETTERS.contains(&b)), "{suffix}");
     }
 }
