@@ -1,0 +1,185 @@
+//! The proxy's loop: changes in, one load of the rules for all that came together.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use api::object::{Object, ObjectKey};
+use client::{Change, Cluster, Kind, Query, Subscription};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::services::{ServiceTable, ServiceTableError, Sync};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use crate::health::HealthServers;
+use crate::service::ServiceInfo;
+use crate::slice::SliceInfo;
+use crate::state::State;
+
+/// Between two loads: a rollout changes slices by the dozen. The first change after a pause is
+/// loaded at once.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// After a load that failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where the proxy runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    /// Health check ports are served on this address.
+    pub health_check_address: Ipv4Addr,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the source of {0} ended")]
+    SourceEnded(&'static str),
+    #[error("the thread that loads rules ended: {0}")]
+    Loader(#[from] tokio::task::JoinError),
+}
+
+/// Keeps the rules of this node up to date until `token` is cancelled. Nothing is loaded before
+/// all Services and EndpointSlices are known: rules of an earlier process stay until then.
+///
+/// # Errors
+/// When the cluster's source ends.
+pub async fn run(cluster: Cluster, rules: ServiceTable, config: Config, token: CancellationToken) -> Result<(), Error> {
+    let mut proxy = Proxy {
+        services: cluster.subscribe::<Service>(),
+        slices: cluster.subscribe::<EndpointSlice>(),
+        cluster,
+        state: State::default(),
+        rules: Some(rules),
+        unsynced: 2,
+        health: HealthServers::new(config.health_check_address),
+        node: config.node_name,
+    };
+    tokio::select! {
+        () = token.cancelled() => Ok(()),
+        result = proxy.run() => result,
+    }
+}
+
+struct Proxy {
+    cluster: Cluster,
+    services: Subscription,
+    slices: Subscription,
+    state: State,
+    /// Away while a load is under way.
+    rules: Option<ServiceTable>,
+    /// Subscriptions that have not told all yet.
+    unsynced: u8,
+    health: HealthServers,
+    node: String,
+}
+
+impl Proxy {
+    async fn run(&mut self) -> Result<(), Error> {
+        let mut due: Option<Instant> = None;
+        let mut earliest = Instant::now();
+        loop {
+            let load = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let changed = tokio::select! {
+                // Changes that are there already belong to the same load.
+                biased;
+                change = self.services.next() => {
+                    self.take_service(change.ok_or(Error::SourceEnded("services"))?)
+                }
+                change = self.slices.next() => {
+                    self.take_slice(change.ok_or(Error::SourceEnded("endpointslices"))?)
+                }
+                () = load => {
+                    due = (!self.load().await?).then(|| Instant::now() + RETRY_INTERVAL);
+                    earliest = Instant::now() + MIN_INTERVAL;
+                    false
+                }
+            };
+            if changed && self.unsynced == 0 {
+                due = Some(due.map_or(earliest, |due| due.min(earliest)));
+            }
+        }
+    }
+
+    /// Tells whether the rules may differ now.
+    fn take_service(&mut self, change: Change) -> bool {
+        match change {
+            Change::Applied { object, .. } => {
+                let info = decode::<Service>(&object).and_then(|s| ServiceInfo::of(&object.index, s));
+                self.state.set_service(&object.index.key, info)
+            }
+            Change::Deleted { object } => self.state.set_service(&object.index.key, None),
+            Change::Synced => self.synced(),
+            Change::Resync => self.start_over(),
+        }
+    }
+
+    fn take_slice(&mut self, change: Change) -> bool {
+        match change {
+            Change::Applied { object, .. } => self.set_slice(&object),
+            Change::Deleted { object } => self.state.set_slice(&object.index.key, None),
+            Change::Synced => self.synced(),
+            Change::Resync => self.start_over(),
+        }
+    }
+
+    fn set_slice(&mut self, object: &Object) -> bool {
+        let info = decode::<EndpointSlice>(object).and_then(|s| SliceInfo::of(&object.index, s, &self.node));
+        self.state.set_slice(&object.index.key, info)
+    }
+
+    fn synced(&mut self) -> bool {
+        self.unsynced = self.unsynced.saturating_sub(1);
+        true
+    }
+
+    /// Changes were lost: derive everything from what the source holds.
+    fn start_over(&mut self) -> bool {
+        self.state = State::default();
+        for object in self.cluster.objects::<Service>(&Query::ALL) {
+            let info = decode::<Service>(&object).and_then(|s| ServiceInfo::of(&object.index, s));
+            self.state.set_service(&object.index.key, info);
+        }
+        for object in self.cluster.objects::<EndpointSlice>(&Query::ALL) {
+            self.set_slice(&object);
+        }
+        true
+    }
+
+    /// Loads the rules on a blocking thread; false when that must be tried again.
+    async fn load(&mut self) -> Result<bool, Error> {
+        self.health.serve(self.state.health_checks());
+        let Some(mut rules) = self.rules.take() else { return Ok(false) };
+        let ports = self.state.service_ports();
+        let started = Instant::now();
+        let count = ports.len();
+        let (rules, outcome) = tokio::task::spawn_blocking(move || {
+            let outcome = rules.sync(&ports);
+            (rules, outcome)
+        })
+        .await?;
+        self.rules = Some(rules);
+        Ok(report(&outcome, count, started.elapsed()))
+    }
+}
+
+fn report(outcome: &Result<Sync, ServiceTableError>, ports: usize, took: Duration) -> bool {
+    match outcome {
+        Ok(Sync::Replaced) => info!(ports, ?took, "loaded the rules of all services"),
+        Ok(Sync::Changed) => debug!(ports, ?took, "changed the rules of services"),
+        Ok(Sync::Unchanged) => (),
+        Err(e) => error!("{e}"),
+    }
+    outcome.is_ok()
+}
+
+/// What does not decode is left out: one object must not stop the rules of all others.
+fn decode<K: Kind>(object: &Object) -> Option<K> {
+    let key: &ObjectKey = &object.index.key;
+    object.decode().inspect_err(|e| error!(kind = K::KIND, %key, "cannot decode: {e}")).ok()
+}
