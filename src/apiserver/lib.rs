@@ -5,6 +5,7 @@
 //! cache answers reads from encoded bytes; nothing is decoded to serve them in their stored version.
 
 pub mod admission;
+pub mod allocate;
 pub mod auth;
 pub mod config;
 pub mod error;

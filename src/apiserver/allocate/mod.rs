@@ -1,0 +1,400 @@
+//! Addresses and node ports of services.
+//!
+//! What is allocated stands in the services themselves and nowhere else. An allocation looks at all
+//! stored services and at those that are about to be stored; the latter are held by a [`Reservation`]
+//! until their write is published, so that two writers never choose the same.
+
+mod families;
+mod range;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use api::field::{self, Path};
+use api::object::{Object, ObjectKey};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use parking_lot::Mutex;
+use rand::Rng;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::projection::{Change, Projection};
+use crate::registry::Registry;
+use families::{HEADLESS, IPV4, IPV6};
+use range::{IpRange, PortRange};
+
+const NODE_PORTS: PortRange = PortRange { first: 30000, last: 32767 };
+
+/// What a service holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Held {
+    ips: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+/// Allocates for all services of the cluster.
+#[derive(Debug)]
+pub struct Allocator {
+    ranges: Vec<IpRange>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    services: Projection,
+    stored: HashMap<ObjectKey, Held>,
+    /// By a running number: allocated, but not yet seen in the store.
+    pending: HashMap<u64, Held>,
+    next: u64,
+}
+
+/// Keeps an allocation from others until it is dropped, which is right once the write is published or
+/// has failed.
+#[derive(Debug)]
+#[must_use = "the allocation is free for others as soon as this is dropped"]
+pub struct Reservation<'a> {
+    allocator: &'a Allocator,
+    number: u64,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.allocator.state.lock().pending.remove(&self.number);
+    }
+}
+
+impl Allocator {
+    /// An allocator for the cluster's service networks: one, or one of each family.
+    #[must_use]
+    pub fn new(networks: &[IpNet]) -> Self {
+        let state = State {
+            services: Projection::new("", "services"),
+            stored: HashMap::new(),
+            pending: HashMap::new(),
+            next: 0,
+        };
+        Self { ranges: networks.iter().copied().map(IpRange::new).collect(), state: Mutex::new(state) }
+    }
+
+    /// The address of the `kubernetes` service.
+    ///
+    /// # Panics
+    /// Never: a cluster has a service network.
+    #[must_use]
+    pub fn api_address(&self) -> IpAddr {
+        self.ranges.first().expect("invariant: a cluster has a service network").first()
+    }
+
+    /// Fills in what a service that is about to be written needs. `old` is its stored version.
+    ///
+    /// # Errors
+    /// `Invalid` when what it asks for cannot be had; `Internal` when nothing is left.
+    pub fn allocate(
+        &self,
+        registry: &Registry,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation<'_>, ApiError> {
+        let mut new = Service::deserialize(&*service).map_err(ApiError::internal)?;
+        let old = old.map(Service::deserialize).transpose().map_err(ApiError::internal)?;
+        let mut random = rand::rng();
+        let mut choose = |size: u128| random.random_range(0..size);
+        let mut state = self.state.lock();
+        state.refresh(registry);
+        let mut used = state.used(old.as_ref().map(key_of).as_ref());
+        let held = self.assign(&mut new, old.as_ref(), &mut used, &mut choose)?;
+        *service = serde_json::to_value(&new).map_err(ApiError::internal)?;
+        state.next += 1;
+        let number = state.next;
+        state.pending.insert(number, held);
+        drop(state);
+        Ok(Reservation { allocator: self, number })
+    }
+
+    /// The pure part: decides on the basis of what others use.
+    fn assign(
+        &self,
+        service: &mut Service,
+        old: Option<&Service>,
+        used: &mut Used,
+        choose: range::Choose<'_>,
+    ) -> Result<Held, ApiError> {
+        let name = service.metadata.name.clone().unwrap_or_default();
+        let invalid = |errors: &[field::Error]| ApiError::invalid("", "Service", &name, errors);
+        let spec = service.spec.get_or_insert_default();
+        if let Some(old) = old.and_then(|o| o.spec.as_ref()) {
+            inherit(spec, old);
+        }
+        normalize_ips(spec, old.and_then(|o| o.spec.as_ref()));
+        families::initialize(spec, old, &self.offered()).map_err(|e| invalid(&e))?;
+        let ips = self.assign_ips(spec, old, used, choose).map_err(|e| e.into_api(&invalid))?;
+        let ports = assign_ports(spec, old, used, choose).map_err(|e| e.into_api(&invalid))?;
+        Ok(Held { ips, ports })
+    }
+
+    fn offered(&self) -> Vec<&'static str> {
+        self.ranges.iter().map(|r| if r.is_ipv4() { IPV4 } else { IPV6 }).collect()
+    }
+
+    fn assign_ips(
+        &self,
+        spec: &mut ServiceSpec,
+        old: Option<&Service>,
+        used: &Used,
+        choose: range::Choose<'_>,
+    ) -> Result<Vec<IpAddr>, Failure> {
+        if !needs_ip(spec) || spec.cluster_ip.as_deref() == Some(HEADLESS) {
+            return Ok(Vec::new());
+        }
+        let families = spec.ip_families.clone().unwrap_or_default();
+        let own: Vec<String> = old.and_then(|o| o.spec.as_ref()?.cluster_ips.clone()).unwrap_or_default();
+        let mut ips = spec.cluster_ips.clone().unwrap_or_default();
+        ips.resize(families.len().max(ips.len()), String::new());
+        let mut taken = Vec::new();
+        for (i, family) in families.iter().enumerate() {
+            let Some(range) = self.ranges.iter().find(|r| r.is_ipv4() == (family == IPV4)) else { continue };
+            if ips[i].is_empty() {
+                let ip = range.take_any(&used.ips, choose).map_err(|e| Failure::full("a serviceIP", &e))?;
+                ips[i] = ip.to_string();
+                taken.push(ip);
+                continue;
+            }
+            // What is no address at all, validation will say.
+            let Ok(ip) = ips[i].parse::<IpAddr>() else { continue };
+            if !own.contains(&ips[i]) {
+                range.take(ip, &used.ips).map_err(|e| Failure::ip(&ips, i, &e))?;
+            }
+            taken.push(ip);
+        }
+        spec.cluster_ip = ips.first().cloned();
+        spec.cluster_ips = Some(ips);
+        Ok(taken)
+    }
+}
+
+/// What other services hold.
+#[derive(Debug, Default)]
+struct Used {
+    ips: HashSet<IpAddr>,
+    ports: HashSet<u16>,
+}
+
+impl State {
+    fn refresh(&mut self, registry: &Registry) {
+        for change in self.services.changes(registry) {
+            match &change {
+                Change::Set(object) => self.stored.insert(object.index.key.clone(), held_by(object)),
+                Change::Gone(key) => self.stored.remove(key),
+            };
+        }
+    }
+
+    fn used(&self, own: Option<&ObjectKey>) -> Used {
+        let mut used = Used::default();
+        let others = self.stored.iter().filter(|(key, _)| Some(*key) != own).map(|(_, held)| held);
+        for held in others.chain(self.pending.values()) {
+            used.ips.extend(&held.ips);
+            used.ports.extend(&held.ports);
+        }
+        used
+    }
+}
+
+/// A service that cannot be read would hide what it holds; it was checked when it was written.
+fn held_by(object: &Object) -> Held {
+    let spec = object.decode::<Service>().ok().and_then(|s| s.spec).unwrap_or_default();
+    let ports = spec.ports.iter().flatten().filter_map(|p| p.node_port).chain(spec.health_check_node_port);
+    Held {
+        ips: spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
+        ports: ports.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0).collect(),
+    }
+}
+
+fn key_of(service: &Service) -> ObjectKey {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    ObjectKey::new(&text(&service.metadata.namespace), &text(&service.metadata.name))
+}
+
+fn needs_ip(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() != Some("ExternalName")
+}
+
+fn needs_ports(spec: &ServiceSpec) -> bool {
+    match spec.type_.as_deref() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec.allocate_load_balancer_node_ports != Some(false),
+        _ => false,
+    }
+}
+
+/// A load balancer may have node ports even when it does not ask for them.
+fn may_have_ports(spec: &ServiceSpec) -> bool {
+    matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+}
+
+fn needs_health_port(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// An update that does not name its allocations keeps them; one that changes the type drops those that
+/// the new type has no use for.
+fn inherit(spec: &mut ServiceSpec, old: &ServiceSpec) {
+    let empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+    if needs_ip(spec) && needs_ip(old) {
+        if empty(&spec.cluster_ip) {
+            spec.cluster_ip.clone_from(&old.cluster_ip);
+        }
+        if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) && spec.cluster_ip == old.cluster_ip {
+            spec.cluster_ips.clone_from(&old.cluster_ips);
+        }
+    } else if !needs_ip(spec) && spec.cluster_ip == old.cluster_ip {
+        spec.cluster_ip = None;
+        spec.cluster_ips = None;
+        spec.ip_families = None;
+        spec.ip_family_policy = None;
+    }
+    let old_ports = old.ports.as_deref().unwrap_or_default();
+    if may_have_ports(spec) && may_have_ports(old) {
+        for port in spec.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
+            let same = old_ports.iter().find(|o| o.protocol == port.protocol && o.port == port.port);
+            port.node_port = same.and_then(|o| o.node_port).filter(|p| *p != 0);
+        }
+    } else if !may_have_ports(spec) {
+        let known: Vec<i32> = old_ports.iter().filter_map(|p| p.node_port).collect();
+        for port in spec.ports.iter_mut().flatten() {
+            port.node_port = port.node_port.filter(|p| !known.contains(p));
+        }
+    }
+    let health = spec.health_check_node_port.unwrap_or(0);
+    if needs_health_port(spec) && needs_health_port(old) && health == 0 {
+        spec.health_check_node_port = old.health_check_node_port;
+    } else if !needs_health_port(spec) && spec.health_check_node_port == old.health_check_node_port {
+        spec.health_check_node_port = None;
+    }
+}
+
+/// The single address and the list are two views of one thing; clients of either are served.
+fn normalize_ips(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) {
+    let set = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let listed = spec.cluster_ips.as_ref().is_some_and(|l| !l.is_empty());
+    match (set(&spec.cluster_ip), listed, old) {
+        (Some(ip), false, _) => spec.cluster_ips = Some(vec![ip]),
+        (Some(ip), true, Some(old)) if spec.cluster_ip != old.cluster_ip && spec.cluster_ips == old.cluster_ips => {
+            spec.cluster_ips = Some(vec![ip]);
+        }
+        _ => {}
+    }
+}
+
+fn assign_ports(
+    spec: &mut ServiceSpec,
+    old: Option<&Service>,
+    used: &mut Used,
+    choose: range::Choose<'_>,
+) -> Result<Vec<u16>, Failure> {
+    let automatic = needs_ports(spec);
+    let own: HashSet<i32> = old
+        .and_then(|o| o.spec.as_ref()?.ports.clone())
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p.node_port)
+        .collect();
+    let mut taken: Vec<u16> = Vec::new();
+    // One port number of two protocols shares a node port.
+    let mut by_port: HashMap<i32, i32> = HashMap::new();
+    if may_have_ports(spec) {
+        for port in spec.ports.iter().flatten() {
+            if let Some(node_port) = port.node_port.filter(|p| *p != 0) {
+                by_port.entry(port.port).or_insert(node_port);
+            }
+        }
+        for (i, port) in spec.ports.iter_mut().flatten().enumerate() {
+            let wanted = port.node_port.unwrap_or(0);
+            let wanted = if wanted == 0 && automatic {
+                by_port.get(&port.port).copied().unwrap_or(0)
+            } else {
+                wanted
+            };
+            if wanted == 0 {
+                if !automatic {
+                    continue;
+                }
+                let number = NODE_PORTS.take_any(&used.ports, choose).map_err(|e| Failure::full("a nodePort", &e))?;
+                by_port.insert(port.port, i32::from(number));
+                port.node_port = Some(i32::from(number));
+                used.ports.insert(number);
+                taken.push(number);
+                continue;
+            }
+            port.node_port = Some(wanted);
+            let held = u16::try_from(wanted).ok().filter(|p| own.contains(&wanted) || taken.contains(p));
+            let number = match held {
+                Some(number) => number,
+                None => NODE_PORTS.take(wanted, &used.ports).map_err(|e| Failure::port(i, wanted, &e))?,
+            };
+            used.ports.insert(number);
+            taken.push(number);
+        }
+    }
+    taken.extend(assign_health_port(spec, old, used, choose)?);
+    Ok(taken)
+}
+
+fn assign_health_port(
+    spec: &mut ServiceSpec,
+    old: Option<&Service>,
+    used: &Used,
+    choose: range::Choose<'_>,
+) -> Result<Option<u16>, Failure> {
+    if !needs_health_port(spec) {
+        return Ok(None);
+    }
+    let own = old.and_then(|o| o.spec.as_ref()?.health_check_node_port);
+    let number = match spec.health_check_node_port.filter(|p| *p != 0) {
+        None => NODE_PORTS.take_any(&used.ports, choose).map_err(|e| Failure::full("a HealthCheck NodePort", &e))?,
+        Some(port) if Some(port) == own => return Ok(u16::try_from(port).ok()),
+        Some(port) => NODE_PORTS.take(port, &used.ports).map_err(|e| {
+            Failure::Internal(format!("failed to allocate requested HealthCheck NodePort {port}: {e}"))
+        })?,
+    };
+    spec.health_check_node_port = Some(i32::from(number));
+    Ok(Some(number))
+}
+
+/// Why nothing was allocated.
+#[derive(Debug)]
+enum Failure {
+    Field(field::Error),
+    Internal(String),
+}
+
+impl Failure {
+    fn full(what: &str, cause: &range::Unavailable) -> Self {
+        Self::Internal(format!("failed to allocate {what}: {cause}"))
+    }
+
+    fn ip(ips: &[String], index: usize, cause: &range::Unavailable) -> Self {
+        let spec = Path::new("spec");
+        let detail = format!("failed to allocate IP {}: {cause}", ips[index]);
+        Self::Field(field::invalid(&spec.child("clusterIPs"), ips, detail))
+    }
+
+    fn port(index: usize, port: i32, cause: &range::Unavailable) -> Self {
+        let spec = Path::new("spec");
+        let ports = spec.child("ports");
+        let entry = ports.index(index);
+        Self::Field(field::invalid(&entry.child("nodePort"), &port, cause.to_string()))
+    }
+
+    fn into_api(self, invalid: &dyn Fn(&[field::Error]) -> ApiError) -> ApiError {
+        match self {
+            Self::Field(error) => invalid(&[error]),
+            Self::Internal(message) => ApiError::internal(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
