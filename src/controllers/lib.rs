@@ -6,12 +6,14 @@
 
 mod claim;
 mod config;
+mod cronjob;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 #[cfg(test)]
 mod fixtures;
 mod garbagecollector;
+mod job;
 mod moment;
 mod namespace;
 mod percent;
@@ -54,6 +56,9 @@ pub async fn run(cx: Cluster, cfg: Config, token: CancellationToken) -> Result<(
     tasks.spawn("generic-garbage-collector", garbagecollector::run(cx.clone(), cfg.resources, stop.clone()));
     tasks.spawn("pod-garbage-collector", podgc::run(cx.clone(), stop.clone()));
     tasks.spawn("ttl-after-finished-controller", ttlafterfinished::run(cx.clone(), stop.clone()));
+    tasks.spawn("job-controller", job::run(cx.clone(), stop.clone()));
+    tasks.spawn("job-controller", job::run_orphans(cx.clone(), stop.clone()));
+    tasks.spawn("cronjob-controller", cronjob::run(cx.clone(), stop.clone()));
     let ended = tasks.any().await;
     let cancelled = token.is_cancelled();
     tasks.shutdown().await;

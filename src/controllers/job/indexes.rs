@@ -1,0 +1,68 @@
+//! Completion indexes of an Indexed Job, and their text form such as `1,3-5,7`.
+
+use std::collections::BTreeSet;
+
+use crate::pods::PodView;
+
+pub(super) const ANNOTATION: &str = "batch.kubernetes.io/job-completion-index";
+
+/// Reads the text form; indexes from `completions` on are left out, for the Job may have shrunk.
+pub(super) fn parse(text: &str, completions: i32) -> BTreeSet<i32> {
+    let mut indexes = BTreeSet::new();
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) else { continue };
+        indexes.extend(first..=last.min(completions - 1));
+    }
+    indexes.retain(|&i| i < completions);
+    indexes
+}
+
+/// Three and more in a row are written as an interval, two as two numbers.
+pub(super) fn format(indexes: &BTreeSet<i32>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = indexes.iter().copied().peekable();
+    while let Some(first) = rest.next() {
+        let mut last = first;
+        while let Some(next) = rest.next_if_eq(&(last + 1)) {
+            last = next;
+        }
+        match last - first {
+            0 => parts.push(first.to_string()),
+            1 => parts.push(format!("{first},{last}")),
+            _ => parts.push(format!("{first}-{last}")),
+        }
+    }
+    parts.join(",")
+}
+
+/// The index that a pod stands for.
+pub(super) fn of(pod: &PodView) -> Option<i32> {
+    pod.meta.annotations.get(ANNOTATION)?.parse().ok()
+}
+
+/// The lowest `count` indexes that are neither done nor being worked on.
+pub(super) fn first_free(taken: &BTreeSet<i32>, completions: i32, count: usize) -> Vec<i32> {
+    (0..completions).filter(|i| !taken.contains(i)).take(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_written_from_three_on() {
+        for (text, indexes) in [("", vec![]), ("2", vec![2]), ("0,1", vec![0, 1]), ("1,3-5,7", vec![1, 3, 4, 5, 7])] {
+            let set: BTreeSet<i32> = indexes.into_iter().collect();
+            assert_eq!(format(&set), text);
+            assert_eq!(parse(text, 10), set);
+        }
+        assert_eq!(parse("1,3-5,7", 5), BTreeSet::from([1, 3, 4]));
+    }
+
+    #[test]
+    fn the_lowest_free_indexes_come_first() {
+        assert_eq!(first_free(&BTreeSet::from([0, 2]), 6, 2), [1, 3]);
+        assert_eq!(first_free(&BTreeSet::from([0, 1]), 3, 5), [2]);
+    }
+}
