@@ -18,6 +18,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns, unshare};
 use tempfile::TempDir;
 
+use crate::nft::{self, Batch};
 use crate::pods::{HostPort, NetworkConfig, PodNetwork};
 use crate::route::{self, Route, RouteChanges, Scope, Veth};
 
@@ -245,6 +246,13 @@ fn join_lan(socket: &crate::netlink::Socket, name: &str, address: Ipv4Addr, neig
 /// On a runtime of the calling thread, whose blocking threads are in its namespace too.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// As an administrator might.
+pub(crate) fn delete_table(name: &str) {
+    let mut batch = Batch::new(name);
+    batch.delete_table();
+    batch.commit(&nft::open().unwrap()).unwrap();
 }
 
 /// A table as the `nft` program reads it; absent where it is not installed.

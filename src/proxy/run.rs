@@ -20,6 +20,8 @@ use crate::state::State;
 /// Between two loads: a rollout changes slices by the dozen. The first change after a pause is
 /// loaded at once.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// Without any change: somebody else may have deleted the rules.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
 /// After a load that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -95,7 +97,8 @@ impl Proxy {
                     self.take_slice(change.ok_or(Error::SourceEnded("endpointslices"))?)
                 }
                 () = load => {
-                    due = (!self.load().await?).then(|| Instant::now() + RETRY_INTERVAL);
+                    let next = if self.load().await? { MAX_INTERVAL } else { RETRY_INTERVAL };
+                    due = Some(Instant::now() + next);
                     earliest = Instant::now() + MIN_INTERVAL;
                     false
                 }

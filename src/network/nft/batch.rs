@@ -6,9 +6,10 @@ use crate::netlink::{Attributes, Kernel, Messages, Socket};
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// `NFNL_SUBSYS_NFTABLES` in the upper byte of the message type.
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const SUBSYSTEM_NUMBER: u8 = 10;
 const NEW_TABLE: u16 = 0;
+pub(super) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
@@ -20,9 +21,9 @@ const NEW_ELEMENTS: u16 = 12;
 const DELETE_ELEMENTS: u16 = 14;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-const FAMILY: u8 = 2;
+pub(super) const FAMILY: u8 = 2;
 
-const TABLE: u16 = 1;
+pub(super) const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
@@ -82,6 +83,11 @@ impl<'t> Batch<'t> {
         self.push(NEW_TABLE, CREATE, |_| ());
         self.push(DELETE_TABLE, 0, |_| ());
         self.push(NEW_TABLE, CREATE, |_| ());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn delete_table(&mut self) {
+        self.push(DELETE_TABLE, 0, |_| ());
     }
 
     pub(crate) fn add_base_chain(&mut self, name: &str, kind: ChainKind, hook: Hook, priority: i32) {

@@ -141,6 +141,15 @@ impl PodNetwork {
         self.on_blocking_thread(move |inner| inner.retain(&live)).await
     }
 
+    /// Loads the rules again if somebody deleted them; attaching and detaching pods does that too.
+    /// To be called now and then.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn repair(&self) -> Result<(), PodNetworkError> {
+        self.on_blocking_thread(|inner| lock(&inner.state).repair()).await
+    }
+
     /// The MTU that pods get.
     #[must_use]
     pub fn mtu(&self) -> u32 {
@@ -166,8 +175,8 @@ impl Inner {
             None => host::default_mtu(&route)?,
         };
         let records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
-        let rules = PodRules::load(nft::open().map_err(PodNetworkError::Rules)?, config, records.iter())
-            .map_err(PodNetworkError::Rules)?;
+        let rules = PodRules::new(nft::open().map_err(PodNetworkError::Rules)?, config);
+        rules.load(records.iter()).map_err(PodNetworkError::Rules)?;
         host::route_loopback_addresses()?;
         let gateway = AddressRecords::gateway(config.pod_cidr);
         info!(pod_cidr = %config.pod_cidr, mtu, pods = records.iter().count(), "pod network is ready");
@@ -184,6 +193,7 @@ impl Inner {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         state.check_host_ports(record)?;
+        state.repair()?;
         let (address, old) = match state.records.of_pod(&uid) {
             Some((address, old)) => (address, Some(old.clone())),
             None => (state.records.allocate(record.clone())?, None),
@@ -230,9 +240,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
+    fn repair(&self) -> Result<(), PodNetworkError> {
+        if !self.rules.are_loaded().map_err(PodNetworkError::Rules)? {
+            warn!("loading the rules of the pod network again, since somebody deleted them");
+            self.rules.load(self.records.iter()).map_err(PodNetworkError::Rules)?;
+        }
+        Ok(())
+    }
+
     /// Removes what leads to the pod; its address, if it has one.
     fn remove_rules(&self, uid: &str) -> Result<Option<Ipv4Addr>, PodNetworkError> {
         let Some((address, record)) = self.records.of_pod(uid) else { return Ok(None) };
+        self.repair()?;
         self.rules.remove(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
         Ok(Some(address))
     }

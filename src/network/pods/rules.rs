@@ -31,22 +31,29 @@ const GUARD: i32 = -110;
 /// The rules of all pods, as they are loaded.
 pub(super) struct PodRules {
     socket: Socket,
+    pod_cidr: Ipv4Net,
+    cluster_cidr: Ipv4Net,
 }
 
 impl PodRules {
+    /// Without anything loaded yet.
+    pub(super) fn new(socket: Socket, config: &NetworkConfig) -> Self {
+        Self { socket, pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr }
+    }
+
     /// Replaces whatever table there was by one for these pods.
-    pub(super) fn load<'r>(
-        socket: Socket,
-        config: &NetworkConfig,
-        pods: impl Iterator<Item = (Ipv4Addr, &'r Record)>,
-    ) -> Result<Self, Kernel> {
+    pub(super) fn load<'r>(&self, pods: impl Iterator<Item = (Ipv4Addr, &'r Record)>) -> Result<(), Kernel> {
         let mut batch = Batch::new(TABLE);
-        declare(&mut batch, config);
+        declare(&mut batch, self.pod_cidr, self.cluster_cidr);
         for (address, record) in pods {
             add_elements(&mut batch, address, &record.host_ports);
         }
-        batch.commit(&socket)?;
-        Ok(Self { socket })
+        batch.commit(&self.socket)
+    }
+
+    /// False when somebody deleted the table.
+    pub(super) fn are_loaded(&self) -> Result<bool, Kernel> {
+        nft::table_exists(&self.socket, TABLE)
     }
 
     /// Adds a pod; it may be there already.
@@ -84,7 +91,7 @@ fn each_element(address: Ipv4Addr, host_ports: &[HostPort], mut visit: impl FnMu
     }
 }
 
-fn declare(batch: &mut Batch<'_>, config: &NetworkConfig) {
+fn declare(batch: &mut Batch<'_>, pods: Ipv4Net, cluster: Ipv4Net) {
     batch.replace_table();
     let set = |name, key, value| Set { name, key, value, timeout: None };
     batch.add_set(&set(PODS, &[Field::Ipv4, Field::Ipv4], Value::Nothing));
@@ -96,7 +103,7 @@ fn declare(batch: &mut Batch<'_>, config: &NetworkConfig) {
         batch.add_rule(name, &port_of_all_addresses());
     }
     batch.add_base_chain("postrouting", ChainKind::Nat, Hook::Postrouting, SOURCE_NAT);
-    for rule in [hairpin(), from_loopback(), leaves_the_cluster(config.pod_cidr, config.cluster_cidr)] {
+    for rule in [hairpin(), from_loopback(), leaves_the_cluster(pods, cluster)] {
         batch.add_rule("postrouting", &rule);
     }
     batch.add_base_chain("guard", ChainKind::Filter, Hook::Input, GUARD);

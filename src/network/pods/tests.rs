@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use nix::sys::socket;
 
 use super::*;
-use crate::testbed::{Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, block_on, list_table, on_a_host, serve};
+use crate::testbed::{
+    Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, block_on, delete_table, list_table, on_a_host, serve,
+};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 
@@ -133,6 +135,26 @@ fn host_ports_answer_from_everywhere() {
         let taken = block_on(network.attach("b", &b.namespace.path(), &[port(Some(HOST), 8081)])).unwrap_err();
         assert!(matches!(&taken, PodNetworkError::HostPortInUse { uid, .. } if uid == "a"), "{taken}");
         assert_eq!(taken.to_string(), "host port 192.168.50.11:8081/tcp is in use by pod a");
+    });
+}
+
+#[test]
+fn rules_that_somebody_deleted_come_back() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let a = host.start_pod(&network, "a", &[port(None, 8081)]);
+        let outside = format!("{OUTSIDE}:8080");
+        let repairs: [&dyn Fn(); 3] =
+            [&|| block_on(network.repair()).unwrap(), &|| drop(host.start_pod(&network, "b", &[])), &|| {
+                block_on(network.detach("b")).unwrap()
+            }];
+        for repair in repairs {
+            delete_table("coracle-pods");
+            assert!(host.outside.ask(&format!("{HOST}:8081")).is_err());
+            repair();
+            assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap(), answer("a", OUTSIDE));
+            assert_eq!(a.namespace.ask(&outside).unwrap(), answer("outside", HOST));
+        }
     });
 }
 

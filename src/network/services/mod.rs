@@ -89,14 +89,15 @@ impl ServiceTable {
         })
     }
 
-    /// Makes the kernel's rules those of `ports`. Where two ports claim the same address and port,
-    /// the first has it.
+    /// Makes the kernel's rules those of `ports`, also when somebody deleted the table in between.
+    /// Where two ports claim the same address and port, the first has it.
     ///
     /// # Errors
     /// When the kernel refuses even a new table; the rules loaded before stay in place.
     pub fn sync(&mut self, ports: &[ServicePort]) -> Result<Sync, ServiceTableError> {
         let desired = plan::plan(ports, self.config.cluster_dns);
-        let outcome = match self.loaded.take() {
+        let intact = nft::table_exists(&self.rules, TABLE).map_err(ServiceTableError::Load)?;
+        let outcome = match self.loaded.take().filter(|_| intact) {
             Some(loaded) if loaded == desired => Sync::Unchanged,
             Some(loaded) => self.change(&loaded, &desired)?,
             None => self.replace(&desired)?,
@@ -111,7 +112,6 @@ impl ServiceTable {
         loaded.change_to(desired, &self.config, &mut batch);
         match batch.commit(&self.rules) {
             Ok(()) => Ok(Sync::Changed),
-            // Somebody flushed the rules under us (the nftables service does at its start).
             Err(e) => {
                 warn!("replacing the table of services, since a change to it failed: {e}");
                 self.replace(desired)
