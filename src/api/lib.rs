@@ -12,6 +12,7 @@ pub mod field;
 pub mod kinds;
 pub mod meta;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;

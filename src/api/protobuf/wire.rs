@@ -4,24 +4,24 @@ use super::Error;
 
 /// One field as it stands in a message.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Payload<'a> {
+pub(crate) enum Payload<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
     Fixed32,
 }
 
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// The next field's number and content; nothing at the end.
-    pub(super) fn field(&mut self) -> Result<Option<(u64, Payload<'a>)>, Error> {
+    pub(crate) fn field(&mut self) -> Result<Option<(u64, Payload<'a>)>, Error> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -74,7 +74,7 @@ fn unexpected_end() -> Error {
     Error::Malformed("unexpected EOF".to_owned())
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -82,24 +82,24 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_varint_field(out: &mut Vec<u8>, number: u8, value: u64) {
+pub(crate) fn put_varint_field(out: &mut Vec<u8>, number: u8, value: u64) {
     put_varint(out, u64::from(number) << 3);
     put_varint(out, value);
 }
 
-pub(super) fn put_double_field(out: &mut Vec<u8>, number: u8, value: f64) {
+pub(crate) fn put_double_field(out: &mut Vec<u8>, number: u8, value: f64) {
     put_varint(out, u64::from(number) << 3 | 1);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put_bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+pub(crate) fn put_bytes_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     put_varint(out, u64::from(number) << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Writes a length-delimited field whose content `write` appends.
-pub(super) fn put_message_field<E>(
+pub(crate) fn put_message_field<E>(
     out: &mut Vec<u8>,
     number: u8,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
