@@ -1,3 +1,22 @@
 //! Images, sandboxes and containers on libcontainer: what CRI covers, as plain Rust types.
+//!
+//! The daemon's side is [`Runtime`]; each pod has a shim, a small process of the same binary (see
+//! `shim`), that owns its containers and outlives the daemon.
+
+mod cgroup;
+mod durable;
+mod error;
+mod image;
+mod node;
+mod oci;
+mod seccomp;
+mod shim;
+mod sys;
 mod types;
+
+pub use error::{Error, Result};
+pub use image::PullError;
+pub use image::registries::Registries;
+pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, Streams};
+pub use shim::shim_main;
 pub use types::*;

@@ -76,6 +76,8 @@ pub struct Security {
     pub run_as_user: Option<u32>,
     pub run_as_group: Option<u32>,
     pub supplemental_groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image's /etc/group adds none.
+    pub strict_supplemental_groups: bool,
     pub add_capabilities: Vec<String>,
     pub drop_capabilities: Vec<String>,
     pub no_new_privileges: bool,
@@ -92,6 +94,8 @@ pub struct ContainerConfig {
     pub name: String,
     /// How often this container was started before.
     pub attempt: u32,
+    /// The image as the pod names it; only given back in the status.
+    pub image: String,
     /// The image's id (digest of its configuration), as `ImageStatus` gives it.
     pub image_id: String,
     /// Entrypoint override; empty means the image's.
@@ -220,4 +224,64 @@ pub struct Stats {
     pub memory_working_set_bytes: u64,
     pub pids: u64,
     pub rootfs_used_bytes: Option<u64>,
+}
+
+/// When a container's log file is put aside, and how many files are kept in all.
+///
+/// `0.log` is the current one, `0.log.1` the one before it, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimit {
+    pub max_bytes: u64,
+    pub max_files: u32,
+}
+
+impl Default for LogLimit {
+    fn default() -> Self {
+        Self { max_bytes: 10 << 20, max_files: 5 }
+    }
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// A command to run in a running container.
+#[derive(Clone, Debug, Default)]
+pub struct ExecRequest {
+    pub command: Vec<String>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdout: bool,
+    /// Never with a terminal, which has only one output.
+    pub stderr: bool,
+}
+
+/// Which streams of a running container to connect to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AttachRequest {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// What a command printed and returned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecResult {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub exit_code: i32,
+}
+
+/// How full the images' file system is, for garbage collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FsUsage {
+    pub capacity_bytes: u64,
+    pub available_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+    /// What the images themselves take.
+    pub used_bytes: u64,
 }

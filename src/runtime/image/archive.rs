@@ -1,0 +1,225 @@
+//! Imports images from tarballs: what `docker save` writes, and OCI layouts, plain or compressed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use tar::{Archive as Tar, EntryType};
+
+use super::config::ImageConfig;
+use super::layer::decompress;
+use super::manifest::{Document, IndexEntry, Kind, select};
+use super::store::{ImageStore, is_digest};
+use super::{PullError, reference};
+use crate::sys::rootdir::relative;
+use crate::types::ImageStatus;
+
+/// Manifests and configurations are small; nothing larger is read into memory.
+const DOCUMENT_MAX: u64 = 8 << 20;
+/// Annotations that name an image in an OCI layout, the complete one first.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+/// One image of `manifest.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: PathBuf,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<PathBuf>,
+}
+
+/// An image found in an archive.
+struct Candidate {
+    config: Vec<u8>,
+    layers: Vec<PathBuf>,
+    names: Vec<String>,
+}
+
+/// Imports every image for this machine from the archive at `path`.
+pub(crate) fn import(store: &ImageStore, path: &Path) -> Result<Vec<ImageStatus>, PullError> {
+    let failed = |reason: String| PullError::Content { reference: path.display().to_string(), reason };
+    let archive = Archive::open(store, path).map_err(|error| failed(error.to_string()))?;
+    let candidates = archive.candidates().map_err(failed)?;
+    candidates.into_iter().map(|image| archive.add(store, image).map_err(failed)).collect()
+}
+
+/// A tar file whose entries can be read in any order.
+struct Archive {
+    file: Arc<File>,
+    entries: HashMap<PathBuf, Extent>,
+}
+
+#[derive(Clone, Copy)]
+struct Extent {
+    offset: u64,
+    len: u64,
+}
+
+impl Archive {
+    fn open(store: &ImageStore, path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let mut magic = [0; 4];
+        let compressed = file.read_exact_at(&mut magic, 0).is_ok()
+            && (magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd]);
+        if compressed {
+            let temporary = store.temporary();
+            let mut plain = File::options().create_new(true).read(true).write(true).open(&temporary)?;
+            std::fs::remove_file(&temporary)?;
+            io::copy(&mut decompress(file)?, &mut plain)?;
+            file = plain;
+        }
+        let file = Arc::new(file);
+        let mut entries = HashMap::new();
+        let mut links = Vec::new();
+        let whole = Slice { file: Arc::clone(&file), offset: 0, left: file.metadata()?.len() };
+        for entry in Tar::new(whole).entries()? {
+            let entry = entry?;
+            let Some(name) = relative(&entry.path()?) else { continue };
+            match entry.header().entry_type() {
+                EntryType::Regular | EntryType::Continuous => {
+                    entries.insert(name, Extent { offset: entry.raw_file_position(), len: entry.size() });
+                }
+                // Old versions of docker link equal layers to each other.
+                EntryType::Symlink | EntryType::Link => {
+                    links.extend(entry.link_name()?.map(|target| (name, target.into_owned())));
+                }
+                _ => {}
+            }
+        }
+        for (name, target) in links {
+            let beside = name.parent().unwrap_or(Path::new("")).join(&target);
+            let extent = [normal(&beside), normal(&target)].iter().find_map(|path| entries.get(path).copied());
+            extent.map(|extent| entries.insert(name, extent));
+        }
+        Ok(Self { file, entries })
+    }
+
+    fn reader(&self, name: &Path) -> Result<Slice, String> {
+        let extent = relative(name).and_then(|name| self.entries.get(&name).copied());
+        let Extent { offset, len } = extent.ok_or_else(|| format!("{} is not in the archive", name.display()))?;
+        Ok(Slice { file: Arc::clone(&self.file), offset, left: len })
+    }
+
+    fn document(&self, name: &Path) -> Result<Vec<u8>, String> {
+        let reader = self.reader(name)?;
+        if reader.left > DOCUMENT_MAX {
+            return Err(format!("{} is too large", name.display()));
+        }
+        let mut bytes = Vec::new();
+        { reader }.read_to_end(&mut bytes).map_err(|error| format!("read {}: {error}", name.display()))?;
+        Ok(bytes)
+    }
+
+    /// A blob of an OCI layout, verified.
+    fn blob(&self, digest: &str) -> Result<Vec<u8>, String> {
+        let bytes = self.document(&blob_path(digest)?)?;
+        let found = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
+        if found == digest { Ok(bytes) } else { Err(format!("blob has digest {found}, expected {digest}")) }
+    }
+
+    fn candidates(&self) -> Result<Vec<Candidate>, String> {
+        if self.entries.contains_key(Path::new("manifest.json")) {
+            return self.docker_images();
+        }
+        match Document::parse(&self.document(Path::new("index.json"))?)? {
+            Kind::Index(entries) => entries.iter().map(|entry| self.oci_image(entry)).collect(),
+            Kind::Manifest { .. } => Err("index.json is not an index".to_owned()),
+        }
+    }
+
+    fn docker_images(&self) -> Result<Vec<Candidate>, String> {
+        let json = self.document(Path::new("manifest.json"))?;
+        let images = serde_json::from_slice::<Vec<DockerImage>>(&json);
+        let images = images.map_err(|error| format!("read manifest.json: {error}"))?;
+        let candidate = |image: DockerImage| {
+            let names = image.repo_tags.unwrap_or_default();
+            Ok(Candidate { config: self.document(&image.config)?, layers: image.layers, names })
+        };
+        images.into_iter().map(candidate).collect()
+    }
+
+    fn oci_image(&self, entry: &IndexEntry) -> Result<Candidate, String> {
+        let name = NAME_ANNOTATIONS.iter().find_map(|key| entry.annotations.get(*key));
+        let mut json = self.blob(&entry.digest)?;
+        if let Kind::Index(entries) = Document::parse(&json)? {
+            let entry = select(&entries).ok_or("no image for this platform")?;
+            json = self.blob(&entry.digest)?;
+        }
+        let Kind::Manifest { config, layers } = Document::parse(&json)? else {
+            return Err("an index inside an index".to_owned());
+        };
+        let layers = layers.iter().map(|layer| blob_path(&layer.digest)).collect::<Result<_, _>>()?;
+        let mut names = name.cloned().into_iter().collect::<Vec<_>>();
+        if let Some(complete) = name.and_then(|name| reference::parse(name).ok()) {
+            names.push(reference::by_digest(&complete, &entry.digest));
+        }
+        Ok(Candidate { config: self.blob(&config.digest)?, layers, names })
+    }
+
+    fn add(&self, store: &ImageStore, image: Candidate) -> Result<ImageStatus, String> {
+        let id = format!("sha256:{}", hex::encode(Sha256::digest(&image.config)));
+        let config = serde_json::from_slice::<ImageConfig>(&image.config);
+        let config = config.map_err(|error| format!("read image configuration: {error}"))?;
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != image.layers.len() || !diff_ids.iter().all(|diff_id| is_digest(diff_id)) {
+            return Err("the image's configuration does not match its layers".to_owned());
+        }
+        let _pins = store.pin(diff_ids);
+        let mut layers = Vec::new();
+        for (path, diff_id) in image.layers.iter().zip(diff_ids) {
+            let layer = match store.layer(diff_id) {
+                Some(layer) => layer,
+                None => {
+                    let staged = store.stage(self.reader(path)?, diff_id).map_err(|error| error.to_string())?;
+                    staged.commit().map_err(|error| error.to_string())?
+                }
+            };
+            layers.push(layer);
+        }
+        let names = image.names.iter().map(|name| reference::parse(name).map(|complete| complete.to_string()));
+        let names = names.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        store.put(&id, &config, layers, &names).map_err(|error| error.to_string())
+    }
+}
+
+fn blob_path(digest: &str) -> Result<PathBuf, String> {
+    if !is_digest(digest) {
+        return Err(format!("digest {digest:?} is not supported"));
+    }
+    Ok(Path::new("blobs").join(digest.replacen(':', "/", 1)))
+}
+
+/// `a/../b` as `b`; only used to look names up, never to open files.
+fn normal(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::ParentDir => drop(plain.pop()),
+            std::path::Component::Normal(part) => plain.push(part),
+            std::path::Component::CurDir | std::path::Component::RootDir | std::path::Component::Prefix(_) => {}
+        }
+    }
+    plain
+}
+
+/// A part of a file, read without moving the file's own position.
+struct Slice {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Slice {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let len = self.file.read_at(&mut buffer[..wanted], self.offset)?;
+        self.offset += len as u64;
+        self.left -= len as u64;
+        Ok(len)
+    }
+}

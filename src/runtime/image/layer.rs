@@ -1,0 +1,304 @@
+//! Unpacks one layer of an image into a directory that overlayfs can use as a lower layer.
+//!
+//! A layer is hostile input: every path is resolved inside the directory, nothing is followed out of
+//! it, and overlayfs' own marks are only ever set by us. Deletions (`.wh.name`) become character
+//! devices 0/0, opaque directories (`.wh..wh..opq`) an extended attribute.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use sha2::{Digest, Sha256};
+use tar::{Archive, Entry, EntryType};
+use xattr::FileExt;
+
+use crate::sys::rootdir::{RootDir, relative};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+const XATTR_PREFIX: &str = "SCHILY.xattr.";
+
+/// What was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    /// Digest of the uncompressed archive.
+    pub diff_id: String,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    #[error("read layer: {0}")]
+    Read(#[source] io::Error),
+    #[error("layer entry {path:?} points outside the layer")]
+    Escapes { path: PathBuf },
+    #[error("unpack {path:?}: {source}")]
+    Entry { path: PathBuf, source: io::Error },
+    #[error("layer holds {path:?} of unsupported type {kind:?}")]
+    Kind { path: PathBuf, kind: EntryType },
+    #[error("sync the layer: {0}")]
+    Sync(#[source] io::Error),
+}
+
+/// Unpacks a layer (plain, gzip or zstd) into the empty directory `into` and flushes it to the medium.
+pub(crate) fn unpack(layer: impl Read, into: &Path) -> Result<Unpacked, UnpackError> {
+    let mut stream = Hashing { inner: decompress(layer).map_err(UnpackError::Read)?, hash: Sha256::new() };
+    let root = RootDir::open(into).map_err(|source| UnpackError::Entry { path: into.to_owned(), source })?;
+    let mut unpacker = Unpacker { root, directories: vec![], bytes: 0 };
+    let mut archive = Archive::new(&mut stream);
+    for entry in archive.entries().map_err(UnpackError::Read)? {
+        unpacker.place(entry.map_err(UnpackError::Read)?)?;
+    }
+    // The digest covers the padding behind the last entry too.
+    io::copy(&mut stream, &mut io::sink()).map_err(UnpackError::Read)?;
+    unpacker.finish()?;
+    Ok(Unpacked { diff_id: format!("sha256:{}", hex::encode(stream.hash.finalize())), bytes: unpacker.bytes })
+}
+
+/// The plain stream, whatever the media type claims.
+pub(crate) fn decompress<'a>(stream: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut stream = BufReader::with_capacity(64 * 1024, stream);
+    let magic = stream.fill_buf()?;
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(stream)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(stream)?),
+        _ => Box::new(stream),
+    })
+}
+
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..len]);
+        Ok(len)
+    }
+}
+
+struct Unpacker {
+    root: RootDir,
+    /// Their times are set last: filling a directory changes them.
+    directories: Vec<(PathBuf, TimeSpec)>,
+    bytes: u64,
+}
+
+/// Who owns an entry and how it is marked.
+struct Attributes {
+    mode: Mode,
+    uid: Uid,
+    gid: Gid,
+    mtime: TimeSpec,
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Unpacker {
+    fn place<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), UnpackError> {
+        let path = entry.path().map_err(UnpackError::Read)?.into_owned();
+        let plain = relative(&path).ok_or_else(|| UnpackError::Escapes { path: path.clone() })?;
+        let failed = |source: io::Error| UnpackError::Entry { path: path.clone(), source };
+        let kind = entry.header().entry_type();
+        if matches!(kind, EntryType::XGlobalHeader) {
+            return Ok(());
+        }
+        let attributes = attributes(&mut entry).map_err(failed)?;
+        let Some(name) = plain.file_name().map(OsStr::to_owned) else {
+            // `./`: the root of the layer.
+            let root = self.root.dir(Path::new(""), false).map_err(failed)?;
+            self.directories.push((plain, attributes.mtime));
+            return apply(root, &attributes).map_err(failed);
+        };
+        let parent = self.root.dir(plain.parent().unwrap_or(Path::new("")), true).map_err(failed)?;
+        if let Some(deleted) = name.as_bytes().strip_prefix(WHITEOUT) {
+            return whiteout(&parent, &name, OsStr::from_bytes(deleted)).map_err(failed);
+        }
+        if kind != EntryType::Directory {
+            clear(&parent, &name).map_err(failed)?;
+        }
+        match kind {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.bytes += write_file(&parent, &name, &mut entry, &attributes).map_err(failed)?;
+            }
+            EntryType::Directory => {
+                make_directory(&parent, &name, &attributes).map_err(failed)?;
+                self.directories.push((plain, attributes.mtime));
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name().map_err(failed)?.ok_or_else(|| failed(Errno::EINVAL.into()))?;
+                symlinkat(&*target, &parent, name.as_os_str()).map_err(|error| failed(error.into()))?;
+                own_link(&parent, &name, &attributes).map_err(failed)?;
+            }
+            EntryType::Link => {
+                let target = entry.link_name().map_err(failed)?.ok_or_else(|| failed(Errno::EINVAL.into()))?;
+                self.hard_link(&target, &parent, &name, &path)?;
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                make_node(&parent, &name, kind, entry.header(), &attributes).map_err(failed)?;
+            }
+            kind => return Err(UnpackError::Kind { path, kind }),
+        }
+        Ok(())
+    }
+
+    fn hard_link(&self, target: &Path, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
+        let failed = |source: io::Error| UnpackError::Entry { path: path.to_owned(), source };
+        let plain = relative(target).ok_or_else(|| UnpackError::Escapes { path: target.to_owned() })?;
+        let target_name = plain.file_name().ok_or_else(|| failed(Errno::EINVAL.into()))?;
+        let from = self.root.dir(plain.parent().unwrap_or(Path::new("")), false).map_err(failed)?;
+        // Without following: a link to a link is a link.
+        linkat(&from, target_name, parent, name, LinkatFlags::empty()).map_err(|error| failed(error.into()))
+    }
+
+    fn finish(&self) -> Result<(), UnpackError> {
+        for (path, mtime) in self.directories.iter().rev() {
+            let set = || -> io::Result<()> {
+                // It may have been replaced by something else since.
+                if let Ok(dir) = self.root.dir(path, false) {
+                    futimens(&dir, mtime, mtime)?;
+                }
+                Ok(())
+            };
+            set().map_err(|source| UnpackError::Entry { path: path.clone(), source })?;
+        }
+        nix::unistd::syncfs(self.root.as_fd()).map_err(|error| UnpackError::Sync(error.into()))
+    }
+}
+
+fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
+    let mut xattrs = Vec::new();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR_PREFIX)) else { continue };
+        // overlayfs keeps its own marks there; an image must not forge them.
+        if !name.starts_with("trusted.") {
+            xattrs.push((name.to_owned(), extension.value_bytes().to_vec()));
+        }
+    }
+    let header = entry.header();
+    let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::from(Errno::EOVERFLOW));
+    Ok(Attributes {
+        mode: Mode::from_bits_truncate(header.mode()? & 0o7777),
+        uid: Uid::from_raw(id(header.uid()?)?),
+        gid: Gid::from_raw(id(header.gid()?)?),
+        mtime: TimeSpec::new(i64::try_from(header.mtime()?).unwrap_or(0), 0),
+        xattrs,
+    })
+}
+
+/// Ownership first: changing it clears set-id bits and file capabilities.
+fn apply(fd: OwnedFd, attributes: &Attributes) -> io::Result<()> {
+    fchown(&fd, Some(attributes.uid), Some(attributes.gid))?;
+    fchmod(&fd, attributes.mode)?;
+    let file = File::from(fd);
+    for (name, value) in &attributes.xattrs {
+        match file.set_xattr(name, value) {
+            // The file system may not know this family of attributes.
+            Err(error) if error.raw_os_error() != Some(libc::ENOTSUP) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    futimens(&file, &attributes.mtime, &attributes.mtime)?;
+    Ok(())
+}
+
+fn own_link(parent: &OwnedFd, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    fchownat(parent, name, Some(attributes.uid), Some(attributes.gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    utimensat(parent, name, &attributes.mtime, &attributes.mtime, UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
+}
+
+fn write_file(parent: &OwnedFd, name: &OsStr, content: &mut impl Read, attributes: &Attributes) -> io::Result<u64> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
+    let bytes = io::copy(content, &mut file)?;
+    apply(file.into(), attributes)?;
+    Ok(bytes)
+}
+
+fn make_directory(parent: &OwnedFd, name: &OsStr, attributes: &Attributes) -> io::Result<()> {
+    let open = || openat(parent, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    let dir = match open() {
+        Ok(dir) => dir,
+        Err(Errno::ENOENT) => {
+            mkdirat(parent, name, Mode::from_bits_truncate(0o700))?;
+            open()?
+        }
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            clear(parent, name)?;
+            mkdirat(parent, name, Mode::from_bits_truncate(0o700))?;
+            open()?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    apply(dir, attributes)
+}
+
+fn make_node(
+    parent: &OwnedFd,
+    name: &OsStr,
+    kind: EntryType,
+    header: &tar::Header,
+    attributes: &Attributes,
+) -> io::Result<()> {
+    let flag = match kind {
+        EntryType::Char => SFlag::S_IFCHR,
+        EntryType::Block => SFlag::S_IFBLK,
+        _ => SFlag::S_IFIFO,
+    };
+    let major = header.device_major()?.unwrap_or(0);
+    let minor = header.device_minor()?.unwrap_or(0);
+    mknodat(parent, name, flag, attributes.mode, makedev(major.into(), minor.into()))?;
+    own_link(parent, name, attributes)?;
+    // mknod's mode passes through the umask.
+    let mode = attributes.mode;
+    nix::sys::stat::fchmodat(parent, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+    Ok(())
+}
+
+/// `.wh.name` deletes `name` of lower layers; other names that begin with two marks are left-overs of
+/// an older file system and mean nothing.
+fn whiteout(parent: &OwnedFd, name: &OsStr, deleted: &OsStr) -> io::Result<()> {
+    if name.as_bytes() == OPAQUE {
+        let dir = File::from(parent.try_clone()?);
+        return dir.set_xattr(OPAQUE_ATTRIBUTE, b"y");
+    }
+    if deleted.as_bytes().starts_with(WHITEOUT) {
+        return Ok(());
+    }
+    if deleted.is_empty() || deleted == "." || deleted == ".." {
+        return Err(Errno::EINVAL.into());
+    }
+    match mknodat(parent, deleted, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)) {
+        // The layer itself has something new there.
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what an earlier entry put at this name.
+fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EISDIR) => {
+            // Removal of trees is safe against links, and the parent cannot be moved away.
+            fs::remove_dir_all(Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

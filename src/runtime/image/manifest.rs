@@ -1,0 +1,120 @@
+//! Manifests and indexes, as registries and archives hold them.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+pub(crate) const MEDIA_TYPES: [&str; 4] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
+/// Either kind: an index lists manifests, a manifest names a configuration and layers.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Document {
+    manifests: Option<Vec<IndexEntry>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Index(Vec<IndexEntry>),
+    Manifest { config: Descriptor, layers: Vec<Descriptor> },
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Descriptor {
+    pub digest: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct IndexEntry {
+    pub digest: String,
+    platform: Option<Platform>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    os: String,
+    variant: Option<String>,
+}
+
+impl Document {
+    pub(crate) fn parse(json: &[u8]) -> Result<Kind, String> {
+        let document = serde_json::from_slice::<Self>(json).map_err(|error| format!("read manifest: {error}"))?;
+        match document {
+            Self { manifests: Some(manifests), .. } => Ok(Kind::Index(manifests)),
+            Self { config: Some(config), layers: Some(layers), .. } => Ok(Kind::Manifest { config, layers }),
+            Self { .. } => Err("neither a manifest nor an index".to_owned()),
+        }
+    }
+}
+
+/// What this machine runs, best first: architecture and the variant that is asked for.
+const PLATFORMS: &[(&str, Option<&str>)] = if cfg!(target_arch = "aarch64") {
+    &[("arm64", Some("v8")), ("arm64", None), ("arm", Some("v8")), ("arm", Some("v7")), ("arm", Some("v6"))]
+} else {
+    &[("amd64", None)]
+};
+
+/// The entry for this machine.
+pub(crate) fn select(entries: &[IndexEntry]) -> Option<&IndexEntry> {
+    select_for(PLATFORMS, entries)
+}
+
+fn select_for<'a>(platforms: &[(&str, Option<&str>)], entries: &'a [IndexEntry]) -> Option<&'a IndexEntry> {
+    let known = platforms.iter().find_map(|(architecture, variant)| {
+        entries.iter().find(|entry| {
+            entry.platform.as_ref().is_some_and(|platform| {
+                platform.os == "linux"
+                    && platform.architecture == *architecture
+                    && variant.is_none_or(|wanted| platform.variant.as_deref() == Some(wanted))
+            })
+        })
+    });
+    // Archives of a single image often say nothing of its platform.
+    known.or_else(|| entries.iter().find(|entry| entry.platform.is_none()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index() -> Vec<IndexEntry> {
+        let json = br#"{"manifests": [
+            {"digest": "attestation", "platform": {"architecture": "unknown", "os": "unknown"}},
+            {"digest": "amd64", "platform": {"architecture": "amd64", "os": "linux"}},
+            {"digest": "armv6", "platform": {"architecture": "arm", "os": "linux", "variant": "v6"}},
+            {"digest": "armv7", "platform": {"architecture": "arm", "os": "linux", "variant": "v7"}},
+            {"digest": "arm64", "platform": {"architecture": "arm64", "os": "linux", "variant": "v8"}}]}"#;
+        match Document::parse(json).unwrap() {
+            Kind::Index(entries) => entries,
+            Kind::Manifest { .. } => panic!("an index"),
+        }
+    }
+
+    #[test]
+    fn the_best_platform_is_chosen() {
+        let arm = [("arm64", Some("v8")), ("arm64", None), ("arm", Some("v7")), ("arm", Some("v6"))];
+        let mut entries = index();
+        let digest = |platforms: &[_], entries: &[IndexEntry]| select_for(platforms, entries).map(|e| e.digest.clone());
+        assert_eq!(digest(&[("amd64", None)], &entries).as_deref(), Some("amd64"));
+        assert_eq!(digest(&arm, &entries).as_deref(), Some("arm64"));
+        entries.pop();
+        assert_eq!(digest(&arm, &entries).as_deref(), Some("armv7"));
+        assert_eq!(digest(&[("riscv64", None)], &entries), None);
+    }
+
+    #[test]
+    fn other_documents_are_refused() {
+        assert_eq!(Document::parse(b"{}").unwrap_err(), "neither a manifest nor an index");
+    }
+}

@@ -1,0 +1,395 @@
+//! Images on disk: layers unpacked once, and one index that says which images they make up.
+//!
+//! A layer exists when its directory does: it is unpacked elsewhere, flushed and renamed, so a power
+//! cut never leaves half of one. The index is replaced as a whole after the layers it names.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::config::{ImageConfig, ProcessDefaults};
+use super::layer::{self, UnpackError};
+use super::reference;
+use crate::durable::{self, Durability};
+use crate::error::{IoContext, Result};
+use crate::types::ImageStatus;
+
+/// Hex digits of a layer's digest that name its directory: collisions stay out of reach, and the
+/// most layers that images have (127) still fit into the options of one mount.
+const NAME_DIGITS: usize = 24;
+
+#[derive(Debug)]
+pub(crate) struct ImageStore {
+    root: PathBuf,
+    layer_dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    index: Index,
+    /// Layers of images that are being put together.
+    pins: HashMap<String, usize>,
+    temporary: u64,
+}
+
+/// `index.json`
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Index {
+    /// By id, the digest of the configuration.
+    images: BTreeMap<String, Arc<Image>>,
+    /// Complete names, with tag or digest, and the ids they stand for.
+    names: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Image {
+    pub id: String,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+    pub defaults: ProcessDefaults,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layer {
+    pub diff_id: String,
+    pub bytes: u64,
+}
+
+impl Image {
+    pub(crate) fn layer_names(&self) -> Vec<String> {
+        self.layers.iter().map(|layer| layer_name(&layer.diff_id)).collect()
+    }
+}
+
+fn layer_name(diff_id: &str) -> String {
+    let digest = diff_id.split_once(':').map_or(diff_id, |(_, digest)| digest);
+    digest.chars().take(NAME_DIGITS).collect()
+}
+
+/// Only what `sha256:` digests look like may name a directory.
+pub(crate) fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
+}
+
+/// Why a layer was not added.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AddError {
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    #[error("layer has digest {found}, expected {expected}")]
+    Digest { expected: String, found: String },
+    #[error(transparent)]
+    Store(#[from] crate::error::Error),
+}
+
+/// A layer that is complete but does not count yet; dropped, it is removed.
+pub(crate) struct Staged<'a> {
+    store: &'a ImageStore,
+    dir: PathBuf,
+    layer: Layer,
+}
+
+impl Staged<'_> {
+    /// Makes it count.
+    pub(crate) fn commit(self) -> Result<Layer> {
+        let target = self.store.layer_path(&self.layer.diff_id);
+        match fs::rename(&self.dir, &target) {
+            // Somebody else was faster; ours goes with the drop.
+            Err(_) if target.is_dir() => {}
+            result => {
+                result.at("rename to", &target)?;
+                durable::sync_parent(&target)?;
+            }
+        }
+        Ok(self.layer.clone())
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        // What stays behind goes at the next start.
+        let _ = durable::remove_tree(&self.dir);
+    }
+}
+
+/// Keeps layers from being removed until the image that needs them is recorded.
+pub(crate) struct Pins<'a> {
+    store: &'a ImageStore,
+    names: Vec<String>,
+}
+
+impl Drop for Pins<'_> {
+    fn drop(&mut self) {
+        let mut state = self.store.state.lock();
+        for name in &self.names {
+            if let Some(count) = state.pins.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pins.remove(name);
+                }
+            }
+        }
+    }
+}
+
+impl ImageStore {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let store = Self { root: root.to_owned(), layer_dir: root.join("layers"), state: Mutex::default() };
+        durable::remove_tree(&store.temporary_dir())?;
+        for dir in [&store.layer_dir, &store.temporary_dir()] {
+            fs::create_dir_all(dir).at("create", dir)?;
+        }
+        let mut index = durable::read_optional::<Index>(&store.index_path())?.unwrap_or_default();
+        // An image without all its layers is pulled again.
+        index.images.retain(|_, image| image.layers.iter().all(|layer| store.layer_path(&layer.diff_id).is_dir()));
+        let images = &index.images;
+        index.names.retain(|_, id| images.contains_key(id));
+        store.state.lock().index = index;
+        Ok(store)
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.root.join("index.json")
+    }
+
+    fn temporary_dir(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn layer_path(&self, diff_id: &str) -> PathBuf {
+        self.layer_dir.join(layer_name(diff_id))
+    }
+
+    /// Where the layers are.
+    pub(crate) fn layer_dir(&self) -> &Path {
+        &self.layer_dir
+    }
+
+    /// A path of nobody else's, gone at the next start.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        let mut state = self.state.lock();
+        state.temporary += 1;
+        self.temporary_dir().join(state.temporary.to_string())
+    }
+
+    pub(crate) fn pin(&self, diff_ids: &[String]) -> Pins<'_> {
+        let names = diff_ids.iter().map(|diff_id| layer_name(diff_id)).collect::<Vec<_>>();
+        let mut state = self.state.lock();
+        for name in &names {
+            *state.pins.entry(name.clone()).or_default() += 1;
+        }
+        Pins { store: self, names }
+    }
+
+    /// A layer that is there already.
+    pub(crate) fn layer(&self, diff_id: &str) -> Option<Layer> {
+        let known = {
+            let state = self.state.lock();
+            let mut layers = state.index.images.values().flat_map(|image| &image.layers);
+            layers.find(|layer| layer.diff_id == diff_id).cloned()
+        };
+        known.or_else(|| {
+            let path = self.layer_path(diff_id);
+            // Left by a pull that was cut short after this layer.
+            path.is_dir().then(|| Layer { diff_id: diff_id.to_owned(), bytes: content_bytes(&path) })
+        })
+    }
+
+    /// Unpacks a layer beside the others. It counts once committed.
+    pub(crate) fn stage(&self, content: impl Read, diff_id: &str) -> Result<Staged<'_>, AddError> {
+        let dir = self.temporary();
+        fs::create_dir(&dir).at("create", &dir)?;
+        let mut staged =
+            Staged { store: self, dir, layer: Layer { diff_id: diff_id.to_owned(), bytes: 0 } };
+        let unpacked = layer::unpack(content, &staged.dir)?;
+        if unpacked.diff_id != diff_id {
+            return Err(AddError::Digest { expected: diff_id.to_owned(), found: unpacked.diff_id });
+        }
+        staged.layer.bytes = unpacked.bytes;
+        Ok(staged)
+    }
+
+    /// Records an image whose layers are all there, under the given names (tags move to it).
+    pub(crate) fn put(&self, id: &str, config: &ImageConfig, layers: Vec<Layer>, names: &[String]) -> Result<ImageStatus> {
+        let image = Image { id: id.to_owned(), layers, defaults: config.config.clone() };
+        let mut state = self.state.lock();
+        let same = state.index.images.get(id).is_some_and(|known| **known == image)
+            && names.iter().all(|name| state.index.names.get(name).is_some_and(|known| known == id));
+        if !same {
+            state.index.images.insert(id.to_owned(), Arc::new(image));
+            for name in names {
+                state.index.names.insert(name.clone(), id.to_owned());
+            }
+            durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+        }
+        Ok(status(&state.index, &state.index.images[id]))
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Image>> {
+        self.state.lock().index.images.get(id).cloned()
+    }
+
+    /// Finds an image by id or by any of its names, however short.
+    pub(crate) fn find(&self, name: &str) -> Option<ImageStatus> {
+        let state = self.state.lock();
+        let id = resolve(&state.index, name)?;
+        Some(status(&state.index, &state.index.images[&id]))
+    }
+
+    pub(crate) fn list(&self) -> Vec<ImageStatus> {
+        let state = self.state.lock();
+        state.index.images.values().map(|image| status(&state.index, image)).collect()
+    }
+
+    /// Forgets an image and all its names; returns whether there was one.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
+        let mut state = self.state.lock();
+        let Some(id) = resolve(&state.index, name) else { return Ok(false) };
+        state.index.images.remove(&id);
+        state.index.names.retain(|_, known| *known != id);
+        durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+        Ok(true)
+    }
+
+    /// Removes the layers that neither an image, nor a pull, nor `in_use` (names) needs.
+    pub(crate) fn remove_unused_layers(&self, in_use: &BTreeSet<String>) -> Result<()> {
+        let dir = &self.layer_dir;
+        let doomed = {
+            // Held throughout: a pull that finds a layer present has pinned it before.
+            let state = self.state.lock();
+            let of_images = state.index.images.values().flat_map(|image| image.layer_names()).collect::<BTreeSet<_>>();
+            let mut doomed = Vec::new();
+            for entry in fs::read_dir(dir).at("list", dir)?.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if !of_images.contains(&name) && !in_use.contains(&name) && !state.pins.contains_key(&name) {
+                    let target = self.temporary_dir().join(format!("doomed-{name}"));
+                    fs::rename(entry.path(), &target).at("rename", &entry.path())?;
+                    doomed.push(target);
+                }
+            }
+            doomed
+        };
+        doomed.iter().try_for_each(|path| durable::remove_tree(path))
+    }
+}
+
+fn resolve(index: &Index, name: &str) -> Option<String> {
+    if index.images.contains_key(name) {
+        return Some(name.to_owned());
+    }
+    let complete = reference::parse(name).ok()?.to_string();
+    index.names.get(&complete).cloned()
+}
+
+fn status(index: &Index, image: &Image) -> ImageStatus {
+    let names = index.names.iter().filter(|(_, id)| **id == image.id).map(|(name, _)| name.clone());
+    let (digests, tags) = names.partition(|name: &String| name.contains('@'));
+    let user = image.defaults.user.split(':').next().unwrap_or("");
+    let uid = user.parse().ok();
+    ImageStatus {
+        id: image.id.clone(),
+        tags,
+        digests,
+        size_bytes: image.layers.iter().map(|layer| layer.bytes).sum(),
+        uid,
+        username: (uid.is_none() && !user.is_empty()).then(|| user.to_owned()),
+        stop_signal: image.defaults.stop_signal.clone(),
+    }
+}
+
+fn content_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            Some(if metadata.is_dir() { content_bytes(&entry.path()) } else { metadata.len() })
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty_layer() -> (Vec<u8>, String) {
+        use sha2::{Digest, Sha256};
+        let tar = vec![0; 1024];
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
+        (tar, digest)
+    }
+
+    fn id(digit: char) -> String {
+        format!("sha256:{}", digit.to_string().repeat(64))
+    }
+
+    #[test]
+    fn images_survive_a_restart_and_tags_move() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        let config = ImageConfig {
+            config: ProcessDefaults { user: "web:www".to_owned(), ..Default::default() },
+            ..Default::default()
+        };
+        let tag = "docker.io/library/app:1".to_owned();
+        let by_digest = format!("docker.io/library/app@{}", id('c'));
+        store.put(&id('a'), &config, vec![layer.clone()], &[tag.clone(), by_digest.clone()]).unwrap();
+        drop(store);
+
+        let store = ImageStore::open(dir.path()).unwrap();
+        let found = store.find("app:1").unwrap();
+        assert_eq!((found.id, found.tags, found.digests), (id('a'), vec![tag.clone()], vec![by_digest]));
+        assert_eq!((found.uid, found.username.as_deref()), (None, Some("web")));
+        store.put(&id('b'), &config, vec![layer], &[tag]).unwrap();
+        assert_eq!(store.find("app:1").unwrap().id, id('b'));
+        assert_eq!(store.find(&id('a')).unwrap().tags, Vec::<String>::new());
+    }
+
+    #[test]
+    fn layers_go_when_nobody_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        store.put(&id('a'), &ImageConfig::default(), vec![layer], &["docker.io/library/app:1".to_owned()]).unwrap();
+        let present = || store.layer(&diff_id).is_some();
+        store.remove_unused_layers(&BTreeSet::new()).unwrap();
+        assert!(present(), "an image has it");
+        assert!(store.remove("app:1").unwrap());
+        assert!(!store.remove("app:1").unwrap());
+        store.remove_unused_layers(&[layer_name(&diff_id)].into()).unwrap();
+        assert!(present(), "a container has it");
+        let pins = store.pin(std::slice::from_ref(&diff_id));
+        store.remove_unused_layers(&BTreeSet::new()).unwrap();
+        assert!(present(), "a pull has it");
+        drop(pins);
+        store.remove_unused_layers(&BTreeSet::new()).unwrap();
+        assert!(!present());
+    }
+
+    #[test]
+    fn a_layer_with_another_digest_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let Err(error) = store.stage(empty_layer().0.as_slice(), &id('f')) else { panic!("must fail") };
+        assert!(matches!(error, AddError::Digest { .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        assert!(store.layer(&id('f')).is_none());
+    }
+
+    #[test]
+    fn digests_are_checked_before_they_name_directories() {
+        assert!(is_digest(&id('a')));
+        for bad in ["sha256:../../x", "sha512:aa", "sha256:", &id('G')] {
+            assert!(!is_digest(bad), "{bad}");
+        }
+    }
+}

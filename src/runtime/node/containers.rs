@@ -1,0 +1,293 @@
+//! Making, starting, stopping and removing containers.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::connection::{CallError, Connection};
+use super::records::{ContainerPaths, ContainerRecord, Exit, cgroup_path};
+use super::sandboxes::now_ns;
+use super::state::{Container, Phase, Sandbox};
+use super::{Runtime, blocking};
+use crate::durable::{self, Durability};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::spec::command_line;
+use crate::shim::protocol::{Answer, Failure, Request};
+use crate::types::{ContainerConfig, ContainerStatus, Event, Resources, TerminalSize};
+
+/// A killed process that does not go away hangs in the kernel; waiting longer would not help.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+/// As other runtimes report a process that never ran.
+const NEVER_RAN: i32 = 128;
+
+impl Runtime {
+    /// Records a container and makes room for its own layer; returns its id.
+    pub async fn create_container(&self, sandbox_uid: &str, config: ContainerConfig) -> Result<String> {
+        self.with_sandbox(sandbox_uid, |sandbox| sandbox.shim.is_some())?
+            .then_some(())
+            .ok_or_else(|| Error::SandboxNotReady(sandbox_uid.to_owned()))?;
+        let image = self.images.get(&config.image_id).ok_or_else(|| Error::ImageNotFound(config.image_id.clone()))?;
+        command_line(&config, &image.defaults)?;
+        let id = new_id()?;
+        let record = ContainerRecord {
+            id: id.clone(),
+            sandbox_uid: sandbox_uid.to_owned(),
+            config,
+            created_at_ns: now_ns(),
+            layer_dir: self.images.layer_dir().to_owned(),
+            layers: image.layer_names(),
+            defaults: image.defaults.clone(),
+        };
+        let paths = self.sandbox_paths(sandbox_uid).container(&id);
+        let (at, written) = (paths.clone(), record.clone());
+        blocking(move || write_record(&at, &written)).await?;
+        let entered = {
+            let mut sandboxes = self.sandboxes.lock();
+            let sandbox = sandboxes.get_mut(sandbox_uid);
+            sandbox.map(|s| s.containers.insert(id.clone(), Container::new(record, Phase::Created))).is_some()
+        };
+        if !entered {
+            blocking(move || durable::remove_tree(&paths.data)).await?;
+            return Err(Error::SandboxNotFound(sandbox_uid.to_owned()));
+        }
+        Ok(id)
+    }
+
+    /// Starts the container's process. When it cannot be made, the container has ended with exit code
+    /// 128 and says why.
+    pub async fn start_container(&self, id: &str) -> Result<()> {
+        let connection = self.connection(id)?;
+        let request = Request::Start { container: id.to_owned() };
+        let phase = match connection.call(request, &[]).await {
+            Ok((Answer::Started { pid, at_ns }, _)) => {
+                Phase::Running { pid: pid.unsigned_abs(), started_at_ns: at_ns }
+            }
+            // A daemon before us asked for it and did not live to see the answer.
+            Err(CallError::Failed(Failure::AlreadyStarted)) if self.phase(id)? == Phase::Created => {
+                self.phase_from_shim(id, &connection).await?
+            }
+            Err(CallError::Failed(Failure::Start(text))) => {
+                self.advance(id, Phase::Exited(never_ran(&text)));
+                return Err(Error::Start(text));
+            }
+            other => return Err(self.unexpected(id, other)),
+        };
+        if self.advance(id, phase) {
+            let sandbox_uid = self.uid_of(id)?;
+            self.publish(Event::ContainerStarted { sandbox_uid, container_id: id.to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn phase_from_shim(&self, id: &str, connection: &Connection) -> Result<Phase> {
+        match connection.call(Request::State, &[]).await {
+            Ok((Answer::State { containers }, _)) => {
+                let found = containers.into_iter().find(|container| container.id == id);
+                found.map(Phase::of).ok_or_else(|| Error::AlreadyStarted(id.to_owned()))
+            }
+            other => Err(self.unexpected(id, other)),
+        }
+    }
+
+    /// Asks the container's process to end, and kills it when it has not after `grace`. A container
+    /// that does not run is stopped already.
+    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+        let mut phase = self.with_container(id, |container| container.phase.subscribe())?;
+        if !matches!(*phase.borrow(), Phase::Running { .. }) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let signal = self.with_container(id, |container| stop_signal(&container.record))?;
+            self.signal(id, signal).await?;
+            if tokio::time::timeout(grace, phase.wait_for(Phase::ended)).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.signal(id, Signal::SIGKILL as i32).await?;
+        match tokio::time::timeout(KILL_TIMEOUT, phase.wait_for(Phase::ended)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::StopTimeout(id.to_owned())),
+        }
+    }
+
+    /// Sends a signal to the container's first process.
+    pub async fn kill_container(&self, id: &str, signal: i32) -> Result<()> {
+        self.signal(id, signal).await
+    }
+
+    async fn signal(&self, id: &str, signal: i32) -> Result<()> {
+        let connection = self.connection(id)?;
+        let request = Request::Signal { container: id.to_owned(), exec: None, signal };
+        match connection.call(request, &[]).await {
+            // It ended in the meantime.
+            Ok(_) | Err(CallError::Failed(Failure::NotRunning)) => Ok(()),
+            failed => Err(self.unexpected(id, failed)),
+        }
+    }
+
+    /// Removes a container and its own layer; one that runs is killed. Idempotent.
+    pub async fn remove_container(&self, id: &str) -> Result<()> {
+        let Ok(uid) = self.uid_of(id) else { return Ok(()) };
+        match self.stop_container(id, Duration::ZERO).await {
+            Ok(()) | Err(Error::SandboxNotReady(_)) => {}
+            Err(error) => return Err(error),
+        }
+        if let Ok(connection) = self.connection(id) {
+            // A shim that does not know it has nothing to forget.
+            let _ = connection.call(Request::Forget { container: id.to_owned() }, &[]).await;
+        }
+        let paths = self.sandbox_paths(&uid).container(id);
+        let cgroup = self.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, id))?;
+        let cgroups = self.cgroups.clone();
+        blocking(move || {
+            cgroups.remove(&cgroup)?;
+            durable::remove_tree(&paths.run)?;
+            durable::remove_tree(&paths.data)
+        })
+        .await?;
+        if let Some(sandbox) = self.sandboxes.lock().get_mut(&uid) {
+            sandbox.containers.remove(id);
+        }
+        Ok(())
+    }
+
+    pub fn list_containers(&self) -> Vec<ContainerStatus> {
+        let sandboxes = self.sandboxes.lock();
+        sandboxes.values().flat_map(|sandbox| sandbox.containers.values()).map(Container::status).collect()
+    }
+
+    pub fn container_status(&self, id: &str) -> Result<ContainerStatus> {
+        self.with_container(id, Container::status)
+    }
+
+    /// Changes a running container's limits in place.
+    pub async fn update_container_resources(&self, id: &str, resources: Resources) -> Result<()> {
+        let path = self.container_cgroup(id)?;
+        let cgroups = self.cgroups.clone();
+        blocking(move || cgroups.update(&path, &resources)).await
+    }
+
+    pub(super) async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
+        let request = Request::Resize { container: id.to_owned(), size };
+        match self.connection(id)?.call(request, &[]).await {
+            Ok(_) => Ok(()),
+            failed => Err(self.unexpected(id, failed)),
+        }
+    }
+
+    pub(super) fn container_cgroup(&self, id: &str) -> Result<String> {
+        let uid = self.uid_of(id)?;
+        self.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, id))
+    }
+
+    pub(super) fn with_container<T>(&self, id: &str, look: impl FnOnce(&Container) -> T) -> Result<T> {
+        let sandboxes = self.sandboxes.lock();
+        let found = sandboxes.values().find_map(|sandbox| sandbox.containers.get(id));
+        found.map(look).ok_or_else(|| Error::ContainerNotFound(id.to_owned()))
+    }
+
+    fn uid_of(&self, id: &str) -> Result<String> {
+        self.with_container(id, |container| container.record.sandbox_uid.clone())
+    }
+
+    fn phase(&self, id: &str) -> Result<Phase> {
+        self.with_container(id, |container| container.phase.borrow().clone())
+    }
+
+    fn advance(&self, id: &str, phase: Phase) -> bool {
+        self.with_container(id, |container| container.advance(phase)).unwrap_or(false)
+    }
+
+    pub(super) fn connection(&self, id: &str) -> Result<Arc<Connection>> {
+        let uid = self.uid_of(id)?;
+        let shim = self.with_sandbox(&uid, |sandbox: &Sandbox| sandbox.shim.clone())?;
+        shim.map(|shim| shim.connection).ok_or(Error::SandboxNotReady(uid))
+    }
+
+    /// What a call's outcome other than the wanted one means to the caller.
+    pub(super) fn unexpected<T: std::fmt::Debug>(&self, id: &str, outcome: Result<T, CallError>) -> Error {
+        let uid = self.uid_of(id).unwrap_or_default();
+        match outcome {
+            Err(CallError::Gone) => Error::SandboxNotReady(uid),
+            Err(CallError::Failed(failure)) => match failure {
+                Failure::NotFound => Error::ContainerNotFound(id.to_owned()),
+                Failure::NotRunning => Error::NotRunning(id.to_owned()),
+                Failure::AlreadyStarted => Error::AlreadyStarted(id.to_owned()),
+                Failure::Start(text) => Error::Start(text),
+                Failure::Version => Error::Shim { uid, message: "no common version".to_owned() },
+                Failure::Other(message) => Error::Shim { uid, message },
+            },
+            Ok(answer) => Error::Shim { uid, message: format!("unexpected answer {answer:?}") },
+        }
+    }
+}
+
+fn never_ran(text: &str) -> Exit {
+    Exit {
+        started_at_ns: None,
+        finished_at_ns: now_ns(),
+        code: NEVER_RAN,
+        signal: None,
+        oom_killed: false,
+        error: Some(text.to_owned()),
+    }
+}
+
+fn write_record(paths: &ContainerPaths, record: &ContainerRecord) -> Result<()> {
+    for dir in [&paths.data, &paths.upper(), &paths.work()] {
+        fs::create_dir_all(dir).at("create", dir)?;
+    }
+    durable::write(&paths.record(), record, Durability::Atomic)
+}
+
+/// 64 random hex digits.
+fn new_id() -> Result<String> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 32];
+    fs::File::open(source).and_then(|mut file| file.read_exact(&mut bytes)).at("read", source)?;
+    Ok(hex::encode(bytes))
+}
+
+/// The pod's wish, else the image's, else SIGTERM; by name, with or without `SIG`, or by number.
+fn stop_signal(record: &ContainerRecord) -> i32 {
+    let wish = record.config.stop_signal.as_deref().or(record.defaults.stop_signal.as_deref());
+    wish.and_then(parse_signal).unwrap_or(Signal::SIGTERM as i32)
+}
+
+fn parse_signal(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    // Real-time signals have no names in the C library.
+    if let Some(offset) = name.strip_prefix("RTMIN+").and_then(|offset| offset.parse::<i32>().ok()) {
+        return Some(34 + offset).filter(|number| *number <= 64);
+    }
+    format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stop_signals_are_known_by_name_and_number() {
+        for (text, expected) in
+            [("SIGQUIT", Some(3)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("SIGNOPE", None), ("99", None)]
+        {
+            assert_eq!(parse_signal(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_long_and_differ() {
+        let (one, two) = (new_id().unwrap(), new_id().unwrap());
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, two);
+    }
+}

@@ -1,0 +1,122 @@
+//! What is kept on disk about sandboxes and containers, and where.
+//!
+//! Below the data directory lies what has to survive a reboot: configurations, exit codes, the
+//! containers' own layers. Below the run directory, on a tmpfs, lies what only lives with the
+//! kernel: sockets, mount points, libcontainer's state.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::config::ProcessDefaults;
+use crate::types::{ContainerConfig, LogLimit, SandboxConfig};
+
+/// `sandbox.json`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SandboxRecord {
+    pub config: SandboxConfig,
+    pub created_at_ns: i64,
+    pub log_limit: LogLimit,
+}
+
+/// `container.json`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ContainerRecord {
+    pub id: String,
+    pub sandbox_uid: String,
+    pub config: ContainerConfig,
+    pub created_at_ns: i64,
+    /// Where the image's layers are, and their names there, the lowest first.
+    pub layer_dir: PathBuf,
+    pub layers: Vec<String>,
+    pub defaults: ProcessDefaults,
+}
+
+/// `exit.json`: how a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    /// Absent when it never ran.
+    pub started_at_ns: Option<i64>,
+    pub finished_at_ns: i64,
+    /// 128 + signal when a signal ended it.
+    pub code: i32,
+    pub signal: Option<i32>,
+    pub oom_killed: bool,
+    /// Why it never ran.
+    pub error: Option<String>,
+}
+
+/// The files of one sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct SandboxPaths {
+    pub data: PathBuf,
+    pub run: PathBuf,
+}
+
+impl SandboxPaths {
+    pub(crate) fn record(&self) -> PathBuf {
+        self.data.join("sandbox.json")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("shim.sock")
+    }
+
+    pub(crate) fn shm(&self) -> PathBuf {
+        self.run.join("shm")
+    }
+
+    /// libcontainer's root: it keeps a directory per container there.
+    pub(crate) fn state_root(&self) -> PathBuf {
+        self.run.join("state")
+    }
+
+    pub(crate) fn container(&self, id: &str) -> ContainerPaths {
+        ContainerPaths { data: self.data.join(id), run: self.run.join("containers").join(id) }
+    }
+}
+
+/// The files of one container.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerPaths {
+    pub data: PathBuf,
+    pub run: PathBuf,
+}
+
+impl ContainerPaths {
+    pub(crate) fn record(&self) -> PathBuf {
+        self.data.join("container.json")
+    }
+
+    pub(crate) fn exit(&self) -> PathBuf {
+        self.data.join("exit.json")
+    }
+
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.data.join("upper")
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.data.join("work")
+    }
+
+    /// The OCI bundle: the generated specification.
+    pub(crate) fn bundle(&self) -> PathBuf {
+        self.run.join("bundle")
+    }
+
+    /// Where the root is mounted, seen only in the container's own mount namespace.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.run.join("rootfs")
+    }
+
+    /// What an exec needs to know of the container's start.
+    pub(crate) fn launch(&self) -> PathBuf {
+        self.run.join("launch.json")
+    }
+}
+
+/// A container's cgroup, relative to each hierarchy's root.
+pub(crate) fn cgroup_path(sandbox: &SandboxConfig, id: &str) -> String {
+    format!("/{}/{id}", sandbox.cgroup_parent.trim_matches('/'))
+}

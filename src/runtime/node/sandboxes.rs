@@ -1,0 +1,271 @@
+//! Making, ending and removing sandboxes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::connection::Connection;
+use super::records::{Exit, SandboxPaths, SandboxRecord, cgroup_path};
+use super::state::{Phase, Sandbox, Shim};
+use super::{Runtime, blocking};
+use crate::durable::{self, Durability};
+use crate::error::{Error, IoContext, Result};
+use crate::shim::protocol::Request;
+use crate::sys::mount;
+use crate::types::{Event, SandboxConfig, SandboxStatus};
+
+/// A shim that was told to end and does not is left to the kernel.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Runtime {
+    /// Starts a pod's shim, and with it its namespaces. A sandbox that is ready is left as it is; one
+    /// whose shim has gone gets a new one and keeps its containers' records.
+    pub async fn run_sandbox(self: &Arc<Self>, config: SandboxConfig) -> Result<SandboxStatus> {
+        let uid = config.uid.clone();
+        if uid.is_empty() || uid.starts_with('.') || uid.contains('/') {
+            return Err(Error::Invalid(format!("sandbox uid {uid:?} cannot name a directory")));
+        }
+        let mut containers = BTreeMap::new();
+        if let Some(sandbox) = self.sandboxes.lock().get_mut(&uid) {
+            if sandbox.shim.is_some() {
+                return Ok(sandbox.status());
+            }
+            containers = std::mem::take(&mut sandbox.containers);
+        }
+        let record = SandboxRecord {
+            config,
+            created_at_ns: now_ns(),
+            log_limit: self.config.log_limit,
+        };
+        let sandbox = Sandbox { record: record.clone(), shim: None, containers };
+        self.sandboxes.lock().insert(uid.clone(), sandbox);
+        match self.start_shim(record).await {
+            Ok((connection, pid)) => Ok(self.attach_shim(&uid, connection, pid)),
+            Err(error) => {
+                self.release_sandbox(&uid).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_shim(&self, record: SandboxRecord) -> Result<(Arc<Connection>, u32)> {
+        let paths = self.sandbox_paths(&record.config.uid);
+        let (cgroups, exe) = (self.cgroups.clone(), self.config.exe.clone());
+        let (at, uid) = (paths.clone(), record.config.uid.clone());
+        blocking(move || {
+            prepare_directories(&at, &record)?;
+            cgroups.create(&record.config.cgroup_parent, &record.config.resources)?;
+            spawn_shim(exe, &at, &record.config.uid)
+        })
+        .await?;
+        let connected = Connection::open(&paths.socket()).await;
+        connected.map_err(|error| Error::Shim { uid, message: error.to_string() })
+    }
+
+    /// Records a live shim and starts the task that listens to it.
+    pub(super) fn attach_shim(self: &Arc<Self>, uid: &str, connection: Arc<Connection>, pid: u32) -> SandboxStatus {
+        let status = {
+            let mut sandboxes = self.sandboxes.lock();
+            let sandbox = sandboxes.get_mut(uid).expect("invariant: the caller has entered the sandbox");
+            sandbox.shim = Some(Shim { pid, connection: Arc::clone(&connection) });
+            sandbox.status()
+        };
+        let mut readers = self.readers.lock();
+        while readers.try_join_next().is_some() {}
+        readers.spawn(listen(Arc::downgrade(self), uid.to_owned(), connection));
+        status
+    }
+
+    fn on_exit(&self, uid: &str, container: &str, exit: Exit) {
+        let advanced = {
+            let sandboxes = self.sandboxes.lock();
+            let known = sandboxes.get(uid).and_then(|sandbox| sandbox.containers.get(container));
+            known.is_some_and(|known| known.advance(Phase::Exited(exit)))
+        };
+        if advanced {
+            self.publish(Event::ContainerExited { sandbox_uid: uid.to_owned(), container_id: container.to_owned() });
+        }
+    }
+
+    /// The shim of `connection` is gone without our doing: nothing can be known of its containers any
+    /// more, so they are ended.
+    async fn on_gone(&self, uid: &str, connection: &Arc<Connection>) {
+        let ours = {
+            let mut sandboxes = self.sandboxes.lock();
+            let sandbox = sandboxes.get_mut(uid);
+            let held = |sandbox: &&mut Sandbox| {
+                sandbox.shim.as_ref().is_some_and(|shim| Arc::ptr_eq(&shim.connection, connection))
+            };
+            sandbox.filter(held).map(|sandbox| sandbox.shim = None).is_some()
+        };
+        if !ours {
+            return;
+        }
+        tracing::warn!(sandbox = uid, "the pod's shim is gone");
+        if let Err(error) = self.release_sandbox(uid).await {
+            tracing::warn!(sandbox = uid, %error, "cannot clean up after the pod's shim");
+        }
+        self.publish(Event::SandboxGone { sandbox_uid: uid.to_owned() });
+    }
+
+    /// Ends what is left of a sandbox without a shim: processes, mounts, sockets. Its records stay.
+    pub(super) async fn release_sandbox(&self, uid: &str) -> Result<()> {
+        let paths = self.sandbox_paths(uid);
+        let (parent, ids) = {
+            let sandboxes = self.sandboxes.lock();
+            let Some(sandbox) = sandboxes.get(uid) else { return Ok(()) };
+            (sandbox.record.config.cgroup_parent.clone(), sandbox.containers.keys().cloned().collect::<Vec<_>>())
+        };
+        let cgroups = self.cgroups.clone();
+        let at = paths.clone();
+        let exits = blocking(move || -> Result<Vec<(String, Option<Exit>)>> {
+            cgroups.signal_all(&parent, Signal::SIGKILL)?;
+            cgroups.remove(&parent)?;
+            mount::detach_below(&at.run).at("unmount", &at.run)?;
+            durable::remove_tree(&at.run)?;
+            Ok(ids.into_iter().map(|id| (id.clone(), durable::read_optional(&at.container(&id).exit()).ok().flatten())).collect())
+        })
+        .await?;
+        for (id, exit) in exits {
+            self.settle(uid, &id, exit);
+        }
+        Ok(())
+    }
+
+    /// Gives a container of a dead sandbox its last phase.
+    fn settle(&self, uid: &str, id: &str, exit: Option<Exit>) {
+        let advanced = {
+            let sandboxes = self.sandboxes.lock();
+            let container = sandboxes.get(uid).and_then(|sandbox| sandbox.containers.get(id));
+            container.is_some_and(|container| container.advance(exit.map_or(Phase::Lost, Phase::Exited)))
+        };
+        if advanced {
+            self.publish(Event::ContainerExited { sandbox_uid: uid.to_owned(), container_id: id.to_owned() });
+        }
+    }
+
+    /// Kills the sandbox's containers and ends its shim. Idempotent; an unknown sandbox is stopped.
+    pub async fn stop_sandbox(&self, uid: &str) -> Result<()> {
+        let (shim, running) = {
+            let mut sandboxes = self.sandboxes.lock();
+            let Some(sandbox) = sandboxes.get_mut(uid) else { return Ok(()) };
+            let running = |phase: &Phase| matches!(phase, Phase::Running { .. });
+            let containers = sandbox.containers.iter().filter(|(_, container)| running(&container.phase.borrow()));
+            let containers = containers.map(|(id, _)| id.clone()).collect::<Vec<_>>();
+            (sandbox.shim.clone(), containers)
+        };
+        let Some(shim) = shim else { return Ok(()) };
+        for id in running {
+            match self.stop_container(&id, Duration::ZERO).await {
+                // The shim's end takes care of them.
+                Ok(()) | Err(Error::SandboxNotReady(_) | Error::ContainerNotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
+            // From here on its end is expected.
+            sandbox.shim = None;
+        }
+        let farewell = shim.connection.call(Request::Shutdown, &[]);
+        // A shim that hangs is killed below with whatever else it left.
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, farewell).await;
+        if let Ok(pid) = i32::try_from(shim.pid) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.release_sandbox(uid).await
+    }
+
+    /// Stops the sandbox and removes it with all its containers. Idempotent.
+    pub async fn remove_sandbox(&self, uid: &str) -> Result<()> {
+        self.stop_sandbox(uid).await?;
+        self.release_sandbox(uid).await?;
+        let paths = self.sandbox_paths(uid);
+        blocking(move || durable::remove_tree(&paths.data)).await?;
+        self.sandboxes.lock().remove(uid);
+        Ok(())
+    }
+
+    pub fn list_sandboxes(&self) -> Vec<SandboxStatus> {
+        self.sandboxes.lock().values().map(Sandbox::status).collect()
+    }
+
+    pub fn sandbox_status(&self, uid: &str) -> Result<SandboxStatus> {
+        let sandboxes = self.sandboxes.lock();
+        sandboxes.get(uid).map(Sandbox::status).ok_or_else(|| Error::SandboxNotFound(uid.to_owned()))
+    }
+
+    /// Changes the limits of a pod's own cgroup.
+    pub async fn update_sandbox_resources(&self, uid: &str, resources: crate::Resources) -> Result<()> {
+        let parent = self.with_sandbox(uid, |sandbox| sandbox.record.config.cgroup_parent.clone())?;
+        self.ensure_cgroup(&parent, resources).await
+    }
+
+    /// Makes any cgroup, such as a QoS class's, or changes its limits.
+    pub async fn ensure_cgroup(&self, path: &str, resources: crate::Resources) -> Result<()> {
+        let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
+        blocking(move || cgroups.create(&path, &resources)).await
+    }
+
+    pub(super) fn with_sandbox<T>(&self, uid: &str, look: impl FnOnce(&Sandbox) -> T) -> Result<T> {
+        let sandboxes = self.sandboxes.lock();
+        sandboxes.get(uid).map(look).ok_or_else(|| Error::SandboxNotFound(uid.to_owned()))
+    }
+}
+
+/// Listens to one shim until it is gone. Holds the runtime only while something happens.
+async fn listen(runtime: Weak<Runtime>, uid: String, connection: Arc<Connection>) {
+    while let Some((container, exit)) = connection.next_exit().await {
+        let Some(runtime) = runtime.upgrade() else { return };
+        runtime.on_exit(&uid, &container, exit);
+        let parent = runtime.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, &container));
+        let cgroups = runtime.cgroups.clone();
+        drop(runtime);
+        if let Ok(path) = parent {
+            let removed = blocking(move || cgroups.remove(&path)).await;
+            if let Err(error) = removed {
+                tracing::warn!(container, %error, "cannot remove the cgroup of a container that has ended");
+            }
+        }
+    }
+    if let Some(runtime) = runtime.upgrade() {
+        runtime.on_gone(&uid, &connection).await;
+    }
+}
+
+fn prepare_directories(paths: &SandboxPaths, record: &SandboxRecord) -> Result<()> {
+    mount::detach_below(&paths.run).at("unmount", &paths.run)?;
+    durable::remove_tree(&paths.run)?;
+    for dir in [&paths.data, &paths.run, &paths.state_root(), &paths.shm()] {
+        fs::create_dir_all(dir).at("create", dir)?;
+    }
+    if !record.config.host_ipc {
+        mount::shm(&paths.shm()).at("mount", &paths.shm())?;
+    }
+    durable::write(&paths.record(), record, Durability::Atomic)
+}
+
+#[expect(clippy::disallowed_methods, reason = "starts this very binary as a pod's shim")]
+fn spawn_shim(exe: PathBuf, paths: &SandboxPaths, uid: &str) -> Result<()> {
+    let output = Command::new(&exe)
+        .arg("shim")
+        .args([&paths.data, &paths.run])
+        // Neither the daemon's secrets nor systemd's descriptors are for containers.
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .at("run", &exe)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Shim { uid: uid.to_owned(), message })
+}
+
+pub(super) fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,181 @@
+//! What the daemon knows of sandboxes and containers, and the statuses that it gives out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::connection::Connection;
+use super::records::{ContainerRecord, Exit, SandboxRecord};
+use crate::shim::protocol::ContainerNow;
+use crate::types::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
+
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    pub record: SandboxRecord,
+    /// Present while the shim lives.
+    pub shim: Option<Shim>,
+    pub containers: BTreeMap<String, Container>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Shim {
+    pub pid: u32,
+    pub connection: Arc<Connection>,
+}
+
+#[derive(Debug)]
+pub(super) struct Container {
+    pub record: Arc<ContainerRecord>,
+    pub phase: watch::Sender<Phase>,
+}
+
+/// A container's life: `Created → Running → Exited`, from `Created` to `Exited` when it cannot be
+/// started, and to `Lost` when the shim died first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Created,
+    Running { pid: u32, started_at_ns: i64 },
+    Exited(Exit),
+    Lost,
+}
+
+impl Phase {
+    pub(super) fn ended(&self) -> bool {
+        matches!(self, Self::Exited(_) | Self::Lost)
+    }
+
+    pub(super) fn of(now: ContainerNow) -> Self {
+        match now.exit {
+            Some(exit) => Self::Exited(exit),
+            None => Self::Running { pid: now.pid.unsigned_abs(), started_at_ns: now.started_at_ns },
+        }
+    }
+}
+
+impl Container {
+    pub(super) fn new(record: ContainerRecord, phase: Phase) -> Self {
+        Self { record: Arc::new(record), phase: watch::Sender::new(phase) }
+    }
+
+    /// Moves on, never back: an exit may be told before the start's answer is seen.
+    pub(super) fn advance(&self, next: Phase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let allowed = match (&*phase, &next) {
+                (Phase::Exited(_) | Phase::Lost, _) | (Phase::Running { .. }, Phase::Created | Phase::Running { .. }) => {
+                    false
+                }
+                (Phase::Created | Phase::Running { .. }, _) => true,
+            };
+            if allowed {
+                *phase = next;
+            }
+            allowed
+        })
+    }
+
+    pub(super) fn status(&self) -> ContainerStatus {
+        let ContainerRecord { id, sandbox_uid, config, created_at_ns, .. } = &*self.record;
+        let phase = self.phase.borrow();
+        let mut status = ContainerStatus {
+            id: id.clone(),
+            sandbox_uid: sandbox_uid.clone(),
+            name: config.name.clone(),
+            attempt: config.attempt,
+            state: ContainerState::Created,
+            pid: None,
+            image: config.image.clone(),
+            image_id: config.image_id.clone(),
+            created_at_ns: *created_at_ns,
+            started_at_ns: None,
+            finished_at_ns: None,
+            exit_code: None,
+            signal: None,
+            oom_killed: false,
+            error: None,
+            log_path: config.log_path.clone(),
+            labels: config.labels.clone(),
+        };
+        match &*phase {
+            Phase::Created => {}
+            Phase::Running { pid, started_at_ns } => {
+                status.state = ContainerState::Running;
+                status.pid = Some(*pid);
+                status.started_at_ns = Some(*started_at_ns);
+            }
+            Phase::Exited(exit) => {
+                status.state = ContainerState::Exited;
+                status.started_at_ns = exit.started_at_ns;
+                status.finished_at_ns = Some(exit.finished_at_ns);
+                status.exit_code = Some(exit.code);
+                status.signal = exit.signal;
+                status.oom_killed = exit.oom_killed;
+                status.error.clone_from(&exit.error);
+            }
+            Phase::Lost => status.state = ContainerState::Unknown,
+        }
+        status
+    }
+}
+
+impl Sandbox {
+    pub(super) fn status(&self) -> SandboxStatus {
+        let SandboxRecord { config, created_at_ns, .. } = &self.record;
+        let shim_pid = self.shim.as_ref().map_or(0, |shim| shim.pid);
+        let ready = self.shim.is_some();
+        SandboxStatus {
+            uid: config.uid.clone(),
+            namespace: config.namespace.clone(),
+            name: config.name.clone(),
+            state: if ready { SandboxState::Ready } else { SandboxState::NotReady },
+            created_at_ns: *created_at_ns,
+            netns: (ready && !config.host_network).then(|| PathBuf::from(format!("/proc/{shim_pid}/ns/net"))),
+            shim_pid,
+            labels: config.labels.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(code: i32) -> Phase {
+        Phase::Exited(Exit {
+            started_at_ns: Some(1),
+            finished_at_ns: 2,
+            code,
+            signal: None,
+            oom_killed: false,
+            error: None,
+        })
+    }
+
+    #[test]
+    fn phases_never_go_back() {
+        let running = Phase::Running { pid: 7, started_at_ns: 1 };
+        for (from, to, allowed) in [
+            (Phase::Created, running.clone(), true),
+            (Phase::Created, exit(128), true),
+            (running.clone(), exit(0), true),
+            (running.clone(), Phase::Lost, true),
+            (running.clone(), running.clone(), false),
+            (exit(0), running.clone(), false),
+            (exit(0), Phase::Lost, false),
+        ] {
+            let record = ContainerRecord {
+                id: String::new(),
+                sandbox_uid: String::new(),
+                config: Default::default(),
+                created_at_ns: 0,
+                layer_dir: PathBuf::new(),
+                layers: vec![],
+                defaults: Default::default(),
+            };
+            let container = Container::new(record, from.clone());
+            assert_eq!(container.advance(to.clone()), allowed, "{from:?} to {to:?}");
+            assert_eq!(*container.phase.borrow(), if allowed { to } else { from });
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What containers, pods and images use.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+
+use super::sandboxes::now_ns;
+use super::{Runtime, blocking};
+use crate::error::{IoContext, Result};
+use crate::types::{FsUsage, Stats};
+
+/// The unit of `st_blocks`.
+const BLOCK: u64 = 512;
+
+impl Runtime {
+    /// Use of a running container, its own layer included.
+    pub async fn container_stats(&self, id: &str) -> Result<Stats> {
+        let path = self.container_cgroup(id)?;
+        let uid = self.with_container(id, |container| container.record.sandbox_uid.clone())?;
+        let upper = self.sandbox_paths(&uid).container(id).upper();
+        let cgroups = self.cgroups.clone();
+        blocking(move || {
+            let mut stats = cgroups.stats(&path, now_ns())?;
+            stats.rootfs_used_bytes = Some(disk_usage(&upper));
+            Ok(stats)
+        })
+        .await
+    }
+
+    /// Use of a whole pod.
+    pub async fn sandbox_stats(&self, uid: &str) -> Result<Stats> {
+        let path = self.with_sandbox(uid, |sandbox| sandbox.record.config.cgroup_parent.clone())?;
+        let cgroups = self.cgroups.clone();
+        blocking(move || cgroups.stats(&path, now_ns())).await
+    }
+
+    /// The file system that holds images and containers.
+    pub async fn image_fs_usage(&self) -> Result<FsUsage> {
+        let dir = self.config.data_dir.clone();
+        let used_bytes = self.images.list().iter().map(|image| image.size_bytes).sum();
+        blocking(move || {
+            let stat = statvfs(&dir).at("inspect", &dir)?;
+            Ok(FsUsage {
+                capacity_bytes: stat.blocks() * stat.fragment_size(),
+                available_bytes: stat.blocks_available() * stat.fragment_size(),
+                inodes: stat.files(),
+                inodes_free: stat.files_available(),
+                used_bytes,
+            })
+        })
+        .await
+    }
+}
+
+/// Bytes on disk below `dir`; what vanishes meanwhile does not count.
+fn disk_usage(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let metadata = entry.metadata().ok()?;
+            let below = if metadata.is_dir() { disk_usage(&entry.path()) } else { 0 };
+            Some(metadata.blocks() * BLOCK + below)
+        })
+        .sum()
+}

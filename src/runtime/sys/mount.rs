@@ -1,0 +1,217 @@
+//! Mounting overlays and private tmpfs trees.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// mount(2) takes one page of options, with its terminating zero.
+const MOUNT_OPTIONS_MAX: usize = 4095;
+
+const FSCONFIG_SET_FLAG: libc::c_uint = 0;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+
+/// An overlay of image layers under a writable directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlay<'a> {
+    /// Directory that holds the layers; the names below are relative to it, which keeps them short.
+    pub layer_dir: &'a Path,
+    /// Lowest layer first, as an image lists them.
+    pub layers: &'a [String],
+    pub upper: &'a Path,
+    pub work: &'a Path,
+}
+
+impl Overlay<'_> {
+    /// Mounts at `target`. Changes the working directory: only for single-threaded processes.
+    ///
+    /// `volatile` makes the kernel skip all syncs of the upper layer: a container's own layer does
+    /// not outlive a power cut, so flushing it would only wear out the SD card.
+    pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
+        std::env::set_current_dir(self.layer_dir)?;
+        let lower = self.layers.iter().rev().map(String::as_str).collect::<Vec<_>>();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},volatile",
+            lower.join(":"),
+            self.upper.display(),
+            self.work.display()
+        );
+        if options.len() <= MOUNT_OPTIONS_MAX {
+            mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+            return Ok(());
+        }
+        let context = FsContext::open("overlay")?;
+        context.set("source", "overlay")?;
+        for layer in lower {
+            context.set("lowerdir+", layer)?;
+        }
+        context.set_path("upperdir", self.upper)?;
+        context.set_path("workdir", self.work)?;
+        context.flag("volatile")?;
+        context.mount_at(target)
+    }
+}
+
+/// A file system being configured (fsopen(2)): options one by one, of any number.
+struct FsContext(OwnedFd);
+
+#[expect(unsafe_code, reason = "the new mount API has no wrapper in nix")]
+impl FsContext {
+    fn open(kind: &str) -> io::Result<Self> {
+        let kind = CString::new(kind)?;
+        // SAFETY: kind is a valid C string for the duration of the call.
+        let fd = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+        owned(fd).map(Self)
+    }
+
+    fn configure(&self, command: libc::c_uint, key: Option<&str>, value: Option<&[u8]>) -> io::Result<()> {
+        let key = key.map(CString::new).transpose()?;
+        let value = value.map(CString::new).transpose()?;
+        let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        // SAFETY: both strings live until the call returns; null is allowed where absent.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), command, pointer(&key), pointer(&value), 0)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn set(&self, key: &str, value: &str) -> io::Result<()> {
+        self.configure(FSCONFIG_SET_STRING, Some(key), Some(value.as_bytes()))
+    }
+
+    fn set_path(&self, key: &str, value: &Path) -> io::Result<()> {
+        self.configure(FSCONFIG_SET_STRING, Some(key), Some(value.as_os_str().as_bytes()))
+    }
+
+    fn flag(&self, key: &str) -> io::Result<()> {
+        self.configure(FSCONFIG_SET_FLAG, Some(key), None)
+    }
+
+    fn mount_at(self, target: &Path) -> io::Result<()> {
+        self.configure(FSCONFIG_CMD_CREATE, None, None)?;
+        // SAFETY: plain integers only.
+        let mount = owned(unsafe { libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })?;
+        move_to(&mount, target)
+    }
+}
+
+/// Attaches a detached mount at `target`.
+#[expect(unsafe_code, reason = "the new mount API has no wrapper in nix")]
+pub(crate) fn move_to(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: both paths are valid C strings; the empty one names the mount itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A detached copy of the mounts at and below `path`.
+#[expect(unsafe_code, reason = "the new mount API has no wrapper in nix")]
+pub(crate) fn copy_tree(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.unsigned_abs();
+    // SAFETY: the path is a valid C string for the duration of the call.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+}
+
+#[expect(unsafe_code, reason = "takes ownership of a descriptor that a raw system call returned")]
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let Ok(fd) = i32::try_from(result) else { return Err(io::Error::other("descriptor out of range")) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just returned this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A tmpfs at `path` whose mounts stay in this mount namespace; one that is there already is kept.
+///
+/// Overlays are mounted below it by processes in copies of the namespace and must not spread back.
+pub(crate) fn private_tmpfs(path: &Path) -> io::Result<()> {
+    if mount_points()?.iter().any(|point| point == path) {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("coracle"), path, Some("tmpfs"), flags, Some("mode=0711"))?;
+    mount(None::<&str>, path, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    Ok(())
+}
+
+/// The `/dev/shm` that the containers of one pod share.
+pub(crate) fn shm(path: &Path) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("shm"), path, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?;
+    Ok(())
+}
+
+/// Detaches every mount at or below `path`, the deepest first.
+pub(crate) fn detach_below(path: &Path) -> io::Result<()> {
+    let mut points = mount_points()?;
+    points.retain(|point| point.starts_with(path));
+    points.reverse();
+    for point in points {
+        match umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Gone with its parent, or by somebody else's hand.
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Mount points of this namespace in the order in which they were mounted.
+fn mount_points() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescape).collect())
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = (byte == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                plain.push(code);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_spaces_are_unescaped() {
+        assert_eq!(unescape(br"/a\040b\134c"), PathBuf::from(r"/a b\c"));
+        assert_eq!(unescape(br"/plain\"), PathBuf::from(r"/plain\"));
+    }
+}

@@ -1,0 +1,231 @@
+//! A node of its own for each test, with a busybox image, and everything removed afterwards.
+
+use std::fs;
+use std::future::Future;
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use runtime::{
+    ContainerConfig, ContainerState, ContainerStatus, ImageStatus, LogLimit, Registries, Runtime, RuntimeConfig,
+    SandboxConfig, SandboxStatus,
+};
+use sha2::{Digest, Sha256};
+
+pub(crate) type Outcome<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+const BUSYBOX: &str = "/bin/busybox";
+/// No step of any test takes nearly as long on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why these tests cannot run here.
+pub(crate) fn missing() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("containers take root".to_owned());
+    }
+    if !Path::new(BUSYBOX).exists() {
+        return Some(format!("{BUSYBOX} is missing (apt-get install busybox-static)"));
+    }
+    None
+}
+
+/// Runs one test on a fresh node; false when it failed.
+pub(crate) fn run(name: &str, test: fn(&mut Node) -> Outcome<'_>) -> bool {
+    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let passed = executor.block_on(async {
+        let mut node = Node::new(name).await;
+        let result = AssertUnwindSafe(test(&mut node)).catch_unwind().await;
+        node.remove().await;
+        result.is_ok()
+    });
+    println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+    passed
+}
+
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
+    runtime: Option<Arc<Runtime>>,
+    pub(crate) image: ImageStatus,
+    /// Parent of all cgroups of this node.
+    pub(crate) cgroup: String,
+}
+
+impl Node {
+    async fn new(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = open(dir.path()).await;
+        let archive = dir.path().join("busybox.tar");
+        write_archive(&archive, "busybox:test", &busybox_layer(), &serde_json::json!({"Cmd": ["sh"]}));
+        let image = runtime.import_tarball(&archive).await.unwrap().remove(0);
+        let cgroup = format!("coracle-test-{}-{name}", std::process::id());
+        Self { dir, runtime: Some(runtime), image, cgroup }
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        self.runtime.as_ref().unwrap()
+    }
+
+    /// The daemon dies and another one starts.
+    pub(crate) async fn restart(&mut self) {
+        self.runtime = None;
+        self.runtime = Some(open(self.dir.path()).await);
+    }
+
+    pub(crate) fn sandbox_config(&self, uid: &str) -> SandboxConfig {
+        SandboxConfig {
+            uid: uid.to_owned(),
+            namespace: "default".to_owned(),
+            name: uid.to_owned(),
+            hostname: uid.to_owned(),
+            cgroup_parent: format!("{}/pod{uid}", self.cgroup),
+            log_dir: self.dir.path().join("logs"),
+            ..SandboxConfig::default()
+        }
+    }
+
+    pub(crate) async fn sandbox(&self, uid: &str) -> SandboxStatus {
+        self.runtime().run_sandbox(self.sandbox_config(uid)).await.unwrap()
+    }
+
+    /// A container that runs a shell script.
+    pub(crate) fn shell(&self, script: &str) -> ContainerConfig {
+        ContainerConfig {
+            name: "main".to_owned(),
+            image: "busybox:test".to_owned(),
+            image_id: self.image.id.clone(),
+            command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            log_path: self.dir.path().join("logs/main/0.log"),
+            ..ContainerConfig::default()
+        }
+    }
+
+    /// Creates and starts; the container's id.
+    pub(crate) async fn start(&self, uid: &str, config: ContainerConfig) -> String {
+        let id = self.runtime().create_container(uid, config).await.unwrap();
+        self.runtime().start_container(&id).await.unwrap();
+        id
+    }
+
+    /// Runs a script to its end in a sandbox that exists.
+    pub(crate) async fn run(&self, uid: &str, config: ContainerConfig) -> (ContainerStatus, String) {
+        let log = config.log_path.clone();
+        let _ = fs::remove_file(&log);
+        let id = self.start(uid, config).await;
+        let status = self.ended(&id).await;
+        (status, plain(&log))
+    }
+
+    pub(crate) async fn ended(&self, id: &str) -> ContainerStatus {
+        let mut events = self.runtime().subscribe();
+        let wait = async {
+            loop {
+                let status = self.runtime().container_status(id).unwrap();
+                if status.state == ContainerState::Exited {
+                    return status;
+                }
+                events.recv().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the container ends in time")
+    }
+
+    /// Standard output of a command in a container, which must succeed.
+    pub(crate) async fn exec(&self, id: &str, script: &str) -> String {
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let result = self.runtime().exec_sync(id, command, PATIENCE).await.unwrap();
+        assert_eq!(result.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&result.stderr));
+        String::from_utf8(result.stdout).unwrap().trim().to_owned()
+    }
+
+    async fn remove(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        for sandbox in runtime.list_sandboxes() {
+            runtime.remove_sandbox(&sandbox.uid).await.unwrap();
+        }
+        drop(runtime);
+        let run = self.dir.path().join("run/sandboxes");
+        nix::mount::umount2(&run, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let left = mounts.lines().filter(|line| line.contains(self.dir.path().to_str().unwrap())).collect::<Vec<_>>();
+        assert!(left.is_empty(), "mounts are left: {left:?}");
+    }
+}
+
+pub(crate) async fn open_with(dir: &Path, registries: Registries) -> Arc<Runtime> {
+    let config = RuntimeConfig {
+        data_dir: dir.join("data"),
+        run_dir: dir.join("run"),
+        exe: PathBuf::from("/proc/self/exe").canonicalize().unwrap(),
+        registries,
+        log_limit: LogLimit::default(),
+    };
+    Runtime::open(config).await.unwrap()
+}
+
+async fn open(dir: &Path) -> Arc<Runtime> {
+    open_with(dir, Registries::default()).await
+}
+
+/// The lines of a log without times.
+pub(crate) fn plain(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let line = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or("").to_owned() + "\n";
+    text.lines().map(line).collect()
+}
+
+pub(crate) fn busybox_layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |kind, path: &str, link: &str, mode, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        if link.is_empty() {
+            tar.append_data(&mut header, path, content).unwrap();
+        } else {
+            tar.append_link(&mut header, path, link).unwrap();
+        }
+    };
+    for dir in ["bin/", "etc/", "root/", "home/web/"] {
+        add(tar::EntryType::Directory, dir, "", 0o755, b"");
+    }
+    add(tar::EntryType::Directory, "tmp/", "", 0o1777, b"");
+    add(tar::EntryType::Regular, "bin/busybox", "", 0o755, &fs::read(BUSYBOX).unwrap());
+    for applet in APPLETS.split_whitespace() {
+        add(tar::EntryType::Symlink, &format!("bin/{applet}"), "busybox", 0o777, b"");
+    }
+    add(tar::EntryType::Regular, "etc/passwd", "", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home/web:/bin/sh\n");
+    add(tar::EntryType::Regular, "etc/group", "", 0o644, b"root:x:0:\nweb:x:34:\nlog:x:4:web\n");
+    tar.into_inner().unwrap()
+}
+
+const APPLETS: &str = "sh cat echo sleep id ls mknod mount dd head tail stty tty hostname env pwd grep readlink \
+                       ps kill true false touch date seq wc ip unshare trap tr cut chmod mkdir";
+
+/// An image as `docker save` writes it.
+pub(crate) fn write_archive(path: &Path, name: &str, layer: &[u8], config: &serde_json::Value) {
+    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(layer))]},
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for (name, content) in
+        [("config.json", config.as_slice()), ("layer.tar", layer), ("manifest.json", manifest.to_string().as_bytes())]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content).unwrap();
+    }
+    tar.into_inner().unwrap().flush().unwrap();
+}

@@ -1,0 +1,225 @@
+//! From configuration to exit code.
+
+use std::fs;
+use std::time::Duration;
+
+use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Security};
+
+use crate::fixture::{Node, PATIENCE, busybox_layer, write_archive};
+
+pub(crate) async fn runs_logs_and_ends(node: &mut Node) {
+    let sandbox = node.sandbox("p1").await;
+    assert_eq!(sandbox.state, SandboxState::Ready);
+    assert!(fs::metadata(sandbox.netns.unwrap()).is_ok());
+    let (status, log) = node.run("p1", node.shell("echo out; echo err >&2; printf rest; exit 7")).await;
+    assert_eq!((status.exit_code, status.signal, status.oom_killed), (Some(7), None, false));
+    let mut lines = log.lines().collect::<Vec<_>>();
+    lines.sort_unstable();
+    assert_eq!(lines, ["err", "out", "rest"]);
+    let raw = fs::read_to_string(&status.log_path).unwrap();
+    assert!(raw.lines().any(|line| line.contains("Z stderr F err")), "{raw}");
+    assert!(raw.lines().any(|line| line.contains("Z stdout P rest")), "{raw}");
+    node.runtime().remove_container(&status.id).await.unwrap();
+    node.runtime().remove_container(&status.id).await.unwrap();
+    assert!(matches!(node.runtime().container_status(&status.id), Err(Error::ContainerNotFound(_))));
+    node.runtime().remove_sandbox("p1").await.unwrap();
+    assert!(node.runtime().list_sandboxes().is_empty());
+    assert!(!std::path::Path::new("/proc").join(sandbox.shim_pid.to_string()).exists());
+}
+
+pub(crate) async fn image_defaults_apply(node: &mut Node) {
+    let archive = node.dir.path().join("web.tar");
+    let config = serde_json::json!({
+        "User": "web", "Env": ["A=image", "B=image"], "WorkingDir": "/srv/made",
+        "Entrypoint": ["sh", "-c"], "Cmd": ["id; pwd; echo $A $B $HOME $HOSTNAME $PATH; grep NoNewPrivs /proc/self/status"],
+    });
+    write_archive(&archive, "registry.example/web:1", &busybox_layer(), &config);
+    let image = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    assert_eq!((image.username.as_deref(), image.tags.as_slice()), (Some("web"), &["registry.example/web:1".to_owned()][..]));
+    node.sandbox("p1").await;
+    let mut config = node.shell("");
+    config.image_id = image.id;
+    config.command.clear();
+    config.env = vec![("A".to_owned(), "pod".to_owned())];
+    let (_, log) = node.run("p1", config).await;
+    let expected = "uid=33(web) gid=34(web) groups=4(log),34(web)\n/srv/made\n\
+                    pod image /home/web p1 /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nNoNewPrivs:\t0\n";
+    assert_eq!(log, expected);
+    let mut config = node.shell("id; grep -E 'NoNewPrivs|CapEff' /proc/self/status");
+    config.security = Security {
+        run_as_user: Some(1234),
+        run_as_group: Some(5),
+        supplemental_groups: vec![77],
+        no_new_privileges: true,
+        ..Security::default()
+    };
+    let (_, log) = node.run("p1", config).await;
+    assert_eq!(log, "uid=1234 gid=5 groups=5,77\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n");
+}
+
+pub(crate) async fn what_cannot_start_says_why(node: &mut Node) {
+    node.sandbox("p1").await;
+    let mut config = node.shell("");
+    config.command = vec!["no-such-program".to_owned()];
+    let id = node.runtime().create_container("p1", config).await.unwrap();
+    let error = node.runtime().start_container(&id).await.unwrap_err();
+    let expected = "unable to start container process: error during container init: \
+                    exec: \"no-such-program\": executable file not found in $PATH";
+    assert_eq!(error.to_string(), expected);
+    let status = node.runtime().container_status(&id).unwrap();
+    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, Some(128)));
+    assert_eq!(status.error.as_deref(), Some(expected));
+
+    let archive = node.dir.path().join("bare.tar");
+    write_archive(&archive, "bare:1", &busybox_layer(), &serde_json::json!({}));
+    let image = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    let mut config = node.shell("");
+    config.command.clear();
+    config.image_id = image.id;
+    let error = node.runtime().create_container("p1", config).await.unwrap_err();
+    assert_eq!(error.to_string(), "no command specified");
+
+    let mut config = node.shell("true");
+    config.security.add_capabilities = vec!["NONSENSE".to_owned()];
+    let id = node.runtime().create_container("p1", config).await.unwrap();
+    let error = node.runtime().start_container(&id).await.unwrap_err();
+    assert_eq!(error.to_string(), "unknown capability \"CAP_NONSENSE\" to add");
+    let (status, _) = node.run("p1", node.shell("exit 3")).await;
+    assert_eq!(status.exit_code, Some(3), "failures leave the sandbox usable");
+}
+
+pub(crate) async fn stop_asks_then_kills(node: &mut Node) {
+    node.sandbox("p1").await;
+    let polite = node.shell("trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done");
+    let id = node.start("p1", polite).await;
+    wait_for_log(node, "up").await;
+    node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+    let status = node.runtime().container_status(&id).unwrap();
+    assert_eq!((status.exit_code, status.signal), (Some(5), None));
+    let id = node.start("p1", node.shell("trap '' TERM; while true; do sleep 0.05; done")).await;
+    node.runtime().stop_container(&id, Duration::from_millis(200)).await.unwrap();
+    let status = node.runtime().container_status(&id).unwrap();
+    assert_eq!((status.exit_code, status.signal), (Some(137), Some(9)));
+    node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+}
+
+async fn wait_for_log(node: &Node, text: &str) {
+    let log = node.dir.path().join("logs/main/0.log");
+    let appears = async {
+        while !crate::fixture::plain(&log).contains(text) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, appears).await.unwrap();
+}
+
+pub(crate) async fn limits_and_oom(node: &mut Node) {
+    let mut sandbox = node.sandbox_config("p1");
+    sandbox.resources = Resources { memory_limit_bytes: Some(256 << 20), ..Resources::default() };
+    node.runtime().run_sandbox(sandbox).await.unwrap();
+    let mut config = node.shell("sleep 1000");
+    config.resources = Resources {
+        memory_limit_bytes: Some(32 << 20),
+        cpu_shares: Some(256),
+        cpu_quota_us: Some(50_000),
+        cpu_period_us: Some(100_000),
+        pids_limit: Some(20),
+        ..Resources::default()
+    };
+    let id = node.start("p1", config.clone()).await;
+    let v1 = !std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let file = |controller: &str, v1_name: &str, v2_name: &str| {
+        let (root, name) = if v1 { (format!("{controller}/"), v1_name) } else { (String::new(), v2_name) };
+        let path = format!("/sys/fs/cgroup/{root}{}/podp1/{id}/{name}", node.cgroup);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+    };
+    assert_eq!(file("memory", "memory.limit_in_bytes", "memory.max"), (32 << 20).to_string());
+    assert_eq!(file("pids", "pids.max", "pids.max"), "20");
+    assert_eq!(file("cpu", "cpu.shares", "cpu.weight"), if v1 { "256" } else { "35" });
+    assert_eq!(file("cpu", "cpu.cfs_quota_us", "cpu.max"), if v1 { "50000" } else { "50000 100000" });
+    let more = Resources { memory_limit_bytes: Some(64 << 20), ..Resources::default() };
+    node.runtime().update_container_resources(&id, more).await.unwrap();
+    assert_eq!(file("memory", "memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+    let stats = node.runtime().container_stats(&id).await.unwrap();
+    assert!(stats.pids == 1 && stats.memory_usage_bytes > 0, "{stats:?}");
+    assert!(node.runtime().sandbox_stats("p1").await.unwrap().memory_usage_bytes >= stats.memory_working_set_bytes);
+    let view = node.exec(&id, "touch /sys/fs/cgroup/memory/x 2>/dev/null || touch /sys/fs/cgroup/x 2>/dev/null || echo denied").await;
+    assert_eq!(view, "denied");
+
+    config.command = ["sh", "-c", "head -c 200000000 /dev/zero | tail"].map(str::to_owned).to_vec();
+    let mut hog = config.clone();
+    hog.command = vec!["tail".to_owned(), "/dev/zero".to_owned()];
+    let (status, _) = node.run("p1", hog).await;
+    assert_eq!((status.exit_code, status.oom_killed), (Some(137), true), "{status:?}");
+}
+
+pub(crate) async fn namespaces(node: &mut Node) {
+    node.sandbox("p1").await;
+    let id = node.start("p1", node.shell("echo shared > /dev/shm/note; sleep 1000")).await;
+    let (_, log) = node.run("p1", other(node, "cat /dev/shm/note; hostname; ps | grep -c sleep; readlink /proc/self/ns/net; ip link | grep -c ' lo:'")).await;
+    let lines = log.lines().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines[..3], ["shared", "p1", "1"].map(str::to_owned), "own processes only, the grep itself included");
+    assert_eq!(node.exec(&id, "readlink /proc/self/ns/net").await, lines[3]);
+    assert_eq!(lines[4], "1");
+
+    let mut config = node.sandbox_config("p2");
+    config.share_pid = true;
+    config.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+    node.runtime().run_sandbox(config).await.unwrap();
+    let sleeper = node.start("p2", node.shell("sleep 1234 & sleep 5678")).await;
+    let (_, log) = node.run("p2", other(node, "until ps | grep '[s]leep 1234' >/dev/null; do sleep 0.05; done; ps | grep -c '[s]leep'; ps | grep -c '[p]ause'; cat /proc/sys/net/ipv4/ip_forward")).await;
+    assert_eq!(log, "2\n1\n1\n");
+    node.runtime().stop_container(&sleeper, Duration::ZERO).await.unwrap();
+    let (_, log) = node.run("p2", other(node, "while ps | grep '[s]leep 1' >/dev/null; do sleep 0.05; done; echo none")).await;
+    assert_eq!(log, "none\n", "what a container leaves in a shared namespace is ended with it");
+
+    let mut config = node.sandbox_config("p3");
+    (config.host_network, config.host_pid, config.host_ipc) = (true, true, true);
+    let sandbox = node.runtime().run_sandbox(config).await.unwrap();
+    assert_eq!(sandbox.netns, None);
+    let (_, log) = node.run("p3", other(node, "readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid")).await;
+    let own = ["net", "ipc", "pid"].map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap());
+    assert_eq!(log.lines().collect::<Vec<_>>(), own.iter().map(|link| link.to_str().unwrap()).collect::<Vec<_>>());
+}
+
+fn other(node: &Node, script: &str) -> runtime::ContainerConfig {
+    let mut config = node.shell(script);
+    config.name = "other".to_owned();
+    config.log_path = node.dir.path().join("logs/other/0.log");
+    config
+}
+
+pub(crate) async fn volumes(node: &mut Node) {
+    let host = node.dir.path().join("volume");
+    fs::create_dir_all(host.join("below")).unwrap();
+    fs::write(host.join("file"), "content").unwrap();
+    node.sandbox("p1").await;
+    let bind = |path: &str, read_only| Mount {
+        host_path: host.clone(),
+        container_path: path.into(),
+        read_only,
+        propagation: Propagation::Private,
+    };
+    let mut config = node.shell("cat /data/file; touch /ro/x 2>/dev/null || echo ro; touch /root-file 2>/dev/null || echo root-ro; pwd; touch /data/made");
+    config.mounts = vec![bind("/data", false), bind("/ro", true)];
+    config.mounts.push(Mount { host_path: host.join("file"), container_path: "/etc/hosts".into(), ..bind("/", true) });
+    config.security.read_only_rootfs = true;
+    config.working_dir = Some("/data/work/dir".to_owned());
+    let (status, log) = node.run("p1", config).await;
+    assert_eq!(log, "contentro\nroot-ro\n/data/work/dir\n", "{status:?}");
+    assert!(host.join("made").exists() && host.join("work/dir").is_dir());
+
+    let tmpfs = host.join("below");
+    let mut config = node.shell("until [ -e /slave/below/late ]; do sleep 0.02; done; [ -e /private/below/late ] || echo hidden");
+    let slave = Mount { propagation: Propagation::HostToContainer, ..bind("/slave", false) };
+    config.mounts = vec![slave, bind("/private", false)];
+    nix::mount::mount(Some(&host), &host, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+    nix::mount::mount(None::<&str>, &host, None::<&str>, nix::mount::MsFlags::MS_SHARED, None::<&str>).unwrap();
+    let id = node.start("p1", config).await;
+    nix::mount::mount(Some("t"), &tmpfs, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    fs::write(tmpfs.join("late"), "").unwrap();
+    let status = node.ended(&id).await;
+    nix::mount::umount2(&tmpfs, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    nix::mount::umount2(&host, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(crate::fixture::plain(&status.log_path).lines().last(), Some("hidden"));
+}

@@ -1,0 +1,56 @@
+//! Containers on the real kernel. This binary is its own shim, hence the harness of its own.
+//!
+//! Needs root and a static busybox (`apt-get install busybox-static`); otherwise it says what it
+//! skips. A filter may be given as with any other test: `cargo test --test containers -- oom`.
+
+mod devices;
+mod fixture;
+mod lifecycle;
+mod registry;
+mod restart;
+mod scale;
+mod streams;
+
+use std::process::ExitCode;
+
+use fixture::{Node, Outcome};
+
+type Test = (&'static str, fn(&mut Node) -> Outcome<'_>);
+
+const TESTS: &[Test] = &[
+    ("a_container_runs_logs_and_ends", |node| Box::pin(lifecycle::runs_logs_and_ends(node))),
+    ("images_defaults_apply", |node| Box::pin(lifecycle::image_defaults_apply(node))),
+    ("what_cannot_start_says_why", |node| Box::pin(lifecycle::what_cannot_start_says_why(node))),
+    ("stop_asks_then_kills", |node| Box::pin(lifecycle::stop_asks_then_kills(node))),
+    ("limits_stand_and_memory_hogs_are_killed", |node| Box::pin(lifecycle::limits_and_oom(node))),
+    ("pods_share_namespaces_as_asked", |node| Box::pin(lifecycle::namespaces(node))),
+    ("volumes_and_read_only_roots", |node| Box::pin(lifecycle::volumes(node))),
+    ("block_devices_are_out_of_reach", |node| Box::pin(devices::block_devices(node))),
+    ("seccomp_holds_in_init_and_exec", |node| Box::pin(devices::seccomp(node))),
+    ("privileged_containers_see_devices", |node| Box::pin(devices::privileged(node))),
+    ("commands_run_with_streams_and_codes", |node| Box::pin(streams::commands(node))),
+    ("terminals_work_and_resize", |node| Box::pin(streams::terminals(node))),
+    ("attach_talks_to_the_container", |node| Box::pin(streams::attach(node))),
+    ("a_new_daemon_takes_over", |node| Box::pin(restart::a_new_daemon_takes_over(node))),
+    ("a_dead_shim_is_noticed", |node| Box::pin(restart::a_dead_shim_is_noticed(node))),
+    ("images_come_from_mirrors", |node| Box::pin(registry::images_come_from_mirrors(node))),
+    ("twenty_sandboxes_at_once", |node| Box::pin(scale::twenty_sandboxes(node))),
+    ("starts_are_fast_and_shims_small", |node| Box::pin(scale::figures(node))),
+];
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1).collect::<Vec<_>>();
+    if args.first().is_some_and(|arg| arg == "shim") {
+        let code = runtime::shim_main(&args[1..]);
+        return u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
+    if let Some(reason) = fixture::missing() {
+        println!("skipped: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    let filter = args.iter().filter_map(|arg| arg.to_str()).find(|arg| !arg.starts_with('-'));
+    let chosen = TESTS.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)));
+    let failed = chosen.filter(|(name, test)| !fixture::run(name, *test)).count();
+    println!("{failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

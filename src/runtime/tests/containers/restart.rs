@@ -1,0 +1,66 @@
+//! The daemon goes and comes back; shims die.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use runtime::{ContainerState, Event, SandboxState};
+
+use crate::fixture::{Node, PATIENCE};
+
+pub(crate) async fn a_new_daemon_takes_over(node: &mut Node) {
+    let before = node.sandbox("p1").await;
+    let running = node.start("p1", node.shell("read x < /tmp/go 2>/dev/null; until [ -e /tmp/go ]; do sleep 0.02; done; exit 11")).await;
+    let mut quick = node.shell("until [ -e /volume/end ]; do sleep 0.02; done; exit 12");
+    quick.name = "quick".to_owned();
+    let volume = node.dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    quick.mounts = vec![runtime::Mount {
+        host_path: volume.clone(),
+        container_path: "/volume".into(),
+        read_only: true,
+        propagation: runtime::Propagation::Private,
+    }];
+    let quick = node.start("p1", quick).await;
+    let pid = node.runtime().container_status(&running).unwrap().pid.unwrap();
+    node.restart().await;
+    let after = node.runtime().sandbox_status("p1").unwrap();
+    assert_eq!((after.state, after.shim_pid, after.netns), (SandboxState::Ready, before.shim_pid, before.netns));
+    let status = node.runtime().container_status(&running).unwrap();
+    assert_eq!((status.state, status.pid), (ContainerState::Running, Some(pid)));
+    fs::write(volume.join("end"), "").unwrap();
+    assert_eq!(node.ended(&quick).await.exit_code, Some(12));
+    node.exec(&running, "touch /tmp/go").await;
+    assert_eq!(node.ended(&running).await.exit_code, Some(11));
+    node.restart().await;
+    let status = node.runtime().container_status(&running).unwrap();
+    assert_eq!((status.state, status.exit_code), (ContainerState::Exited, Some(11)), "ends are remembered");
+}
+
+pub(crate) async fn a_dead_shim_is_noticed(node: &mut Node) {
+    let sandbox = node.sandbox("p1").await;
+    let id = node.start("p1", node.shell("sleep 1000")).await;
+    let pid = node.runtime().container_status(&id).unwrap().pid.unwrap();
+    let mut events = node.runtime().subscribe();
+    kill(Pid::from_raw(sandbox.shim_pid.cast_signed()), Signal::SIGKILL).unwrap();
+    let gone = async { while events.recv().await != Some(Event::SandboxGone { sandbox_uid: "p1".to_owned() }) {} };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::NotReady);
+    assert_eq!(node.runtime().container_status(&id).unwrap().state, ContainerState::Unknown);
+    assert!(!running(pid), "nobody watches it, so it is ended");
+
+    let again = node.sandbox("p1").await;
+    assert_eq!(again.state, SandboxState::Ready);
+    let id = node.start("p1", node.shell("sleep 1000")).await;
+    let pid = node.runtime().container_status(&id).unwrap().pid.unwrap();
+    kill(Pid::from_raw(again.shim_pid.cast_signed()), Signal::SIGKILL).unwrap();
+    node.restart().await;
+    assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::NotReady);
+    assert!(!running(pid), "also when the shim died while there was no daemon");
+    assert_eq!(node.runtime().list_containers().len(), 2, "their records stay until they are removed");
+}
+
+/// Neither gone nor a zombie that nobody has buried yet.
+fn running(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
