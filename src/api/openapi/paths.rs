@@ -193,7 +193,7 @@ impl<'a> Paths<'a> {
     fn item(&self) -> PathItem<'a> {
         let operations = self.row.verbs.iter().filter_map(|verb| {
             let what = format!("the specified {}", self.row.kind);
-            self.verb(verb, self.object, self.id_of(""), &what)
+            self.verb(verb, self.object, &self.id_of(""), &what)
         });
         PathItem {
             path: format!("{}/{{name}}", self.base()),
@@ -203,7 +203,7 @@ impl<'a> Paths<'a> {
     }
 
     /// An operation on one object or on a part of it.
-    fn verb(&self, verb: &str, schema: &'static str, id: String, what: &str) -> Option<Operation<'a>> {
+    fn verb(&self, verb: &str, schema: &'static str, id: &str, what: &str) -> Option<Operation<'a>> {
         Some(match verb {
             "get" => Operation {
                 id: format!("read{id}"),
@@ -264,7 +264,7 @@ impl<'a> Paths<'a> {
                     answer: Answer::Text,
                     ..self.operation("get", "get")
                 },
-                verb => self.verb(verb, schema, id.clone(), &what)?,
+                verb => self.verb(verb, schema, &id, &what)?,
             };
             Some(Operation { group: sub.group, version: sub.version, kind: sub.kind, ..operation })
         });

@@ -1,3 +1,5 @@
+//! What kubectl reads of the documents, and that they are whole.
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};

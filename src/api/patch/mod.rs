@@ -40,15 +40,15 @@ pub enum PatchError {
 /// # Errors
 /// When the body is no JSON.
 pub fn duplicate_fields(patch: &[u8]) -> Result<Vec<FieldIssue>, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.issues).map_err(malformed)
+    schema::decode_any(patch).map(|decoded| decoded.issues).map_err(|error| malformed(&error))
 }
 
-fn malformed(error: schema::DecodeError) -> PatchError {
+fn malformed(error: &schema::DecodeError) -> PatchError {
     PatchError::Malformed(error.to_string())
 }
 
 fn parse(patch: &[u8]) -> Result<Value, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.value).map_err(malformed)
+    schema::decode_any(patch).map(|decoded| decoded.value).map_err(|error| malformed(&error))
 }
 
 /// A value as Go's `%v` prints it.

@@ -1,3 +1,7 @@
+//! Vectors for each patch, and properties where a model exists.
+
+#![expect(clippy::needless_pass_by_value, reason = "tables of json! values read better without references")]
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

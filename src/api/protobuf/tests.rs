@@ -1,3 +1,5 @@
+//! Messages written by hand, round trips of random objects, and hostile bytes.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -204,10 +204,6 @@ impl Table {
         let at = self.types.binary_search_by(|t| self.str(t.name).cmp(name)).ok()?;
         u16::try_from(at).ok().map(TypeId)
     }
-
-    pub(crate) fn ids(&self) -> impl Iterator<Item = TypeId> {
-        (0..self.types.len()).filter_map(|i| u16::try_from(i).ok()).map(TypeId)
-    }
 }
 
 impl<'t> TypeRef<'t> {
