@@ -1,7 +1,7 @@
 # `make run` and `make test` do all the set-up they need on a fresh Debian 12 with rustup.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test test-unit test-e2e test-vm bench static deny fmt lint
+.PHONY: help run stop test test-unit test-e2e test-vm bench static deny schema fmt lint
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ static: ## Static binaries for x86-64 and arm64 in target/static
 
 deny: ## Check licences and sources of dependencies
 	@scripts/deny
+
+schema: ## Check the table of Kubernetes' types against its sources
+	@scripts/schema
 
 fmt: ## Format
 	cargo fmt --all

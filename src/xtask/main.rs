@@ -5,7 +5,7 @@
 //! xtask table  --definitions _definitions.json --upstream DIR   write src/api/schema/table.txt
 //! xtask verify --definitions _definitions.json                  is the committed table what it would be?
 //! ```
-//! `_definitions.json` comes with the PyPI package `kubernetes-validate` (folder `v1.36.0-local`);
+//! `make schema` runs the second. `_definitions.json` comes with the PyPI package `kubernetes-validate` (folder `v1.36.0-local`);
 //! `DIR` holds upstream's published repositories `api`, `apimachinery`, `apiextensions-apiserver` and
 //! `kube-aggregator` at the tag of that release. The table holds facts only (names, types, numbers,
 //! flags), never upstream's text. `verify` needs no upstream sources: what only they tell (protobuf
