@@ -40,8 +40,9 @@ pub fn decode_json(bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
 /// As [`decode_json`].
 pub fn check_value(value: Value, ty: TypeId) -> Result<Decoded, DecodeError> {
     let mut cx = Cx::new(&BUILT_IN);
-    let answer = Node { cx: &mut cx, ty: Ty::one(Scalar::Type(ty)), go: None }.deserialize(value);
-    cx.finish(answer.map_err(|error| DecodeError::Syntax(error.to_string())))
+    let ty = Ty::one(Scalar::Type(ty));
+    let answer = Node { cx: &mut cx, ty, go: None }.deserialize(value);
+    cx.finish(ty, answer.map_err(|error| DecodeError::Syntax(error.to_string())))
 }
 
 /// Decodes JSON of no particular type; duplicate members are reported.
@@ -57,7 +58,7 @@ fn decode_ty(table: &Table, bytes: &[u8], ty: Ty) -> Result<Decoded, DecodeError
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let node = Node { cx: &mut cx, ty, go: None };
     let answer = node.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    cx.finish(answer.map_err(|error| syntax::explain(bytes, &error)))
+    cx.finish(ty, answer.map_err(|error| syntax::explain(bytes, &error)))
 }
 
 /// One step from the top of the body to the value at hand.
@@ -82,14 +83,17 @@ impl<'t> Cx<'t> {
         Self { table, path: Vec::new(), issues: Vec::new(), mismatch: None, fatal: None }
     }
 
-    fn finish(self, answer: Result<Value, DecodeError>) -> Result<Decoded, DecodeError> {
+    /// The outcome; a body that is null is an empty object to Go.
+    fn finish(self, ty: Ty, answer: Result<Value, DecodeError>) -> Result<Decoded, DecodeError> {
         if let Some(fatal) = self.fatal {
             return Err(fatal);
         }
-        let value = answer?;
-        match self.mismatch {
-            Some(error) => Err(error),
-            None => Ok(Decoded { value, issues: self.issues }),
+        match (answer?, self.mismatch) {
+            (_, Some(error)) => Err(error),
+            (Value::Null, None) if ty.scalar != Scalar::Any => {
+                Ok(Decoded { value: Map::new().into(), issues: self.issues })
+            }
+            (value, None) => Ok(Decoded { value, issues: self.issues }),
         }
     }
 

@@ -160,6 +160,7 @@ fn null_and_what_go_omits_when_empty_are_absent() {
         json!({"spec": {"nodeName": "", "hostNetwork": false, "containers": [], "volumes": [], "priority": 0, "tolerations": null}}),
         json!({"spec": {"containers": [], "priority": 0}}),
     );
+    check_value_of("Pod", json!(null), json!({}));
     check_value_of("Deployment", json!({"spec": {"replicas": 0, "paused": false}}), json!({"spec": {"replicas": 0}}));
     check_value_of(
         "Pod",
