@@ -183,3 +183,6 @@ fn take_slice(zone: &mut Zone, object: &Object, exists: bool) {
 fn decode<K: Kind>(object: &Object) -> Option<K> {
     object.decode().inspect_err(|e| error!(kind = K::KIND, key = %object.index.key, "cannot decode: {e}")).ok()
 }
+
+#[cfg(test)]
+mod tests;
