@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use api::field;
 use api::object::GroupResource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 
@@ -34,6 +35,9 @@ pub enum ApiError {
     Invalid { group: String, kind: String, name: String, causes: Vec<Cause> },
     #[error("{0}")]
     BadRequest(String),
+    /// A patch that does not apply; upstream keeps the reason to itself.
+    #[error("the server rejected our request due to an error in our request")]
+    Unprocessable,
     #[error("Unauthorized")]
     Unauthorized,
     #[error("{}", forbidden_message(.resource.as_ref(), .name, .detail))]
@@ -101,9 +105,26 @@ impl ApiError {
         Self::Forbidden { resource: Some(resource.clone()), name: name.to_owned(), detail: detail.to_string() }
     }
 
+    /// An object that breaks its kind's rules.
+    #[must_use]
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[field::Error]) -> Self {
+        Self::Invalid {
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            causes: errors.iter().map(Cause::from).collect(),
+        }
+    }
+
     #[must_use]
     pub fn internal(error: impl fmt::Display) -> Self {
         Self::Internal(error.to_string())
+    }
+}
+
+impl From<&field::Error> for Cause {
+    fn from(error: &field::Error) -> Self {
+        Self { reason: error.kind.reason().to_owned(), message: error.body(), field: error.field.clone() }
     }
 }
 
@@ -177,6 +198,7 @@ impl ApiError {
                 (422, "Invalid", Some(StatusDetails { causes: causes_of(causes), ..details }))
             }
             Self::BadRequest(_) => (400, "BadRequest", None),
+            Self::Unprocessable => (422, "Invalid", Some(StatusDetails::default())),
             Self::Unauthorized => (401, "Unauthorized", None),
             Self::Forbidden { resource, name, .. } => {
                 let details = resource.as_ref().map(|r| details_of(r, name));

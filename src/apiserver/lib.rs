@@ -7,13 +7,29 @@
 pub mod admission;
 pub mod allocate;
 pub mod auth;
+mod bootstrap;
 pub mod config;
+mod discovery;
 pub mod error;
+mod handlers;
+mod health;
+mod listener;
+mod metrics;
+mod negotiate;
+mod openapi;
+mod paths;
 mod projection;
+mod reader;
 pub mod registry;
 pub mod request;
 pub mod rest;
 mod server;
+mod system_objects;
+mod watch;
+
+#[cfg(test)]
+mod api_tests;
 
 pub use config::Config;
-pub use server::ApiServer;
+pub use reader::{Reader, ReaderEvent, ReaderSubscription};
+pub use server::{ApiServer, StartError};

@@ -145,6 +145,26 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     })
 }
 
+/// Pairs as a query string, in order.
+pub(crate) fn encode_query(pairs: &[(String, String)]) -> String {
+    let pair = |(key, value): &(String, String)| format!("{}={}", percent_encode(key), percent_encode(value));
+    pairs.iter().map(pair).collect::<Vec<_>>().join("&")
+}
+
+/// Escapes all but the characters that are safe in every part of a query.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    out
+}
+
 /// Decodes `%XX`; what is not such an escape stays as it is.
 fn percent_decode(text: &str) -> String {
     if !text.contains('%') {

@@ -1,12 +1,48 @@
 //! The API server: one value that owns the registry, authentication, authorization and admission, and
-//! the router over them.
+//! the way of every request through them.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::request::Parts;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission;
-use crate::auth::Auth;
+use crate::allocate::Allocator;
+use crate::auth::{Attributes, Auth, User};
 use crate::config::Config;
-use crate::registry::Registry;
+use crate::discovery::Discovery;
+use crate::error::ApiError;
+use crate::handlers::{self, Context, error_response};
+use crate::metrics::Metrics;
+use crate::negotiate::Output;
+use crate::paths;
+use crate::reader::Reader;
+use crate::registry::{Registry, Resource, Served};
+use crate::request::RequestInfo;
+use crate::rest;
+
+/// The longest that a client may take to send a body: upstream's request time-out.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] storage::OpenError),
+    #[error(transparent)]
+    Auth(#[from] crate::auth::ConfigError),
+    #[error(transparent)]
+    Kubelets(#[from] rest::KubeletConfigError),
+    #[error("opening the store was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+    #[error("cannot write the first objects")]
+    Bootstrap(#[source] ApiError),
+}
 
 /// The API server. Cheap to share; every handler gets it.
 #[derive(Debug)]
@@ -15,12 +51,138 @@ pub struct ApiServer {
     pub(crate) registry: Registry,
     pub(crate) auth: Auth,
     pub(crate) admission: admission::Chain,
+    pub(crate) allocator: Allocator,
+    pub(crate) kubelets: rest::Kubelets,
+    pub(crate) tunnels: rest::Tunnels,
+    pub(crate) discovery: Discovery,
+    pub(crate) metrics: Metrics,
+    /// Ends watches and turns readiness off.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl ApiServer {
-    /// The router, for listeners and for in-process callers alike.
+    /// Opens the store and writes the objects that every cluster has.
+    ///
+    /// # Errors
+    /// When the store, a key or a certificate cannot be read, or the first objects not be written.
+    pub async fn new(config: Config) -> Result<Arc<Self>, StartError> {
+        let store = config.store.clone();
+        let registry = tokio::task::spawn_blocking(move || Registry::open(&store)).await??;
+        crate::bootstrap::first_objects(&registry).await.map_err(StartError::Bootstrap)?;
+        crate::system_objects::ensure(&registry, &config).await.map_err(StartError::Bootstrap)?;
+        Ok(Arc::new(Self {
+            auth: Auth::new(&config.auth)?,
+            admission: admission::Chain::default(),
+            allocator: Allocator::new(&[config.service_cidr]),
+            kubelets: rest::Kubelets::new(&config.rest)?,
+            tunnels: rest::Tunnels::default(),
+            discovery: Discovery::new(registry.resources()),
+            metrics: Metrics::default(),
+            shutdown: CancellationToken::new(),
+            registry,
+            config,
+        }))
+    }
+
+    /// The router, for in-process callers: they say who they are by a [`User`] extension.
     #[must_use]
     pub fn router(self: &Arc<Self>) -> axum::Router {
-        axum::Router::new()
+        let entry = |State(server): State<Arc<Self>>, request: Request| async move { server.dispatch(request).await };
+        axum::Router::new().fallback(entry).with_state(Arc::clone(self))
+    }
+
+    /// Read access to the watch cache, for informers of this process.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.registry.clone())
+    }
+
+    /// Ends all watches, writes what is not on disk yet, and refuses further writes.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn close(&self) -> Result<(), ApiError> {
+        self.shutdown.cancel();
+        self.tunnels.close().await;
+        self.registry.close().await
+    }
+
+    pub(crate) async fn dispatch(self: Arc<Self>, request: Request) -> Response {
+        let started = Instant::now();
+        let uri = request.uri();
+        let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
+        let _running = self.metrics.begin(&info);
+        let response = match self.answer(&info, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                if matches!(error, ApiError::Internal(_) | ApiError::Unknown(_)) {
+                    tracing::warn!(verb = %info.verb, path = %info.path, %error, "request failed");
+                }
+                error_response(&error)
+            }
+        };
+        self.metrics.observe(&info, response.status(), started.elapsed());
+        response
+    }
+
+    async fn answer(self: &Arc<Self>, info: &RequestInfo, request: Request) -> Result<Response, ApiError> {
+        let (parts, body) = request.into_parts();
+        let user = self.auth.authenticate(self, &parts)?;
+        self.auth.require(&self.registry, &Attributes::of(&user, info))?;
+        if !info.is_resource {
+            return paths::answer(self, &parts);
+        }
+        if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
+            let request = Request::from_parts(parts, body);
+            return handler.handle(self, rest::Call { info: info.clone(), user, request }).await;
+        }
+        let (resource, served) = self.find(info)?;
+        self.answer_stored(resource, served, info, &user, &parts, body).await
+    }
+
+    async fn answer_stored(
+        self: &Arc<Self>,
+        resource: &Resource,
+        served: &Served,
+        info: &RequestInfo,
+        user: &User,
+        parts: &Parts,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let query = parts.uri.query().unwrap_or("");
+        let protobuf = served.ty.is_some_and(api::protobuf::supports);
+        let output = Output::negotiate(&parts.headers, query, protobuf)?;
+        let body = match &*info.verb {
+            "get" | "list" | "watch" => axum::body::Bytes::new(),
+            _ => tokio::time::timeout(BODY_WITHIN, handlers::read_body(body))
+                .await
+                .map_err(|_| ApiError::Timeout("the request body did not arrive in time".into()))??,
+        };
+        let cx = Context { server: self, resource, served, info, user, headers: &parts.headers, query, output };
+        handlers::handle(&cx, body).await
+    }
+
+    /// The stored resource that a request is about.
+    fn find(&self, info: &RequestInfo) -> Result<(&Resource, &Served), ApiError> {
+        let resource = self.registry.resources().get(&info.group, &info.resource).ok_or(ApiError::UnknownPath)?;
+        let served = resource.served(&info.version).ok_or(ApiError::UnknownPath)?;
+        let row = resource.row;
+        let in_namespace = !info.namespace.is_empty();
+        let of_namespaces = &*resource.collection == "core/namespaces";
+        let misplaced = match row.namespaced {
+            true => !in_namespace && !(info.name.is_empty() && matches!(&*info.verb, "list" | "watch")),
+            false => in_namespace && !of_namespaces,
+        };
+        if misplaced || !row.stored {
+            return Err(ApiError::UnknownPath);
+        }
+        let verbs = match info.subresource.as_str() {
+            "" => row.verbs,
+            name => match resource.subresource(name).filter(|s| !s.special) {
+                Some(subresource) => subresource.verbs,
+                None => return Err(ApiError::UnknownPath),
+            },
+        };
+        if verbs.contains(&&*info.verb) { Ok((resource, served)) } else { Err(ApiError::MethodNotAllowed) }
     }
 }

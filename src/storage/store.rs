@@ -147,6 +147,12 @@ impl<C: Codec> Storage<C> {
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
+    /// Whether writes are refused for ever.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.cache.read().stats()

@@ -1,56 +1,209 @@
-//! Objects in the store: read, create, update and delete them by resource and key.
+//! Objects in the store: read, create, change and remove them by resource and key.
+//!
+//! What goes through here passes no authorization, no admission and no rules: that is the handlers'
+//! work, and theirs alone who answer for a whole subresource.
 
-use api::object::{GroupResource, Object, ObjectKey};
-use serde_json::Value;
+mod durability;
+mod encode;
+mod resource;
+mod row;
+mod rows;
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use api::object::{GroupResource, Object, ObjectIndex, ObjectKey};
+use serde_json::{Value, json};
+use storage::{Action, Backend, Entry, Expect, Gone, Key, Options, Scope, Storage, Watch, Write, WriteError};
+
+use crate::config::Store;
 use crate::error::ApiError;
 
-/// Typed access to the store. What goes through here passes no authorization and no admission.
+pub(crate) use encode::{Draft, ObjectCodec};
+pub(crate) use resource::{Resource, Resources, Served};
+pub use row::{Row, Subresource};
+
+/// etcd's limit on a request; what clients of upstream can rely on fits.
+const OBJECT_LIMIT: usize = 1536 * 1024;
+/// The limit of etcd's client on a message: larger objects fail with another text.
+const MESSAGE_LIMIT: usize = 2 * 1024 * 1024;
+/// Lost races before a change of one object is given up: each means that another writer succeeded.
+pub(crate) const ATTEMPTS: usize = 100;
+
+pub(crate) type ObjectEntry = Entry<Arc<ObjectIndex>>;
+
+/// The objects of all resources.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    storage: Storage<ObjectCodec>,
+    resources: Arc<Resources>,
+}
+
+/// Why an object was not written.
 #[derive(Debug)]
-pub struct Registry {}
+pub(crate) enum Refusal {
+    /// It exists, is gone, or has another revision than expected.
+    Raced,
+    Failed(ApiError),
+}
 
 impl Registry {
+    /// Opens the store and reads everything in it. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be opened.
+    pub fn open(store: &Store) -> Result<Self, storage::OpenError> {
+        let resources = Arc::new(Resources::built_in());
+        let backend = match store {
+            Store::File(path) => Backend::File(path.clone()),
+            Store::Memory => Backend::Memory,
+        };
+        let storage = Storage::open(&Options::new(backend), ObjectCodec(Arc::clone(&resources)))?;
+        Ok(Self { storage, resources })
+    }
+
+    /// Writes what is not on disk yet; later writes fail.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn close(&self) -> Result<(), ApiError> {
+        self.storage.close().await.map_err(|e| ApiError::Unknown(e.to_string()))
+    }
+
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
+    pub(crate) fn storage(&self) -> &Storage<ObjectCodec> {
+        &self.storage
+    }
+
+    fn resource(&self, name: &GroupResource) -> Option<&Resource> {
+        self.resources.get(&name.group, &name.resource)
+    }
+
     /// The object at its newest revision.
     #[must_use]
-    pub fn get(&self, _resource: &GroupResource, _key: &ObjectKey) -> Option<Object> {
-        None
+    pub fn get(&self, resource: &GroupResource, key: &ObjectKey) -> Option<Object> {
+        let resource = self.resource(resource)?;
+        self.entry(resource, &key.namespace, &key.name).map(|e| object_of(&e))
+    }
+
+    pub(crate) fn entry(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<ObjectEntry>> {
+        self.storage.get(&resource.collection, &resource.item(namespace, name))
     }
 
     /// All objects of a resource, of one namespace if given, in key order.
     #[must_use]
-    pub fn list(&self, _resource: &GroupResource, _namespace: Option<&str>) -> Vec<Object> {
-        Vec::new()
+    pub fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Object> {
+        let mut objects = Vec::new();
+        let Some(resource) = self.resource(resource) else { return objects };
+        let prefix = namespace.map(|n| format!("{n}/")).unwrap_or_default();
+        let scope = Scope { collection: &resource.collection, prefix: &prefix, start: "" };
+        let scan = self.storage.scan(scope, None, |entry| {
+            objects.push(object_of(entry));
+            ControlFlow::Continue(())
+        });
+        debug_assert!(scan.is_ok(), "invariant: the present is always known");
+        objects
+    }
+
+    /// The objects that name an owner by its UID.
+    #[must_use]
+    pub fn by_owner(&self, resource: &GroupResource, uid: &str) -> Vec<Object> {
+        self.by_term(resource, &encode::owner_term(uid))
     }
 
     /// The objects whose selectable field has this value.
     #[must_use]
-    pub fn by_field(&self, _resource: &GroupResource, _field: &str, _value: &str) -> Vec<Object> {
-        Vec::new()
+    pub fn by_field(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Object> {
+        if field == encode::NODE_NAME {
+            return self.by_term(resource, &encode::field_term(field, value));
+        }
+        let mut objects = self.list(resource, None);
+        objects.retain(|o| field_of(&o.index, field) == Some(value));
+        objects
+    }
+
+    fn by_term(&self, resource: &GroupResource, term: &str) -> Vec<Object> {
+        let Some(resource) = self.resource(resource) else { return Vec::new() };
+        self.storage.by_term(&resource.collection, term).iter().map(|e| object_of(e)).collect()
     }
 
     /// The highest revision at which an object of this resource changed.
     #[must_use]
-    pub fn revision(&self, _resource: &GroupResource) -> u64 {
-        0
+    pub fn revision(&self, resource: &GroupResource) -> u64 {
+        self.resource(resource).map_or(0, |r| self.storage.collection_revision(&r.collection))
     }
 
-    /// Stores a complete object, whose name, uid and creation time are set here if absent.
+    /// All objects of a resource, and the changes after that state; `None` if it is not served.
+    pub(crate) fn list_and_watch(&self, resource: &GroupResource) -> Option<(Vec<Object>, Watch<Arc<ObjectIndex>>)> {
+        let resource = self.resource(resource)?;
+        loop {
+            let mut objects = Vec::new();
+            let scope = Scope { collection: &resource.collection, prefix: "", start: "" };
+            let revision = self.storage.scan(scope, None, |entry| {
+                objects.push(object_of(entry));
+                ControlFlow::Continue(())
+            });
+            // Only a ring that is too small for the changes between the two lines makes this fail.
+            if let Ok(watch) = revision.and_then(|revision| self.watch(resource, revision)) {
+                return Some((objects, watch));
+            }
+        }
+    }
+
+    pub(crate) fn watch(&self, resource: &Resource, after: u64) -> Result<Watch<Arc<ObjectIndex>>, Gone> {
+        self.storage.watch(&resource.collection, after)
+    }
+
+    /// Stores a complete object of the stored version, whose uid and creation time are set here if
+    /// they are absent.
     ///
     /// # Errors
     /// `AlreadyExists`, or a failure of the store.
-    pub async fn create(&self, resource: &GroupResource, _object: Value) -> Result<Object, ApiError> {
-        Err(ApiError::not_found(resource, ""))
+    pub async fn create(&self, resource: &GroupResource, mut object: Value) -> Result<Object, ApiError> {
+        let resource = self.resource(resource).ok_or(ApiError::UnknownPath)?;
+        let metadata = &mut object["metadata"];
+        if metadata["uid"].is_null() {
+            metadata["uid"] = json!(uuid::Uuid::new_v4().to_string());
+        }
+        if metadata["creationTimestamp"].is_null() {
+            metadata["creationTimestamp"] = json!(timestamp(jiff::Timestamp::now()));
+        }
+        let name = text(&object, "name").to_owned();
+        self.put(resource, &object, None).await.map_err(|refusal| match refusal {
+            Refusal::Raced => ApiError::AlreadyExists { resource: resource.name.clone(), name },
+            Refusal::Failed(error) => error,
+        })
     }
 
     /// Reads, changes and writes one object, again from the start if it was written meanwhile.
     ///
     /// # Errors
     /// `NotFound`, what `change` returns, or a failure of the store.
-    pub async fn update<F>(&self, resource: &GroupResource, key: &ObjectKey, _change: F) -> Result<Object, ApiError>
+    pub async fn update<F>(&self, resource: &GroupResource, key: &ObjectKey, mut change: F) -> Result<Object, ApiError>
     where
         F: FnMut(&mut Value) -> Result<(), ApiError> + Send,
     {
-        Err(ApiError::not_found(resource, &key.name))
+        let resource = self.resource(resource).ok_or(ApiError::UnknownPath)?;
+        for _ in 0..ATTEMPTS {
+            let Some(current) = self.entry(resource, &key.namespace, &key.name) else {
+                return Err(ApiError::not_found(&resource.name, &key.name));
+            };
+            let old: Value = serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
+            let mut new = old.clone();
+            change(&mut new)?;
+            if new == old {
+                return Ok(object_of(&current));
+            }
+            match self.put(resource, &new, Some((&old, current.revision))).await {
+                Ok(object) => return Ok(object),
+                Err(Refusal::Raced) => {}
+                Err(Refusal::Failed(error)) => return Err(error),
+            }
+        }
+        Err(ApiError::modified(&resource.name, &key.name))
     }
 
     /// Removes one object at once, whatever its finalizers say.
@@ -58,6 +211,102 @@ impl Registry {
     /// # Errors
     /// `NotFound`, or a failure of the store.
     pub async fn remove(&self, resource: &GroupResource, key: &ObjectKey) -> Result<Object, ApiError> {
-        Err(ApiError::not_found(resource, &key.name))
+        let resource = self.resource(resource).ok_or(ApiError::UnknownPath)?;
+        self.delete(resource, &key.namespace, &key.name, None).await.map_err(|refusal| match refusal {
+            Refusal::Raced => ApiError::not_found(&resource.name, &key.name),
+            Refusal::Failed(error) => error,
+        })
     }
+
+    /// Writes a whole object: over the given version, or as a new one.
+    pub(crate) async fn put(
+        &self,
+        resource: &Resource,
+        object: &Value,
+        over: Option<(&Value, u64)>,
+    ) -> Result<Object, Refusal> {
+        let draft = Draft::new(resource, object).map_err(|e| Refusal::Failed(ApiError::internal(e)))?;
+        too_large(draft.len()).map_err(Refusal::Failed)?;
+        let durability = durability::of_write(resource, object, over.map(|(old, _)| old));
+        let write = Write {
+            key: Key::new(&resource.collection, &resource.item(text(object, "namespace"), text(object, "name"))),
+            expect: over.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision)),
+            action: Action::Put(Box::new(|revision| draft.at(Some(revision)))),
+        };
+        self.write(write, durability).await
+    }
+
+    /// Removes an object, of the given revision if one is given.
+    pub(crate) async fn delete(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        revision: Option<u64>,
+    ) -> Result<Object, Refusal> {
+        let write = Write {
+            key: Key::new(&resource.collection, &resource.item(namespace, name)),
+            expect: revision.map_or(Expect::Present, Expect::Revision),
+            action: Action::Delete(Box::new(|revision, old: &ObjectEntry| {
+                let index = Arc::new(ObjectIndex { resource_version: revision, ..(*old.index).clone() });
+                storage::Content { bytes: at_revision(&old.bytes, revision), index }
+            })),
+        };
+        self.write(write, storage::Durability::Strict).await
+    }
+
+    async fn write(&self, write: Write<Arc<ObjectIndex>>, durability: storage::Durability) -> Result<Object, Refusal> {
+        match self.storage.write(vec![write], durability).await {
+            Ok(entries) => Ok(object_of(&entries[0])),
+            Err(WriteError::Failed { .. }) => Err(Refusal::Raced),
+            Err(error) => Err(Refusal::Failed(ApiError::Unknown(error.to_string()))),
+        }
+    }
+}
+
+pub(crate) fn object_of(entry: &ObjectEntry) -> Object {
+    Object { json: entry.bytes.clone(), index: Arc::clone(&entry.index) }
+}
+
+/// A field that every object can be selected by, or one of its kind's.
+pub(crate) fn field_of<'i>(index: &'i ObjectIndex, field: &str) -> Option<&'i str> {
+    match field {
+        "metadata.name" => Some(&index.key.name),
+        "metadata.namespace" => Some(&index.key.namespace),
+        _ => index.field(field),
+    }
+}
+
+fn too_large(bytes: usize) -> Result<(), ApiError> {
+    if bytes > MESSAGE_LIMIT {
+        return Err(ApiError::Unknown(format!(
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. \
+             {MESSAGE_LIMIT})"
+        )));
+    }
+    if bytes > OBJECT_LIMIT {
+        return Err(ApiError::Unknown("etcdserver: request is too large".into()));
+    }
+    Ok(())
+}
+
+/// A text field of an object's metadata; empty if it is absent.
+pub(crate) fn text<'v>(object: &'v Value, field: &str) -> &'v str {
+    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or("")
+}
+
+/// A time as `metav1.Time` prints it.
+pub(crate) fn timestamp(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The same stored object with another revision in its metadata.
+pub(crate) fn at_revision(json: &bytes::Bytes, revision: u64) -> bytes::Bytes {
+    // The encoder writes the revision as the last member of the metadata, which follows the type.
+    let Some(range) = encode::revision_range(json) else { return json.clone() };
+    let mut bytes = Vec::with_capacity(json.len() + 8);
+    bytes.extend_from_slice(&json[..range.start]);
+    bytes.extend_from_slice(revision.to_string().as_bytes());
+    bytes.extend_from_slice(&json[range.end..]);
+    bytes.into()
 }

@@ -1,0 +1,177 @@
+//! A server in memory and a client that is its administrator.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::auth::User;
+use crate::config::{Config, Store, Version};
+use crate::server::ApiServer;
+
+pub(super) fn config() -> Config {
+    Config {
+        store: Store::Memory,
+        version: Version {
+            git_version: "v1.36.2+coracle.1".into(),
+            git_commit: "0000".into(),
+            build_date: "2026-01-01T00:00:00Z".into(),
+            platform: "linux/amd64".into(),
+        },
+        advertise_address: "192.0.2.1".parse().unwrap(),
+        secure_port: 6443,
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        auth: crate::auth::Config::default(),
+        rest: crate::rest::Config::default(),
+    }
+}
+
+pub(super) struct Client {
+    pub(super) server: Arc<ApiServer>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) code: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The body, if the code is as expected.
+    #[track_caller]
+    pub(super) fn expect(&self, code: u16) -> Value {
+        assert_eq!(self.code.as_u16(), code, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    /// Code, reason and message of a failure.
+    pub(super) fn failure(&self) -> (u16, String, String) {
+        let status = self.json();
+        let text = |field: &str| status[field].as_str().unwrap_or("").to_owned();
+        (self.code.as_u16(), text("reason"), text("message"))
+    }
+
+    pub(super) fn warnings(&self) -> Vec<&str> {
+        self.headers.get_all("warning").iter().filter_map(|v| v.to_str().ok()).collect()
+    }
+}
+
+impl Client {
+    pub(super) async fn new() -> Self {
+        Self { server: ApiServer::new(config()).await.unwrap() }
+    }
+
+    pub(super) async fn open(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Body::from(body)).unwrap();
+        let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+        request.extensions_mut().insert(admin);
+        let router = self.server.router();
+        tower::ServiceExt::oneshot(router, request).await.unwrap()
+    }
+
+    pub(super) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        let (parts, body) = self.open(method, path, headers, body).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { code: parts.status, headers: parts.headers, body }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], Vec::new()).await
+    }
+
+    pub(super) async fn get_as(&self, path: &str, accept: &str) -> Answer {
+        self.send(Method::GET, path, &[("accept", accept)], Vec::new()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, &[("content-type", "application/json")], body.to_string().into()).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, &[("content-type", "application/json")], body.to_string().into()).await
+    }
+
+    pub(super) async fn patch(&self, path: &str, form: &str, body: &Value) -> Answer {
+        let content_type = format!("application/{form}+json");
+        self.send(Method::PATCH, path, &[("content-type", &content_type)], body.to_string().into()).await
+    }
+
+    pub(super) async fn delete(&self, path: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into() };
+        self.send(Method::DELETE, path, &[("content-type", "application/json")], body).await
+    }
+
+    /// Creates a config map with a label `n` and returns it.
+    pub(super) async fn config_map(&self, name: &str, label: &str) -> Value {
+        self.post(CONFIG_MAPS, &config_map(name, label)).await.expect(201)
+    }
+
+    pub(super) async fn watch(&self, path: &str) -> Events {
+        let response = self.open(Method::GET, path, &[], Vec::new()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body().into_data_stream(), rest: Vec::new() }
+    }
+}
+
+pub(super) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(super) const PODS: &str = "/api/v1/namespaces/default/pods";
+
+pub(super) fn config_map(name: &str, label: &str) -> Value {
+    json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": name, "labels": {"n": label}}, "data": {"k": label},
+    })
+}
+
+pub(super) fn deployment(name: &str) -> Value {
+    json!({
+        "kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": "nginx"}]},
+            },
+        },
+    })
+}
+
+/// The events of a watch, one by one.
+pub(super) struct Events {
+    body: axum::body::BodyDataStream,
+    rest: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` at the end of the stream.
+    pub(super) async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            self.rest.extend_from_slice(&self.body.next().await?.unwrap());
+        }
+    }
+
+    /// Type and name of the next event.
+    pub(super) async fn brief(&mut self) -> (String, String) {
+        let event = self.next().await.expect("the watch ended");
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
+        (text("/type"), text("/object/metadata/name"))
+    }
+}

@@ -1,0 +1,80 @@
+//! Discovery, version, health and metrics.
+
+use serde_json::{Value, json};
+
+use super::fixtures::Client;
+
+#[tokio::test]
+async fn discovery_lists_what_is_served_and_nothing_else() {
+    let client = Client::new().await;
+    let core = client.get("/api/v1").await.expect(200);
+    let named = |list: &Value, name: &str| {
+        list["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).cloned().unwrap_or(Value::Null)
+    };
+    let pods = named(&core, "pods");
+    assert_eq!(
+        (&pods["kind"], &pods["shortNames"], &pods["namespaced"]),
+        (&json!("Pod"), &json!(["po"]), &json!(true))
+    );
+    assert_eq!(named(&core, "resourcequotas"), Value::Null);
+    let apps = client.get("/apis/apps/v1").await.expect(200);
+    assert_eq!(named(&apps, "deployments/scale")["group"], json!("autoscaling"));
+    let groups = client.get("/apis").await.expect(200);
+    assert_eq!(groups["groups"][0]["name"], json!("apps"));
+    let autoscaling = client.get("/apis/autoscaling").await.expect(200);
+    assert_eq!(autoscaling["preferredVersion"]["groupVersion"], json!("autoscaling/v2"));
+    assert_eq!(client.get("/apis/apps/v9").await.code.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn aggregated_discovery_is_one_document() {
+    let client = Client::new().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let answer = client.get_as("/apis", accept).await;
+    assert_eq!(answer.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let apps = &answer.expect(200)["items"][0];
+    assert_eq!(apps["metadata"]["name"], json!("apps"));
+    let deployments = &apps["versions"][0]["resources"][2];
+    assert_eq!(deployments["responseKind"], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+    let etag = answer.headers["etag"].to_str().unwrap();
+    let headers = [("accept", accept), ("if-none-match", etag)];
+    let again = client.send(http::Method::GET, "/apis", &headers, Vec::new()).await;
+    assert_eq!((again.code.as_u16(), again.body.len()), (304, 0));
+}
+
+#[tokio::test]
+async fn version_and_health_answer() {
+    let client = Client::new().await;
+    let version = client.get("/version").await.expect(200);
+    assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
+    assert_eq!(version["gitVersion"], json!("v1.36.2+coracle.1"));
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/ping", "/livez/etcd"] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.code.as_u16(), answer.body.as_slice()), (200, &b"ok"[..]), "{path}");
+    }
+    let verbose = client.get("/readyz?verbose").await;
+    let text = String::from_utf8(verbose.body).unwrap();
+    assert_eq!(text, "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n");
+    client.server.close().await.unwrap();
+    assert_eq!(client.get("/readyz").await.code.as_u16(), 500);
+}
+
+#[tokio::test]
+async fn metrics_count_requests() {
+    let client = Client::new().await;
+    client.get("/api/v1/namespaces").await.expect(200);
+    let metrics = String::from_utf8(client.get("/metrics").await.body).unwrap();
+    let line = metrics.lines().find(|l| l.starts_with("apiserver_request_total") && l.contains("\"namespaces\""));
+    let line = line.unwrap_or_else(|| panic!("{metrics}"));
+    assert!(line.contains("verb=\"LIST\"") && line.contains("code=\"200\"") && line.ends_with(" 1"), "{line}");
+    assert!(metrics.contains("apiserver_storage_objects{resource=\"namespaces\"} 4"), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_root_lists_paths() {
+    let paths = Client::new().await.get("/").await.expect(200);
+    let paths = paths["paths"].as_array().unwrap();
+    for path in ["/api/v1", "/apis/apps/v1", "/healthz", "/version"] {
+        assert!(paths.contains(&json!(path)), "{path}");
+    }
+}

@@ -1,0 +1,124 @@
+//! PUT, PATCH, status and scale.
+
+use serde_json::{Value, json};
+
+use super::fixtures::{CONFIG_MAPS, Client, config_map, deployment};
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+#[tokio::test]
+async fn an_update_needs_the_newest_revision_if_it_names_one() {
+    let client = Client::new().await;
+    let created = client.config_map("a", "1").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let mut changed = created.clone();
+    changed["data"]["k"] = json!("2");
+    let updated = client.put(&path, &changed).await.expect(200);
+    assert_ne!(updated["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+    let words = "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your \
+                 changes to the latest version and try again";
+    assert_eq!(client.put(&path, &changed).await.failure(), (409, "Conflict".into(), words.into()));
+    let unconditional = client.put(&path, &config_map("a", "3")).await.expect(200);
+    assert_eq!(unconditional["data"]["k"], json!("3"));
+    assert_eq!(unconditional["metadata"]["uid"], created["metadata"]["uid"]);
+    assert_eq!(unconditional["metadata"]["creationTimestamp"], created["metadata"]["creationTimestamp"]);
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_makes_no_revision() {
+    let client = Client::new().await;
+    let created = client.config_map("a", "1").await;
+    let same = client.put(&format!("{CONFIG_MAPS}/a"), &created).await.expect(200);
+    assert_eq!(same, created);
+}
+
+#[tokio::test]
+async fn an_update_must_be_of_the_object_in_the_path() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let words = "the name of the object (b) does not match the name on the URL (a)";
+    let other = client.put(&format!("{CONFIG_MAPS}/a"), &config_map("b", "1")).await;
+    assert_eq!(other.failure(), (400, "BadRequest".into(), words.into()));
+    let absent = client.put(&format!("{CONFIG_MAPS}/x"), &config_map("x", "1")).await;
+    assert_eq!(absent.failure(), (404, "NotFound".into(), "configmaps \"x\" not found".into()));
+}
+
+#[tokio::test]
+async fn some_kinds_are_created_by_an_update() {
+    let client = Client::new().await;
+    let role = json!({"metadata": {"name": "r"}, "rules": []});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    client.put(&format!("{roles}/r"), &role).await.expect(201);
+    client.put(&format!("{roles}/r"), &role).await.expect(200);
+}
+
+#[tokio::test]
+async fn each_form_of_patch_changes_what_it_says() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let merged = client.patch(&path, "merge-patch", &json!({"data": {"x": "y"}})).await.expect(200);
+    assert_eq!(merged["data"], json!({"k": "1", "x": "y"}));
+    let ops = json!([{"op": "remove", "path": "/data/x"}]);
+    let edited = client.patch(&path, "json-patch", &ops).await.expect(200);
+    assert_eq!(edited["data"], json!({"k": "1"}));
+    let refused = client.patch(&path, "json-patch", &ops).await.failure();
+    let words = "the server rejected our request due to an error in our request";
+    assert_eq!(refused, (422, "Invalid".into(), words.into()));
+
+    client.post(DEPLOYMENTS, &deployment("d")).await.expect(201);
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "redis"}]}}}});
+    let path = format!("{DEPLOYMENTS}/d");
+    let patched = client.patch(&path, "strategic-merge-patch", &patch).await.expect(200);
+    let containers = patched.pointer("/spec/template/spec/containers").and_then(Value::as_array).unwrap();
+    assert_eq!((containers.len(), &containers[0]["image"]), (1, &json!("redis")));
+    assert_eq!(patched["metadata"]["generation"], json!(2));
+}
+
+#[tokio::test]
+async fn patches_of_absent_objects_and_in_unknown_forms_are_refused() {
+    let client = Client::new().await;
+    let absent = client.patch(&format!("{CONFIG_MAPS}/x"), "merge-patch", &json!({})).await;
+    assert_eq!(absent.failure(), (404, "NotFound".into(), "configmaps \"x\" not found".into()));
+    client.config_map("a", "1").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let unknown = client.patch(&path, "sideways-patch", &json!({})).await;
+    assert_eq!(unknown.code.as_u16(), 415);
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "data": {"k": "2"}});
+    assert_eq!(client.patch(&path, "merge-patch", &stale).await.failure().1, "Conflict");
+}
+
+#[tokio::test]
+async fn status_and_the_rest_are_written_apart() {
+    let client = Client::new().await;
+    let mut object = deployment("d");
+    object["status"] = json!({"replicas": 9});
+    let created = client.post(DEPLOYMENTS, &object).await.expect(201);
+    assert_eq!(created["status"].get("replicas"), None);
+    let path = format!("{DEPLOYMENTS}/d");
+    let mut with_status = created.clone();
+    with_status["status"] = json!({"replicas": 1});
+    with_status["spec"]["replicas"] = json!(7);
+    let updated = client.put(&format!("{path}/status"), &with_status).await.expect(200);
+    assert_eq!((&updated["status"]["replicas"], &updated["spec"]["replicas"]), (&json!(1), &json!(1)));
+    let patched = client.patch(&path, "merge-patch", &json!({"status": {"replicas": 5}})).await.expect(200);
+    assert_eq!(patched["status"]["replicas"], json!(1));
+}
+
+#[tokio::test]
+async fn a_scale_reads_and_writes_the_replicas() {
+    let client = Client::new().await;
+    client.post(DEPLOYMENTS, &deployment("d")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/d/scale");
+    let scale = client.get(&path).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
+    assert_eq!(scale["status"]["selector"], json!("app=d"));
+    let patched = client.patch(&path, "merge-patch", &json!({"spec": {"replicas": 3}})).await.expect(200);
+    assert_eq!(patched["spec"]["replicas"], json!(3));
+    let stale = client.put(&path, &scale).await.failure();
+    assert_eq!(stale.1, "Conflict");
+    let negative = client.patch(&path, "merge-patch", &json!({"spec": {"replicas": -1}})).await.failure();
+    assert_eq!((negative.0, negative.1.as_str()), (422, "Invalid"));
+    let deployment = client.get(&format!("{DEPLOYMENTS}/d")).await.expect(200);
+    assert_eq!(deployment["spec"]["replicas"], json!(3));
+}

@@ -1,0 +1,127 @@
+//! Watches: order, selectors, bookmarks and their ends.
+
+use serde_json::{Value, json};
+
+use super::fixtures::{CONFIG_MAPS, Client};
+use crate::reader::ReaderEvent;
+
+fn pair(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_change_in_order() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let list = client.get(CONFIG_MAPS).await.expect(200);
+    let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={revision}")).await;
+    client.config_map("b", "1").await;
+    client.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &json!({"data": {"k": "2"}})).await.expect(200);
+    client.delete(&format!("{CONFIG_MAPS}/b"), &Value::Null).await.expect(200);
+    assert_eq!(events.brief().await, pair("ADDED", "b"));
+    assert_eq!(events.brief().await, pair("MODIFIED", "a"));
+    assert_eq!(events.brief().await, pair("DELETED", "b"));
+}
+
+#[tokio::test]
+async fn without_a_revision_a_watch_begins_with_what_is_there() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
+    assert_eq!(events.brief().await, pair("ADDED", "a"));
+    client.config_map("b", "1").await;
+    assert_eq!(events.brief().await, pair("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn who_enters_or_leaves_the_selection_is_added_or_deleted() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=n%3D1")).await;
+    assert_eq!(events.brief().await, pair("ADDED", "a"));
+    let label = |value: &str| json!({"metadata": {"labels": {"n": value}}});
+    let path = format!("{CONFIG_MAPS}/a");
+    let left = client.patch(&path, "merge-patch", &label("2")).await.expect(200);
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], json!("DELETED"));
+    assert_eq!(event["object"]["metadata"]["labels"]["n"], json!("1"));
+    assert_eq!(event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
+    client.patch(&path, "merge-patch", &label("1")).await.expect(200);
+    assert_eq!(events.brief().await, pair("ADDED", "a"));
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut events = client.watch(&format!("{CONFIG_MAPS}?{query}")).await;
+    assert_eq!(events.brief().await, pair("ADDED", "a"));
+    let end = events.next().await.unwrap();
+    assert_eq!(end["type"], json!("BOOKMARK"));
+    assert_eq!(end["object"]["kind"], json!("ConfigMap"));
+    assert_eq!(end["object"]["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}));
+    client.config_map("b", "1").await;
+    assert_eq!(events.brief().await, pair("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn a_revision_from_before_the_start_is_gone() {
+    let client = Client::new().await;
+    let mut events = client.watch("/api/v1/namespaces?watch=1&resourceVersion=1").await;
+    assert_eq!(events.brief().await.0, "ADDED");
+    let server = &client.server;
+    let oldest = server.registry.storage().revision();
+    assert!(oldest > 1);
+    let mut events = client.watch("/api/v1/pods?watch=1&resourceVersion=0").await;
+    client.server.close().await.unwrap();
+    assert_eq!(events.next().await, None, "watches end with the server");
+}
+
+#[tokio::test]
+async fn a_watch_ends_after_its_time() {
+    let client = Client::new().await;
+    let mut events = client.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
+    tokio::time::pause();
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn a_table_watch_has_columns_once() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    client.config_map("b", "1").await;
+    let table = client
+        .open(
+            http::Method::GET,
+            &format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"),
+            &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")],
+            Vec::new(),
+        )
+        .await;
+    tokio::time::pause();
+    let body = http_body_util::BodyExt::collect(table.into_body()).await.unwrap().to_bytes();
+    let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(Result::unwrap).collect();
+    assert_eq!(events.len(), 2);
+    assert!(events[0]["object"]["columnDefinitions"].is_array());
+    assert!(events[1]["object"]["columnDefinitions"].is_null());
+    assert_eq!(events[1]["object"]["rows"][0]["cells"][0], json!("b"));
+}
+
+#[tokio::test]
+async fn a_reader_begins_with_what_is_there_and_follows() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let reader = client.server.reader();
+    let config_maps = api::object::GroupResource::new("", "configmaps");
+    let mut subscription = reader.subscribe(&config_maps);
+    assert!(matches!(subscription.next().await, Some(ReaderEvent::Applied { old: None, .. })));
+    assert!(matches!(subscription.next().await, Some(ReaderEvent::Synced)));
+    let changed = client.patch(&format!("{CONFIG_MAPS}/a"), "merge-patch", &json!({"data": {"k": "2"}})).await;
+    let revision: u64 = changed.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    let Some(ReaderEvent::Applied { object, old: Some(_) }) = subscription.next().await else { panic!() };
+    assert_eq!((object.index.resource_version, reader.revision(&config_maps)), (revision, revision));
+    client.delete(&format!("{CONFIG_MAPS}/a"), &Value::Null).await.expect(200);
+    assert!(matches!(subscription.next().await, Some(ReaderEvent::Deleted { .. })));
+}

@@ -1,0 +1,204 @@
+//! Reading request bodies: their size, their form, and what they say they are.
+
+use api::schema::{self, DecodeError, FieldIssue, TypeId};
+use axum::body::{Body, Bytes};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::context::Context;
+use super::options::FieldValidation;
+use crate::error::ApiError;
+use crate::negotiate::{JSON, Media, PROTOBUF, YAML, unsupported_media_type};
+
+/// Upstream's limit on request bodies.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a whole body.
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}")))
+        }
+        Err(error) => Err(ApiError::BadRequest(error.to_string())),
+    }
+}
+
+/// The form of a body.
+pub(super) fn media_of(headers: &HeaderMap) -> Result<Media, ApiError> {
+    match content_type(headers) {
+        "" | JSON => Ok(Media::Json),
+        YAML | "application/yml" | "text/yaml" => Ok(Media::Yaml),
+        PROTOBUF => Ok(Media::Protobuf),
+        _ => Err(unsupported_media_type(&[JSON, YAML, PROTOBUF])),
+    }
+}
+
+/// The content type without its parameters.
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim()
+}
+
+/// What a body is to be decoded as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) ty: Option<TypeId>,
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) kind: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// The object of the request's resource, in the requested version.
+    pub(super) fn object(cx: &Context<'a>) -> Self {
+        Self { ty: cx.served.ty, group: &cx.info.group, version: &cx.info.version, kind: cx.kind() }
+    }
+
+    /// A body may leave out what it is; the object never does.
+    fn stamped(&self, mut value: Value) -> Value {
+        if let Some(object) = value.as_object_mut() {
+            object.insert("apiVersion".into(), self.api_version().into());
+            object.insert("kind".into(), self.kind.into());
+        }
+        value
+    }
+
+    fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct TypeMeta {
+    api_version: String,
+    kind: String,
+}
+
+/// Decodes an object; what field validation has to say goes to `warnings` or is an error.
+pub(crate) fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    target: Target<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
+    let media = media_of(headers)?;
+    let ty = target.ty.ok_or(ApiError::UnknownPath)?;
+    if media == Media::Protobuf {
+        return decode_protobuf(body, target, ty);
+    }
+    let says = type_meta(media, body);
+    says.check(target, body)?;
+    let fail = |error: String| says.failure(target, &error, body);
+    let decoded = if media == Media::Yaml { schema::decode_yaml(body, ty) } else { schema::decode_json(body, ty) };
+    let decoded = decoded.map_err(|e| fail(decode_text(&e)))?;
+    judge_issues(&decoded.issues, validation, warnings, |error| says.failure(target, &error, body))?;
+    Ok(target.stamped(decoded.value))
+}
+
+/// Protobuf has no unknown fields to speak of, so there is nothing to validate beyond its form.
+fn decode_protobuf(body: &[u8], target: Target<'_>, ty: TypeId) -> Result<Value, ApiError> {
+    if !api::protobuf::supports(ty) {
+        return Err(unsupported_media_type(&[JSON, YAML]));
+    }
+    let unrecognized = |error: api::protobuf::Error| TypeMeta::default().failure(target, &error.to_string(), body);
+    let (meta, value) = api::protobuf::decode_as(body, ty).map_err(unrecognized)?;
+    TypeMeta { api_version: meta.api_version, kind: meta.kind }.check(target, body)?;
+    Ok(target.stamped(value))
+}
+
+fn decode_text(error: &DecodeError) -> String {
+    match error {
+        DecodeError::Syntax(text) => format!("couldn't get version/kind; json parse error: {text}"),
+        other => other.to_string(),
+    }
+}
+
+/// Warns of dropped fields, or refuses them.
+pub(super) fn judge_issues(
+    issues: &[FieldIssue],
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+    refuse: impl FnOnce(String) -> ApiError,
+) -> Result<(), ApiError> {
+    match validation {
+        FieldValidation::Ignore => Ok(()),
+        FieldValidation::Warn => {
+            warnings.extend(issues.iter().map(ToString::to_string));
+            Ok(())
+        }
+        FieldValidation::Strict if issues.is_empty() => Ok(()),
+        FieldValidation::Strict => Err(refuse(strict_text(issues))),
+    }
+}
+
+pub(super) fn strict_text(issues: &[FieldIssue]) -> String {
+    let texts: Vec<_> = issues.iter().map(ToString::to_string).collect();
+    format!("strict decoding error: {}", texts.join(", "))
+}
+
+fn type_meta(media: Media, body: &[u8]) -> TypeMeta {
+    let read = match media {
+        Media::Json => serde_json::from_slice(body).ok(),
+        Media::Yaml => serde_yaml_ng::from_slice(body).ok(),
+        Media::Protobuf => None,
+    };
+    // A body that cannot be read at all is reported by the decoder, which knows the reason.
+    read.unwrap_or_default()
+}
+
+impl TypeMeta {
+    fn version(&self) -> &str {
+        self.api_version.rsplit('/').next().unwrap_or("")
+    }
+
+    fn check(&self, target: Target<'_>, body: &[u8]) -> Result<(), ApiError> {
+        let expected = target.api_version();
+        if self.kind.is_empty() || (self.kind == target.kind && self.api_version.is_empty()) {
+            return Ok(());
+        }
+        if self.kind == target.kind {
+            if self.api_version == expected {
+                return Ok(());
+            }
+            return Err(ApiError::BadRequest(format!(
+                "the API version in the data ({}) does not match the expected API version ({expected})",
+                self.api_version
+            )));
+        }
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        let error = if schema::type_of(group, self.version(), &self.kind).is_some() {
+            format!("converting (v1.{}) to (core.{}): unknown conversion", self.kind, target.kind)
+        } else {
+            format!("no kind {:?} is registered for version {:?} in scheme", self.kind, self.api_version)
+        };
+        Err(self.failure(target, &error, body))
+    }
+
+    fn failure(&self, target: Target<'_>, error: &str, body: &[u8]) -> ApiError {
+        let text = if self.kind.is_empty() {
+            let summary = summary(body);
+            format!("the object provided is unrecognized (must be of type {}): {error} ({summary})", target.kind)
+        } else {
+            format!("{} in version {:?} cannot be handled as a {}: {error}", self.kind, self.version(), target.kind)
+        };
+        ApiError::BadRequest(text)
+    }
+}
+
+/// The beginning of a body, as upstream shows it in errors.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let cut = &body[..body.len().min(SHOWN)];
+    let dots = if body.len() > SHOWN { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(cut)),
+        Some(_) => format!("{}{dots}", hex::encode(cut)),
+    }
+}

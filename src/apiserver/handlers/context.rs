@@ -1,0 +1,44 @@
+//! Everything about a request that its handler needs beside the body.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::auth::User;
+use crate::error::ApiError;
+use crate::negotiate::Output;
+use crate::registry::{Registry, Resource, Served};
+use crate::request::RequestInfo;
+use crate::server::ApiServer;
+
+/// A request for a stored resource.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) server: &'a Arc<ApiServer>,
+    pub(crate) resource: &'a Resource,
+    pub(crate) served: &'a Served,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) user: &'a User,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) query: &'a str,
+    pub(crate) output: Output,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn registry(&self) -> &'a Registry {
+        &self.server.registry
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        self.resource.row.kind
+    }
+
+    /// The namespace that objects of this request lie in: none for cluster-scoped ones.
+    pub(crate) fn namespace(&self) -> &'a str {
+        if self.resource.row.namespaced { &self.info.namespace } else { "" }
+    }
+
+    pub(crate) fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.resource.name, &self.info.name)
+    }
+}

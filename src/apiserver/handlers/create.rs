@@ -1,0 +1,123 @@
+//! POST to a collection.
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::body::{Target, decode};
+use super::context::Context;
+use super::options::WriteOptions;
+use super::respond;
+use super::rules::{self, Admission, Phase};
+use crate::admission::{Operation, random_suffix};
+use crate::error::ApiError;
+use crate::registry::{Refusal, text, timestamp};
+
+/// Names that are generated before a collision is given up, as upstream.
+const NAME_ATTEMPTS: usize = 8;
+/// The longest prefix that still leaves room for the suffix in a name of 63 letters.
+const LONGEST_PREFIX: usize = 58;
+
+pub(super) async fn create(cx: &Context<'_>, body: &[u8]) -> Result<Response, ApiError> {
+    let options = WriteOptions::parse(cx.query, "CreateOptions")?;
+    let mut warnings = Vec::new();
+    let target = Target::object(cx);
+    let object = decode(cx.headers, body, target, options.field_validation, &mut warnings)?;
+    let created = create_object(cx, object, "", &options, &mut warnings).await?;
+    respond::object(cx, StatusCode::CREATED, &created, &warnings)
+}
+
+/// Creates an object of the requested version. `url_name` is the name in the path, if there is one.
+pub(super) async fn create_object(
+    cx: &Context<'_>,
+    object: Value,
+    url_name: &str,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<api::object::Object, ApiError> {
+    let mut object = rules::to_stored(cx, object)?;
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    rules::match_namespace(cx, &mut object)?;
+    rules::drop_managed_fields(&mut object);
+    cx.resource.rules.default(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
+    if !matches!(text(&object, "resourceVersion"), "" | "0") {
+        return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
+    }
+    let prefix = text(&object, "generateName").to_owned();
+    let generates = text(&object, "name").is_empty() && !prefix.is_empty();
+    let mut name = String::new();
+    for _ in 0..NAME_ATTEMPTS {
+        let mut attempt = object.clone();
+        if generates {
+            name = generated_name(&prefix);
+            attempt["metadata"]["name"] = json!(name);
+        }
+        match create_once(cx, attempt, url_name, options, warnings).await {
+            Err(ApiError::AlreadyExists { .. }) if generates => warnings.clear(),
+            other => return other,
+        }
+    }
+    Err(ApiError::GenerateNameConflict { resource: cx.resource.name.clone(), name })
+}
+
+fn generated_name(prefix: &str) -> String {
+    let end = (0..=LONGEST_PREFIX.min(prefix.len())).rev().find(|i| prefix.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}{}", &prefix[..end], random_suffix())
+}
+
+async fn create_once(
+    cx: &Context<'_>,
+    mut object: Value,
+    url_name: &str,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<api::object::Object, ApiError> {
+    set_system_fields(&mut object);
+    let name = text(&object, "name").to_owned();
+    let admission = Admission {
+        operation: Operation::Create,
+        name: if name.is_empty() { url_name } else { &name },
+        old: None,
+        dry_run: options.dry_run,
+        options: &options.object,
+    };
+    let mut object = Some(object);
+    rules::admit(cx, admission, Phase::Mutate, &mut object, warnings).await?;
+    let Some(prepared) = &mut object else { return Err(ApiError::internal("admission removed the object")) };
+    let _reservation = rules::reserve(cx, prepared, None)?;
+    let admitted = cx.resource.rules.admit_create(prepared).map_err(|e| rules::unreadable(cx, &e))?;
+    warnings.extend(admitted.warnings);
+    if !admitted.errors.is_empty() {
+        return Err(rules::invalid(cx, object.as_ref().unwrap_or(&Value::Null), &admitted.errors));
+    }
+    rules::admit(cx, admission, Phase::Validate, &mut object, warnings).await?;
+    let mut object = object.ok_or_else(|| ApiError::internal("admission removed the object"))?;
+    rules::canonicalize(cx, &mut object);
+    if options.dry_run {
+        return dry_run(cx, &object);
+    }
+    cx.registry().put(cx.resource, &object, None).await.map_err(|refusal| match refusal {
+        Refusal::Raced => ApiError::AlreadyExists { resource: cx.resource.name.clone(), name },
+        Refusal::Failed(error) => error,
+    })
+}
+
+fn dry_run(cx: &Context<'_>, object: &Value) -> Result<api::object::Object, ApiError> {
+    let name = text(object, "name");
+    if cx.registry().entry(cx.resource, text(object, "namespace"), name).is_some() {
+        return Err(ApiError::AlreadyExists { resource: cx.resource.name.clone(), name: name.to_owned() });
+    }
+    rules::unstored(cx.resource, object, None)
+}
+
+/// What only the server may say about a new object.
+fn set_system_fields(object: &mut Value) {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return };
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "selfLink"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".into(), json!(timestamp(jiff::Timestamp::now())));
+}

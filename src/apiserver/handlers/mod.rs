@@ -1,0 +1,60 @@
+//! The verbs of every stored resource, generic over its row, schema type and rules.
+
+mod body;
+mod context;
+mod create;
+mod delete;
+mod event_form;
+mod list;
+mod options;
+mod patch;
+mod respond;
+mod rules;
+mod scale;
+mod selection;
+mod update;
+
+use axum::body::Bytes;
+use axum::response::Response;
+
+use crate::error::ApiError;
+use crate::watch;
+
+pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
+pub(crate) use context::Context;
+pub(crate) use list::not_in_future;
+pub(crate) use options::{ListOptions, WriteOptions};
+pub(crate) use respond::{encode_protobuf, error_response, json_response, maybe_compress, shaped_json, watch_frame};
+pub(crate) use selection::Selection;
+
+/// Answers a request for a stored resource or one of its generic subresources.
+pub(crate) async fn handle(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
+    if !cx.info.subresource.is_empty() {
+        return handle_subresource(cx, body).await;
+    }
+    let collection = cx.info.name.is_empty();
+    match (&*cx.info.verb, collection) {
+        ("get", false) => list::get(cx),
+        ("list", true) => list::list(cx),
+        ("watch", true) => watch::watch(cx),
+        ("create", true) => create::create(cx, &body).await,
+        ("update", false) => update::put(cx, &body).await,
+        ("patch", false) => patch::patch(cx, &body).await,
+        ("delete", false) => delete::delete(cx, &body).await,
+        ("deletecollection", true) => delete::delete_collection(cx, &body).await,
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+async fn handle_subresource(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
+    let scale = cx.info.subresource == "scale";
+    match &*cx.info.verb {
+        "get" if scale => scale::get(cx),
+        "get" => list::get(cx),
+        "update" if scale => scale::put(cx, &body).await,
+        "patch" if scale => scale::patch(cx, &body).await,
+        "update" => update::put(cx, &body).await,
+        "patch" => patch::patch(cx, &body).await,
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}

@@ -1,0 +1,164 @@
+//! Counts and latencies of requests, and sizes of the store, under upstream's names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry as Exposition;
+
+use crate::config::Store;
+use crate::error::ApiError;
+use crate::paths::text;
+use crate::registry::Registry;
+use crate::request::RequestInfo;
+
+/// Upstream's buckets for request latencies, thinned.
+const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: String,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CountLabels {
+    #[prometheus(flatten)]
+    request: RequestLabels,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InflightLabels {
+    request_kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: String,
+}
+
+/// The API server's metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: Family<CountLabels, Counter>,
+    latencies: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    inflight: Family<InflightLabels, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(LATENCY_BUCKETS);
+        Self {
+            requests: Family::default(),
+            latencies: Family::new_with_constructor(histogram),
+            inflight: Family::default(),
+        }
+    }
+}
+
+/// A request that is being answered.
+pub(crate) struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    pub(crate) fn begin(&self, info: &RequestInfo) -> Running {
+        let reads = matches!(&*info.verb, "get" | "list" | "watch");
+        let request_kind = if reads { "readOnly" } else { "mutating" };
+        let gauge = self.inflight.get_or_create(&InflightLabels { request_kind }).clone();
+        gauge.inc();
+        Running(gauge)
+    }
+
+    pub(crate) fn observe(&self, info: &RequestInfo, code: StatusCode, took: Duration) {
+        // What does not exist gets no series of its own: clients could make any number of them.
+        let known = code != StatusCode::NOT_FOUND || !info.name.is_empty();
+        let text = |s: &str| if known { s.to_owned() } else { String::new() };
+        let request = RequestLabels {
+            verb: info.verb.to_ascii_uppercase(),
+            group: text(&info.group),
+            version: text(&info.version),
+            resource: text(&info.resource),
+            subresource: text(&info.subresource),
+            scope: scope(info),
+            component: "apiserver",
+        };
+        if info.verb != "watch" {
+            self.latencies.get_or_create(&request).observe(took.as_secs_f64());
+        }
+        self.requests.get_or_create(&CountLabels { request, code: code.as_u16() }).inc();
+    }
+
+    /// The text exposition of everything.
+    pub(crate) fn answer(&self, registry: &Registry, store: &Store) -> Result<Response, ApiError> {
+        const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let mut exposition = Exposition::default();
+        exposition.register("apiserver_request", "Requests by verb, resource and code.", self.requests.clone());
+        let help = "Response latency in seconds by verb and resource.";
+        exposition.register("apiserver_request_duration_seconds", help, self.latencies.clone());
+        let help = "Requests that are being answered.";
+        exposition.register("apiserver_current_inflight_requests", help, self.inflight.clone());
+        register_sizes(&mut exposition, registry, store);
+        let mut out = String::new();
+        prometheus_client::encoding::text::encode(&mut out, &exposition).map_err(ApiError::internal)?;
+        Ok(text(StatusCode::OK, OPEN_METRICS, out))
+    }
+}
+
+fn scope(info: &RequestInfo) -> &'static str {
+    match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _, _) => "",
+        (true, false, _) => "resource",
+        (true, true, false) => "namespace",
+        (true, true, true) => "cluster",
+    }
+}
+
+fn register_sizes(exposition: &mut Exposition, registry: &Registry, store: &Store) {
+    let stats = registry.storage().stats();
+    let objects = Family::<ResourceLabels, Gauge>::default();
+    let bytes = Family::<ResourceLabels, Gauge>::default();
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    for collection in &stats.collections {
+        let labels = || ResourceLabels { resource: metric_name(&collection.collection) };
+        objects.get_or_create(&labels()).set(gauge(collection.entries));
+        bytes.get_or_create(&labels()).set(gauge(collection.bytes));
+    }
+    exposition.register("apiserver_storage_objects", "Stored objects by resource.", objects);
+    exposition.register("coracle_watch_cache_bytes", "Bytes of the newest versions by resource.", bytes);
+    let ring: Gauge = Gauge::default();
+    ring.set(gauge(stats.ring_bytes));
+    exposition.register("coracle_watch_ring_bytes", "Bytes of the recent changes.", ring);
+    if let Store::File(path) = store
+        && let Ok(metadata) = std::fs::metadata(path)
+    {
+        let size: Gauge = Gauge::default();
+        size.set(i64::try_from(metadata.len()).unwrap_or(i64::MAX));
+        exposition.register("apiserver_storage_size_bytes", "Size of the database file.", size);
+    }
+}
+
+/// `deployments.apps`, as upstream labels stored resources.
+fn metric_name(collection: &Arc<str>) -> String {
+    match collection.split_once('/') {
+        Some(("core", resource)) => resource.to_owned(),
+        Some((group, resource)) => format!("{resource}.{group}"),
+        None => collection.to_string(),
+    }
+}

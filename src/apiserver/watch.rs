@@ -1,0 +1,298 @@
+//! WATCH: the changes of a collection as a stream, through the request's selectors.
+//!
+//! The stream holds a position in the event ring and nothing else; events are spliced from stored
+//! bytes when they are sent.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::object::{Object, ObjectIndex};
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use futures::Stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use rand::Rng;
+use storage::{Event, Scope, Watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::User;
+use crate::error::ApiError;
+use crate::handlers::{Context, ListOptions, Selection, encode_protobuf, not_in_future, shaped_json, watch_frame};
+use crate::negotiate::{JSON, Media, Output, PROTOBUF, unsupported_stream};
+use crate::registry::{ObjectEntry, at_revision, object_of};
+use crate::request::RequestInfo;
+use crate::server::ApiServer;
+
+/// A watch without a time-out ends after this, or up to twice as long: upstream's default.
+const SHORTEST: Duration = Duration::from_secs(1800);
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
+    let options = ListOptions::parse(cx.query, true)?;
+    if cx.output.media == Media::Yaml {
+        return Err(unsupported_stream());
+    }
+    let selection = Selection::new(cx, &options)?;
+    let seconds = options.timeout_seconds.filter(|s| *s > 0).map(Duration::from_secs);
+    let timeout = seconds.unwrap_or_else(|| SHORTEST.mul_f64(1.0 + rand::rng().random::<f64>()));
+    let mut stream = WatchStream {
+        server: Arc::clone(cx.server),
+        info: cx.info.clone(),
+        output: cx.output,
+        selection,
+        pending: VecDeque::new(),
+        watch: None,
+        tables: 0,
+        deadline: Instant::now() + timeout,
+        bookmark_at: options.bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
+        shutdown: cx.server.shutdown.clone(),
+    };
+    stream.start(cx, &options)?;
+    let mut response = Response::new(Body::from_stream(stream.into_stream()));
+    let content_type = match cx.output.media {
+        Media::Protobuf => HeaderValue::from_static(concat_stream()),
+        Media::Json | Media::Yaml => HeaderValue::from_static(JSON),
+    };
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+fn concat_stream() -> &'static str {
+    const STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+    debug_assert!(STREAM.starts_with(PROTOBUF));
+    STREAM
+}
+
+/// What happened, as the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+enum Pending {
+    Object(Kind, Object),
+    /// Says how far the watch is; the first one may end the initial events.
+    Bookmark {
+        revision: u64,
+        initial_events_end: bool,
+    },
+    Failed(ApiError),
+}
+
+struct WatchStream {
+    server: Arc<ApiServer>,
+    info: RequestInfo,
+    output: Output,
+    selection: Selection,
+    pending: VecDeque<Pending>,
+    /// Absent after an error: the stream ends when it has been told.
+    watch: Option<Watch<Arc<ObjectIndex>>>,
+    tables: usize,
+    deadline: Instant,
+    bookmark_at: Option<Instant>,
+    shutdown: CancellationToken,
+}
+
+impl WatchStream {
+    fn start(&mut self, cx: &Context<'_>, options: &ListOptions) -> Result<(), ApiError> {
+        let initial = match (options.send_initial_events, options.resource_version) {
+            (Some(wanted), _) => wanted,
+            (None, version) => version.is_none_or(|v| v == 0),
+        };
+        let from = if initial {
+            not_in_future(options.resource_version, cx.registry().storage().revision())?;
+            self.queue_initial(cx)
+        } else {
+            options.resource_version.filter(|v| *v > 0).unwrap_or_else(|| cx.registry().storage().revision())
+        };
+        if initial && options.send_initial_events == Some(true) && options.bookmarks {
+            self.pending.push_back(Pending::Bookmark { revision: from, initial_events_end: true });
+        }
+        match cx.registry().watch(cx.resource, from) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(gone) => self.pending.push_back(Pending::Failed(too_old(from, gone.oldest))),
+        }
+        Ok(())
+    }
+
+    /// Queues what is there as added; returns the revision that it is the state of.
+    fn queue_initial(&mut self, cx: &Context<'_>) -> u64 {
+        let prefix = self.selection.prefix();
+        let scope = Scope { collection: &cx.resource.collection, prefix: &prefix, start: "" };
+        let (selection, pending) = (&self.selection, &mut self.pending);
+        let scanned = cx.registry().storage().scan(scope, None, |entry| {
+            if selection.matches(&entry.index) {
+                pending.push_back(Pending::Object(Kind::Added, object_of(entry)));
+            }
+            ControlFlow::Continue(())
+        });
+        scanned.expect("invariant: the present is always known")
+    }
+
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        futures::stream::unfold(self, |mut stream| async move {
+            let bytes = stream.next_chunk().await?;
+            Some((Ok(bytes), stream))
+        })
+    }
+
+    /// The next bytes to send; `None` ends the stream.
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.pending.is_empty() {
+                return self.drain();
+            }
+            let watch = self.watch.as_mut()?;
+            let bookmark_at = self.bookmark_at.unwrap_or(self.deadline);
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                () = sleep_until(self.deadline) => return None,
+                events = watch.next() => match events {
+                    Ok(events) => self.queue(&events),
+                    Err(gone) => {
+                        let position = watch.position();
+                        self.pending.push_back(Pending::Failed(too_old(position, gone.oldest)));
+                    }
+                },
+                () = sleep_until(bookmark_at) => {
+                    let revision = watch.position();
+                    self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
+                    self.pending.push_back(Pending::Bookmark { revision, initial_events_end: false });
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, events: &[Arc<Event<Arc<ObjectIndex>>>]) {
+        for event in events {
+            if let Some((kind, object)) = selected(&self.selection, event) {
+                self.pending.push_back(Pending::Object(kind, object));
+            }
+        }
+    }
+
+    /// Encodes what is pending, up to the size of one chunk.
+    fn drain(&mut self) -> Option<Bytes> {
+        const CHUNK: usize = 64 * 1024;
+        let server = Arc::clone(&self.server);
+        let mut out = Vec::new();
+        while out.len() < CHUNK {
+            let Some(next) = self.pending.pop_front() else { break };
+            let (kind, json) = match self.encode(&server, next) {
+                Ok(encoded) => encoded,
+                Err(error) => {
+                    self.watch = None;
+                    self.pending.clear();
+                    (Kind::Error, status_json(&error))
+                }
+            };
+            let object = match self.on_the_wire(kind, json) {
+                Ok(object) => object,
+                Err(error) => {
+                    tracing::warn!(%error, "a watch ends because an event cannot be encoded");
+                    self.watch = None;
+                    self.pending.clear();
+                    break;
+                }
+            };
+            watch_frame(self.output.media, kind, &object, &mut out);
+        }
+        Some(out.into())
+    }
+
+    /// The bytes of an event's object in the negotiated form.
+    fn on_the_wire(&self, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+        if self.output.media != Media::Protobuf {
+            return Ok(json);
+        }
+        let value: serde_json::Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        let (group, version, name) = match kind {
+            Kind::Error => ("", "v1", "Status"),
+            Kind::Added | Kind::Modified | Kind::Deleted | Kind::Bookmark => {
+                (&*self.info.group, &*self.info.version, value["kind"].as_str().unwrap_or(""))
+            }
+        };
+        encode_protobuf(&value, api::schema::type_of(group, version, name))
+    }
+
+    fn encode(&mut self, server: &Arc<ApiServer>, pending: Pending) -> Result<(Kind, Vec<u8>), ApiError> {
+        let resource =
+            server.registry.resources().get(&self.info.group, &self.info.resource).ok_or(ApiError::UnknownPath)?;
+        let served = resource.served(&self.info.version).ok_or(ApiError::UnknownPath)?;
+        match pending {
+            Pending::Failed(error) => Err(error),
+            Pending::Bookmark { revision, initial_events_end } => {
+                let kind = resource.row.kind;
+                let annotations = if initial_events_end {
+                    format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
+                } else {
+                    String::new()
+                };
+                let json = format!(
+                    "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"{annotations}}}}}",
+                    served.api_version
+                );
+                Ok((Kind::Bookmark, json.into_bytes()))
+            }
+            Pending::Object(kind, object) => {
+                // Who asked and how was settled at the start; encoding looks at neither.
+                let (user, headers) = (User::default(), HeaderMap::new());
+                let (info, output) = (&self.info, self.output);
+                let cx = Context { server, resource, served, info, user: &user, headers: &headers, query: "", output };
+                self.tables += 1;
+                Ok((kind, shaped_json(&cx, &object, self.tables == 1)?))
+            }
+        }
+    }
+}
+
+/// What a change means to someone who sees only what the selection selects.
+fn selected(selection: &Selection, event: &Event<Arc<ObjectIndex>>) -> Option<(Kind, Object)> {
+    let was = event.old.as_ref().filter(|old| selection.matches(&old.index));
+    let is = !event.deleted && selection.matches(&event.entry.index);
+    match (was, is) {
+        (None, false) => None,
+        (None, true) => Some((Kind::Added, object_of(&event.entry))),
+        (Some(_), true) => Some((Kind::Modified, object_of(&event.entry))),
+        (Some(_), false) if event.deleted => Some((Kind::Deleted, object_of(&event.entry))),
+        (Some(old), false) => Some((Kind::Deleted, as_of(old, event.revision()))),
+    }
+}
+
+/// The last version that was visible, at the revision at which it ceased to be.
+fn as_of(old: &ObjectEntry, revision: u64) -> Object {
+    let index = Arc::new(ObjectIndex { resource_version: revision, ..(*old.index).clone() });
+    Object { json: at_revision(&old.bytes, revision), index }
+}
+
+fn too_old(requested: u64, oldest: u64) -> ApiError {
+    ApiError::Expired { message: format!("too old resource version: {requested} ({oldest})"), continue_token: None }
+}
+
+fn status_json(error: &ApiError) -> Vec<u8> {
+    serde_json::to_vec(&Status::from(error)).expect("invariant: a status serializes")
+}
