@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::object::{Object, ObjectIndex, ObjectKey, Owner};
+use api::object::{Object, ObjectIndex, ObjectKey};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -17,7 +17,6 @@ pub(crate) fn at(second: i64) -> Timestamp {
 #[derive(Clone)]
 pub(crate) struct PodBuilder {
     json: Value,
-    owner: Option<String>,
 }
 
 /// A pod that was just created.
@@ -27,7 +26,7 @@ pub(crate) fn pod(name: &str) -> PodBuilder {
         "spec": {"containers": [{"name": "c"}]},
         "status": {"conditions": []},
     });
-    PodBuilder { json, owner: None }
+    PodBuilder { json }
 }
 
 impl PodBuilder {
@@ -77,11 +76,6 @@ impl PodBuilder {
         self
     }
 
-    pub(crate) fn owned_by(mut self, uid: &str) -> Self {
-        self.owner = Some(uid.to_owned());
-        self
-    }
-
     pub(crate) fn restarts(mut self, count: i32) -> Self {
         self.json["status"]["containerStatuses"] = json!([{"name": "c", "restartCount": count}]);
         self
@@ -106,24 +100,11 @@ impl PodBuilder {
 
     pub(crate) fn object(self) -> Object {
         let meta = &self.json["metadata"];
-        let owners = self
-            .owner
-            .iter()
-            .map(|uid| Owner {
-                api_version: "v1".into(),
-                kind: "Owner".into(),
-                name: "owner".into(),
-                uid: uid.as_str().into(),
-                controller: true,
-                block_owner_deletion: true,
-            })
-            .collect();
         let labels = meta["labels"].as_object().unwrap();
         let index = ObjectIndex {
             key: ObjectKey::new("default", meta["name"].as_str().unwrap()),
             uid: meta["uid"].as_str().unwrap().into(),
             labels: labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().unwrap().into())).collect(),
-            owners,
             finalizers: meta["finalizers"]
                 .as_array()
                 .into_iter()

@@ -5,26 +5,34 @@
 //! while something is due.
 
 mod claim;
+mod clusterroleaggregation;
 mod config;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 #[cfg(test)]
 mod fixtures;
 mod garbagecollector;
+mod history;
 mod job;
 mod moment;
 mod namespace;
+mod nodeipam;
+mod nodelifecycle;
+mod nodes;
 mod percent;
 mod pod_control;
 mod podgc;
 mod pods;
 mod replicaset;
 mod rootca;
-mod selection;
+mod service;
 mod serviceaccount;
 mod services;
+mod statefulset;
+mod tainteviction;
 mod template_hash;
 mod ttlafterfinished;
 
@@ -59,6 +67,15 @@ pub async fn run(cx: Cluster, cfg: Config, token: CancellationToken) -> Result<(
     tasks.spawn("job-controller", job::run(cx.clone(), stop.clone()));
     tasks.spawn("job-controller", job::run_orphans(cx.clone(), stop.clone()));
     tasks.spawn("cronjob-controller", cronjob::run(cx.clone(), stop.clone()));
+    tasks.spawn("statefulset-controller", statefulset::run(cx.clone(), stop.clone()));
+    tasks.spawn("daemon-set-controller", daemonset::run(cx.clone(), stop.clone()));
+    if let Some(network) = cfg.cluster_cidr {
+        tasks.spawn("node-ipam-controller", nodeipam::run(cx.clone(), network, stop.clone()));
+    }
+    tasks.spawn("node-lifecycle-controller", nodelifecycle::run(cx.clone(), stop.clone()));
+    tasks.spawn("taint-eviction-controller", tainteviction::run(cx.clone(), stop.clone()));
+    tasks.spawn("clusterrole-aggregation-controller", clusterroleaggregation::run(cx.clone(), stop.clone()));
+    tasks.spawn("service-lb-controller", service::run(cx, stop));
     let ended = tasks.any().await;
     let cancelled = token.is_cancelled();
     tasks.shutdown().await;

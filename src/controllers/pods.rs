@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::object::{Object, ObjectIndex};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::NodeSelectorTerm;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Deserializer};
 use tracing::error;
@@ -47,12 +48,30 @@ pub(crate) struct Spec {
     pub(crate) node_name: String,
     pub(crate) hostname: String,
     pub(crate) subdomain: String,
-    pub(crate) host_network: bool,
-    pub(crate) restart_policy: String,
+    pub(crate) affinity: Option<Affinity>,
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) containers: Vec<Container>,
     #[serde(deserialize_with = "null_is_empty")]
     pub(crate) init_containers: Vec<Container>,
+}
+
+/// Of a pod's affinity only node affinity matters to its owners.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Affinity {
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeAffinity {
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelector {
+    node_selector_terms: Vec<NodeSelectorTerm>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -159,6 +178,18 @@ impl PodView {
 
     pub(crate) fn name(&self) -> &str {
         &self.index.key.name
+    }
+
+    /// The node that the pod runs on, or may only run on: a daemon's is fixed before it is bound.
+    pub(crate) fn target_node(&self) -> Option<&str> {
+        if !self.spec.node_name.is_empty() {
+            return Some(&self.spec.node_name);
+        }
+        let affinity = self.spec.affinity.as_ref()?.node_affinity.as_ref()?;
+        let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+        let mut fields = required.node_selector_terms.iter().flat_map(|t| t.match_fields.iter().flatten());
+        let field = fields.find(|f| f.key == "metadata.name" && f.operator == "In")?;
+        field.values.as_deref()?.first().map(String::as_str)
     }
 
     /// Succeeded or failed: no container of it will run again.

@@ -9,8 +9,9 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parking_lot::Mutex;
 
+use crate::nodes::Labels;
 use crate::pods::{Container, PodView};
-use crate::selection::{Labels, Selector};
+use api::selector::LabelSelector as Selector;
 
 /// Selectors of Services by revision, so that a pod's change decodes no Service that it has seen.
 pub(crate) struct Selecting {

@@ -100,7 +100,7 @@ fn latest_before(schedule: &Schedule, zone: &TimeZone, now: Timestamp) -> Option
         if last.is_some() {
             return last;
         }
-        window = window * 4;
+        window *= 4;
     }
     None
 }

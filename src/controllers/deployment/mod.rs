@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pod_control;
 use crate::pods::PodView;
-use crate::selection::Selector;
 use crate::{claim, moment};
+use api::selector::LabelSelector as Selector;
 use plan::{Plan, Step};
 
 const ACCOUNT: &str = "deployment-controller";
@@ -73,9 +73,12 @@ fn owner_key(object: &Object) -> Option<ObjectKey> {
 fn deployments_selecting(cluster: &Cluster, set: &Object) -> Vec<ObjectKey> {
     let all = cluster.objects::<Deployment>(&Query::namespace(&set.index.key.namespace));
     let selects = |o: &Object| {
-        let selector =
-            o.decode::<Deployment>().ok().and_then(|d| d.spec).and_then(|s| Selector::from_meta(&s.selector));
-        selector.is_some_and(|s| !s.is_empty() && s.matches(&set.index.labels))
+        let selector = o
+            .decode::<Deployment>()
+            .ok()
+            .and_then(|d| d.spec)
+            .and_then(|s| Selector::from_meta(Some(&s.selector)).ok());
+        selector.is_some_and(|s| !s.is_everything() && s.matches(&set.index.labels))
     };
     all.iter().filter(|o| selects(o)).map(|o| o.index.key.clone()).collect()
 }
@@ -105,9 +108,9 @@ impl Reconcile for Reconciler {
             return Ok(Outcome::Done);
         };
         let Some(spec) = &deployment.spec else { return Ok(Outcome::Done) };
-        let Some(selector) = Selector::from_meta(&spec.selector) else { return Ok(Outcome::Done) };
+        let Ok(selector) = Selector::from_meta(Some(&spec.selector)) else { return Ok(Outcome::Done) };
         let about = pod_control::reference(&deployment);
-        if selector.is_empty() {
+        if selector.is_everything() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
             self.recorder.event(&about, EventType::Warning, "SelectingAll", message);
             return Ok(Outcome::Done);

@@ -129,7 +129,8 @@ fn the_first_round_makes_a_full_set_of_revision_one() {
 
 #[test]
 fn rolling_steps_stay_within_surge_and_unavailability() {
-    let rows: [(&str, i32, i32, Vec<ReplicaSet>, Vec<(&str, i32)>); 6] = [
+    type Row = (&'static str, i32, i32, Vec<ReplicaSet>, Vec<(&'static str, i32)>);
+    let rows: [Row; 6] = [
         ("surge first", 1, 0, vec![set("a", "v1", 1, 3, 3, 3, 4), set("b", "v2", 2, 0, 0, 3, 4)], vec![("b", 1)]),
         ("wait for the new pod", 1, 0, vec![set("a", "v1", 1, 3, 3, 3, 4), set("b", "v2", 2, 1, 0, 3, 4)], vec![]),
         (

@@ -51,7 +51,7 @@ pub(super) fn fit(desired: &Desired, existing: Vec<EndpointSlice>) -> Changes {
             Some(at) => {
                 let slice = rest.remove(at);
                 let emptied = EndpointSlice { endpoints: Some(Vec::new()), ..slice.clone() };
-                keep(slice, emptied, &desired.template, &mut changes);
+                keep(&slice, emptied, &desired.template, &mut changes);
             }
             None => changes.create.push(new_slice(&empty, Vec::new(), &desired.template)),
         }
@@ -90,13 +90,13 @@ fn fit_group(group: &Group, slices: Vec<EndpointSlice>, template: &ObjectMeta, c
             changes.delete.push(slice);
         } else {
             let updated = EndpointSlice { endpoints: Some(endpoints), ..slice.clone() };
-            keep(slice, updated, template, changes);
+            keep(&slice, updated, template, changes);
         }
     }
 }
 
 /// Writes the slice only if it differs from what stands.
-fn keep(old: EndpointSlice, mut new: EndpointSlice, template: &ObjectMeta, changes: &mut Changes) {
+fn keep(old: &EndpointSlice, mut new: EndpointSlice, template: &ObjectMeta, changes: &mut Changes) {
     new.metadata.labels = Some(labels(template));
     new.metadata.owner_references.clone_from(&template.owner_references);
     let same_endpoints = old.endpoints.as_deref().unwrap_or_default() == new.endpoints.as_deref().unwrap_or_default();

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::claim;
 use crate::pod_control::{self, PodControl};
 use crate::pods::PodView;
-use crate::selection::Selector;
+use api::selector::LabelSelector as Selector;
 pub(crate) use orphans::run as run_orphans;
 use plan::Plan;
 use status::End;
@@ -105,7 +105,7 @@ impl Reconciler {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let uid = meta.uid.as_deref().unwrap_or_default();
         let deleting = meta.deletion_timestamp.is_some();
-        let selector = spec.selector.as_ref().and_then(Selector::from_meta);
+        let selector = spec.selector.as_ref().and_then(|s| Selector::from_meta(Some(s)).ok());
         let selects = |o: &Object| selector.as_ref().is_none_or(|s| s.matches(&o.index.labels));
         // Only a Job with a selector of its user's making can find pods to adopt.
         let objects = if spec.manual_selector == Some(true) && selector.is_some() {

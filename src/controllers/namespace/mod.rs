@@ -61,7 +61,7 @@ impl Reconcile for Reconciler {
         let failures = self.delete_content(&key.name).await;
         let remaining = self.remaining(&key.name);
         let mut updated = namespace.clone();
-        updated.status = Some(plan::status(&namespace, &remaining, &failures, moment::time(Timestamp::now())));
+        updated.status = Some(plan::status(&namespace, &remaining, &failures, &moment::time(Timestamp::now())));
         if updated.status != namespace.status {
             updated = w.update_status(&updated).await?;
         }

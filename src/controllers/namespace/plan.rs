@@ -27,7 +27,7 @@ pub(super) fn status(
     namespace: &Namespace,
     remaining: &[Remaining],
     failures: &[String],
-    now: Time,
+    now: &Time,
 ) -> NamespaceStatus {
     let old = namespace.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let conditions = [
@@ -41,7 +41,7 @@ pub(super) fn status(
         content_remaining(remaining),
         finalizers_remaining(remaining),
     ];
-    let conditions = conditions.into_iter().map(|c| since(c, &old, &now)).collect();
+    let conditions = conditions.into_iter().map(|c| since(c, &old, now)).collect();
     NamespaceStatus { phase: Some("Terminating".to_owned()), conditions: Some(conditions) }
 }
 
@@ -122,7 +122,7 @@ mod tests {
 
     #[track_caller]
     fn check(remaining: &[Remaining], kind: &str, status_: &str, message: &str) {
-        let got = status(&Namespace::default(), remaining, &[], Time(at(1)));
+        let got = status(&Namespace::default(), remaining, &[], &Time(at(1)));
         let conditions = got.conditions.unwrap();
         let found = conditions.iter().find(|c| c.type_ == kind).unwrap();
         assert_eq!((found.status.as_str(), found.message.as_deref().unwrap()), (status_, message));
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn an_unchanged_condition_keeps_its_time() {
         let mut namespace = Namespace::default();
-        namespace.status = Some(status(&namespace, &[], &[], Time(at(1))));
-        let later = status(&namespace, &[pods(1, &[])], &[], Time(at(9)));
+        namespace.status = Some(status(&namespace, &[], &[], &Time(at(1))));
+        let later = status(&namespace, &[pods(1, &[])], &[], &Time(at(9)));
         let times: Vec<_> = later.conditions.unwrap().into_iter().map(|c| c.last_transition_time.unwrap().0).collect();
         assert_eq!(times, [at(1), at(1), at(1), at(9), at(1)]);
     }

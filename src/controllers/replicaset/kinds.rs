@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
 
 use super::{Replicated, Spec};
-use crate::selection::Selector;
+use api::selector::LabelSelector as Selector;
 
 impl Replicated for ReplicaSet {
     const CONTROLLER: &'static str = "replicaset-controller";
@@ -14,7 +14,7 @@ impl Replicated for ReplicaSet {
         Some(Spec {
             replicas: spec.replicas.unwrap_or(1),
             min_ready_seconds: spec.min_ready_seconds.unwrap_or(0),
-            selector: Selector::from_meta(&spec.selector)?,
+            selector: Selector::from_meta(Some(&spec.selector)).ok()?,
             template: spec.template.as_ref()?,
         })
     }

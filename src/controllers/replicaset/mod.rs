@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::claim;
 use crate::pod_control::{self, PodControl};
 use crate::pods::PodView;
-use crate::selection::Selector;
+use api::selector::LabelSelector as Selector;
 
 /// A kind that keeps a number of like pods.
 pub(crate) trait Replicated: client::Kind + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope> {
@@ -169,7 +169,7 @@ impl<K: Replicated> Reconciler<K> {
         &self,
         owner: &K,
         spec: &Spec<'_>,
-        pods: &mut Vec<PodView>,
+        pods: &mut [PodView],
         now: Timestamp,
         w: &Writes,
     ) -> kube::Result<()> {

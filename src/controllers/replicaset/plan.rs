@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::Spec;
 use crate::moment;
 use crate::pods::PodView;
-use crate::selection::Selector;
+use api::selector::LabelSelector as Selector;
 
 /// Pods made or deleted in one round, as upstream bounds it.
 const BURST: usize = 500;

@@ -1,7 +1,5 @@
 //! Finished Jobs go when their time to live is over.
 
-use std::time::Duration;
-
 use api::object::ObjectKey;
 use client::{Cluster, Controller, Outcome, Reconcile, Writes, status};
 use jiff::Timestamp;
@@ -10,7 +8,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio_util::sync::CancellationToken;
 
-use crate::moment;
+use crate::moment::{self, Due};
 
 const ACCOUNT: &str = "ttl-after-finished-controller";
 
@@ -24,13 +22,6 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let reconciler = Reconciler { cluster: cluster.clone(), client: client.clone() };
     Controller::new(reconciler, cluster, client).reconciles::<Job>().run(token).await;
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    Never,
-    In(Duration),
-    Now,
 }
 
 impl Reconcile for Reconciler {
@@ -82,6 +73,7 @@ mod tests {
     use crate::fixtures::at;
     use k8s_openapi::api::batch::v1::{JobCondition, JobSpec, JobStatus};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use std::time::Duration;
 
     #[track_caller]
     fn check(ttl: Option<i32>, finished: Option<i64>, now: i64, expected: Due) {

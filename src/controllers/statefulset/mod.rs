@@ -1,0 +1,263 @@
+//! StatefulSets: pods with a name, a place in an order, and storage of their own.
+
+mod plan;
+mod pods;
+
+use api::object::{Object, ObjectKey};
+use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+use kube::api::Api;
+use tokio_util::sync::CancellationToken;
+
+use crate::history::{self, Keeper, Owner, Synced};
+use crate::pods::PodView;
+use crate::{claim, pod_control};
+use api::selector::LabelSelector as Selector;
+use plan::{Revisions, Step};
+
+const ACCOUNT: &str = "statefulset-controller";
+const HASH_LABEL: &str = "controller.kubernetes.io/hash";
+
+struct Reconciler {
+    cluster: Cluster,
+    client: Client,
+    recorder: Recorder,
+}
+
+/// Runs the StatefulSet controller until cancelled.
+pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
+    let client = cluster.as_service_account("kube-system", ACCOUNT);
+    let recorder = Recorder::new(client.clone(), ACCOUNT, "");
+    let reconciler = Reconciler { cluster: cluster.clone(), client: client.clone(), recorder };
+    let sets = cluster.clone();
+    Controller::new(reconciler, cluster, client)
+        .reconciles::<StatefulSet>()
+        .watches::<Pod>(move |change| sets_of_pod(&sets, change))
+        .workers(2)
+        .run(token)
+        .await;
+}
+
+fn sets_of_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
+    let (object, old) = match change {
+        Change::Applied { object, old } => (object, old.as_ref()),
+        Change::Deleted { object } => (object, None),
+        Change::Synced | Change::Resync => return Vec::new(),
+    };
+    let mut keys: Vec<_> = [Some(object), old].into_iter().flatten().filter_map(owner_key).collect();
+    if object.index.controller().is_none() && object.index.labels.contains_key(pods::POD_NAME_LABEL) {
+        let sets = cluster.objects::<StatefulSet>(&Query::namespace(&object.index.key.namespace));
+        let named = |s: &&Object| pods::ordinal(&s.index.key.name, &object.index.key.name).is_some();
+        keys.extend(sets.iter().filter(named).map(|s| s.index.key.clone()));
+    }
+    keys.dedup();
+    keys
+}
+
+fn owner_key(object: &Object) -> Option<ObjectKey> {
+    let owner = object.index.controller().filter(|o| &*o.kind == "StatefulSet")?;
+    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
+}
+
+impl Reconcile for Reconciler {
+    const NAME: &'static str = "statefulset-controller";
+    type Error = kube::Error;
+
+    async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
+        let Some(set) = self.cluster.get::<StatefulSet>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
+        let Ok(selector) = Selector::from_meta(Some(&spec.selector)) else { return Ok(Outcome::Done) };
+        let pods = self.own_pods(&set, &selector, w).await?;
+        let keeper = Keeper { cluster: &self.cluster, client: &self.client, hash_label: HASH_LABEL };
+        let collision_count = set.status.as_ref().and_then(|s| s.collision_count);
+        let owner = Owner { meta: &set.metadata, template: &spec.template, collision_count };
+        let history = match keeper.sync::<StatefulSet>(&owner, w).await? {
+            Synced::Revisions(history) => history,
+            Synced::Collision(count) => return self.note_collision(set, count, w).await,
+        };
+        let Some(update) = history.last().map(history::name) else { return Ok(Outcome::Done) };
+        let named = set.status.as_ref().and_then(|s| s.current_revision.as_deref());
+        let current = named.filter(|n| history.iter().any(|r| history::name(r) == *n)).unwrap_or(update);
+        let plan = plan::plan(&set, spec, &pods, &Revisions { current, update }, Timestamp::now());
+        let result = self.carry_out(&set, spec, &plan.steps, &history, w).await;
+        let status = plan.status;
+        result?;
+        if set.status.as_ref() != Some(&status) {
+            let mut updated = set.clone();
+            updated.status = Some(status.clone());
+            w.update_status(&updated).await?;
+        }
+        let limit = spec.revision_history_limit.unwrap_or(10);
+        let is_live = |revision: &ControllerRevision| {
+            let name = history::name(revision);
+            [status.current_revision.as_deref(), status.update_revision.as_deref()].contains(&Some(name))
+                || pods.iter().any(|p| p.index.labels.get(pods::REVISION_LABEL).is_some_and(|r| **r == *name))
+        };
+        keeper.truncate(&history, limit, is_live, w).await?;
+        Ok(plan.recheck.map_or(Outcome::Done, Outcome::RequeueAfter))
+    }
+}
+
+impl Reconciler {
+    async fn own_pods(&self, set: &StatefulSet, selector: &Selector, w: &Writes) -> kube::Result<Vec<PodView>> {
+        let meta = &set.metadata;
+        let name = meta.name.as_deref().unwrap_or_default();
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let deleting = meta.deletion_timestamp.is_some();
+        let candidates = self
+            .cluster
+            .objects::<Pod>(&Query::namespace(namespace))
+            .into_iter()
+            // Only pods with a name of this set can be its own.
+            .filter(|o| pods::ordinal(name, &o.index.key.name).is_some())
+            .map(|o| {
+                let claim = claim::claim(&o.index, uid, deleting, selector.matches(&o.index.labels));
+                (o, claim)
+            })
+            .collect();
+        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        let owned = claim::carry_out::<StatefulSet, Pod>(candidates, meta, &api, w).await?;
+        Ok(owned.iter().filter_map(PodView::of).collect())
+    }
+
+    async fn note_collision(&self, mut set: StatefulSet, count: i32, w: &Writes) -> kube::Result<Outcome> {
+        set.status.get_or_insert_default().collision_count = Some(count);
+        w.update_status(&set).await?;
+        Ok(Outcome::Done)
+    }
+
+    async fn carry_out(
+        &self,
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+        steps: &[Step],
+        history: &[ControllerRevision],
+        w: &Writes,
+    ) -> kube::Result<()> {
+        let about = pod_control::reference(set);
+        let set_name = set.metadata.name.as_deref().unwrap_or_default();
+        for step in steps {
+            match step {
+                Step::Create { ordinal, revision } => {
+                    let stored = history.iter().find(|r| history::name(r) == revision).and_then(history::template);
+                    let template = stored.unwrap_or_else(|| spec.template.clone());
+                    let pod = pods::new_pod(set, spec, &template, revision, *ordinal);
+                    self.create(set, spec, *ordinal, &pod, &about, w).await?;
+                }
+                Step::Recreate(pod) => {
+                    let failed = pod.status.phase == crate::pods::Phase::Failed;
+                    let (kind, reason, what) = if failed {
+                        (EventType::Warning, "RecreatingFailedPod", "failed")
+                    } else {
+                        (EventType::Normal, "RecreatingTerminatedPod", "terminated")
+                    };
+                    let namespace = &pod.index.key.namespace;
+                    let name = pod.name();
+                    let message = format!("StatefulSet {namespace}/{set_name} is recreating {what} Pod {name}");
+                    self.recorder.event(&about, kind, reason, &message);
+                    self.delete(set_name, pod, &about, w).await?;
+                }
+                Step::ScaleDown(pod) => {
+                    self.scale_claims_away(set, spec, pod, w).await?;
+                    self.delete(set_name, pod, &about, w).await?;
+                }
+                Step::Update(pod) => self.delete(set_name, pod, &about, w).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+        ordinal: i32,
+        pod: &Pod,
+        about: &ObjectReference,
+        w: &Writes,
+    ) -> kube::Result<()> {
+        let set_name = set.metadata.name.as_deref().unwrap_or_default();
+        let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+        for wanted in pods::claims(set, spec, ordinal) {
+            let claim = wanted.metadata.name.clone().unwrap_or_default();
+            let namespace = wanted.metadata.namespace.clone().unwrap_or_default();
+            if self.cluster.get::<PersistentVolumeClaim>(&namespace, &claim).is_some() {
+                continue;
+            }
+            let what = format!("Claim {claim} Pod {pod_name} in StatefulSet {set_name}");
+            let made = w.create(&wanted).await.map(|_| ());
+            self.tell("create", &what, "success", made, about)?;
+        }
+        let what = format!("Pod {pod_name} in StatefulSet {set_name}");
+        self.tell("create", &what, "successful", w.create(pod).await.map(|_| ()), about)
+    }
+
+    async fn delete(&self, set: &str, pod: &PodView, about: &ObjectReference, w: &Writes) -> kube::Result<()> {
+        let key = &pod.index.key;
+        let deleted = w.delete::<Pod>(&key.namespace, &key.name, &pod_control::only(&pod.index.uid)).await;
+        match deleted {
+            Err(e) if status::is_not_found(&e) => Ok(()),
+            other => self.tell("delete", &format!("Pod {} in StatefulSet {set}", key.name), "successful", other, about),
+        }
+    }
+
+    /// A claim of a pod that is scaled away goes with the pod.
+    async fn scale_claims_away(
+        &self,
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+        pod: &PodView,
+        w: &Writes,
+    ) -> kube::Result<()> {
+        let set_name = set.metadata.name.as_deref().unwrap_or_default();
+        let (true, Some(ordinal)) = (pods::are_claims_scaled_away(spec), pods::ordinal(set_name, pod.name())) else {
+            return Ok(());
+        };
+        let mut owners: Vec<_> = pods::retained_by_set(set, spec).into_iter().collect();
+        owners.push(OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: pod.name().to_owned(),
+            uid: pod.index.uid.to_string(),
+            controller: None,
+            block_owner_deletion: None,
+        });
+        for wanted in pods::claims(set, spec, ordinal) {
+            let name = wanted.metadata.name.as_deref().unwrap_or_default();
+            let found = self.cluster.get::<PersistentVolumeClaim>(&pod.index.key.namespace, name);
+            let Some(mut claim) = found else { continue };
+            claim.metadata.owner_references = Some(owners.clone());
+            w.update(&claim).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells of a write as upstream does: `create Pod web-0 in StatefulSet web successful`.
+    fn tell(
+        &self,
+        verb: &str,
+        what: &str,
+        success: &str,
+        result: kube::Result<()>,
+        about: &ObjectReference,
+    ) -> kube::Result<()> {
+        let noun = if verb == "create" { "Create" } else { "Delete" };
+        match result {
+            Ok(()) => {
+                let message = format!("{verb} {what} {success}");
+                self.recorder.event(about, EventType::Normal, &format!("Successful{noun}"), &message);
+                Ok(())
+            }
+            Err(e) => {
+                let message = format!("{verb} {what} failed error: {}", status::message(&e));
+                self.recorder.event(about, EventType::Warning, &format!("Failed{noun}"), &message);
+                Err(e)
+            }
+        }
+    }
+}

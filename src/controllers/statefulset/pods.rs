@@ -1,0 +1,120 @@
+//! The pods and claims of a StatefulSet: their names, identity and storage.
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::claim;
+use crate::pod_control;
+
+pub(super) const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
+const POD_INDEX_LABEL: &str = "apps.kubernetes.io/pod-index";
+pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// The ordinal in a pod's name, if the name is one that this set gives.
+pub(super) fn ordinal(set: &str, pod: &str) -> Option<i32> {
+    let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
+    let ordinal: i32 = digits.parse().ok()?;
+    (ordinal.to_string() == digits).then_some(ordinal)
+}
+
+pub(super) fn pod_name(set: &str, ordinal: i32) -> String {
+    format!("{set}-{ordinal}")
+}
+
+pub(super) fn claim_name(template: &PersistentVolumeClaim, pod: &str) -> String {
+    format!("{}-{pod}", template.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// A pod of the given revision's template.
+pub(super) fn new_pod(
+    set: &StatefulSet,
+    spec: &StatefulSetSpec,
+    template: &PodTemplateSpec,
+    revision: &str,
+    ordinal: i32,
+) -> Pod {
+    let meta = &set.metadata;
+    let name = pod_name(meta.name.as_deref().unwrap_or_default(), ordinal);
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let mut pod = pod_control::from_template(template, namespace, claim::controller_ref::<StatefulSet>(meta));
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(POD_NAME_LABEL.to_owned(), name.clone());
+    labels.insert(POD_INDEX_LABEL.to_owned(), ordinal.to_string());
+    labels.insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    if let Some(pod_spec) = &mut pod.spec {
+        pod_spec.hostname = Some(name.clone());
+        pod_spec.subdomain = spec.service_name.clone().filter(|s| !s.is_empty());
+        let templates = spec.volume_claim_templates.iter().flatten();
+        let claimed: Vec<Volume> = templates.map(|t| volume(t, &name)).collect();
+        let volumes = pod_spec.volumes.get_or_insert_default();
+        // A claim takes the place of a volume of the same name in the template.
+        volumes.retain(|v| !claimed.iter().any(|c| c.name == v.name));
+        volumes.extend(claimed);
+    }
+    pod.metadata.name = Some(name);
+    pod
+}
+
+fn volume(template: &PersistentVolumeClaim, pod: &str) -> Volume {
+    Volume {
+        name: template.metadata.name.clone().unwrap_or_default(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim_name(template, pod),
+            read_only: None,
+        }),
+        ..Volume::default()
+    }
+}
+
+/// The claims of the pod with this ordinal; they belong to the set if they are to go with it.
+pub(super) fn claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32) -> Vec<PersistentVolumeClaim> {
+    let pod = pod_name(set.metadata.name.as_deref().unwrap_or_default(), ordinal);
+    let make = |template: &PersistentVolumeClaim| {
+        let mut labels = template.metadata.labels.clone().unwrap_or_default();
+        labels.extend(spec.selector.match_labels.clone().unwrap_or_default());
+        PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(claim_name(template, &pod)),
+                namespace: set.metadata.namespace.clone(),
+                labels: Some(labels).filter(|l| !l.is_empty()),
+                annotations: template.metadata.annotations.clone(),
+                owner_references: retained_by_set(set, spec).map(|o| vec![o]),
+                ..ObjectMeta::default()
+            },
+            spec: template.spec.clone(),
+            status: None,
+        }
+    };
+    spec.volume_claim_templates.iter().flatten().map(make).collect()
+}
+
+/// The reference by which claims go when the set goes.
+pub(super) fn retained_by_set(set: &StatefulSet, spec: &StatefulSetSpec) -> Option<OwnerReference> {
+    let policy = spec.persistent_volume_claim_retention_policy.as_ref()?;
+    (policy.when_deleted.as_deref() == Some("Delete")).then(|| OwnerReference {
+        block_owner_deletion: Some(true),
+        ..claim::controller_ref::<StatefulSet>(&set.metadata)
+    })
+}
+
+/// Claims go with pods that are scaled away.
+pub(super) fn are_claims_scaled_away(spec: &StatefulSetSpec) -> bool {
+    let policy = spec.persistent_volume_claim_retention_policy.as_ref();
+    policy.and_then(|p| p.when_scaled.as_deref()) == Some("Delete")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_are_read_from_names_that_the_set_gives() {
+        let rows = [("web-0", Some(0)), ("web-12", Some(12)), ("web-01", None), ("web-a-1", None), ("webs-1", None)];
+        for (name, expected) in rows {
+            assert_eq!(ordinal("web", name), expected, "{name}");
+        }
+    }
+}
