@@ -1,1 +1,112 @@
-//! kubelet
+//! The kubelet: runs the pods that are bound to this node and tells the API server how they are.
+//!
+//! One worker a pod (`pod_workers`) decides by pure functions (`pod_workers::plan`, `status`,
+//! `admission`, `env`, `container_config`) and acts through the runtime and the pod network; `node`
+//! keeps the Node object, its lease and the node's health; `server` is the HTTPS API that the API
+//! server calls for logs and exec. Everything is driven by events: pods from the watch cache,
+//! containers from the runtime, own timers.
+
+mod admission;
+mod config;
+mod container_config;
+mod dns;
+mod downward;
+mod env;
+mod events;
+mod failures;
+#[cfg(test)]
+mod fixtures;
+mod hooks;
+mod images;
+mod kubelet;
+mod node;
+mod observed;
+mod pod;
+mod pod_workers;
+mod prober;
+mod registry;
+mod resources;
+mod server;
+mod status;
+mod volumes;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::{Cluster, Recorder};
+use network::PodNetwork;
+use runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, ServerConfig, Thresholds};
+
+use crate::images::Images;
+use crate::kubelet::Kubelet;
+use crate::node::Machine;
+use crate::registry::Registry;
+use crate::volumes::References;
+
+/// The kubelet cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot make {}: {source}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error("cannot serve the kubelet API: {0}")]
+    Server(#[source] io::Error),
+}
+
+/// Runs the kubelet of one node until `token` is cancelled. Containers then run on; the next kubelet
+/// takes them over.
+///
+/// # Errors
+/// When its directories cannot be made or its API cannot be served.
+pub async fn run(
+    cx: Cluster,
+    cfg: Config,
+    runtime: Arc<Runtime>,
+    network: Arc<PodNetwork>,
+    token: CancellationToken,
+) -> Result<(), Error> {
+    for path in [cfg.pods_dir(), cfg.log_dir.clone()] {
+        fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
+    }
+    let user = format!("system:node:{}", cfg.node_name);
+    let client = cx.as_user(&user, &["system:nodes"]);
+    let recorder = Recorder::new(client.clone(), "kubelet", &cfg.node_name);
+    let disk = runtime.image_fs_usage().await?.capacity_bytes;
+    let machine = Machine::read(i64::try_from(disk).unwrap_or(i64::MAX));
+    let allocatable = machine.allocatable(&cfg);
+    let server = cfg.server.clone();
+    let kubelet = Arc::new(Kubelet {
+        cfg,
+        cluster: cx,
+        client,
+        recorder,
+        runtime,
+        network,
+        images: Images::new(),
+        references: References::default(),
+        pods: Registry::default(),
+        sessions: parking_lot::Mutex::default(),
+        machine,
+        allocatable,
+    });
+    let serve = async {
+        match server {
+            Some(server) => server::run(kubelet.clone(), server, token.clone()).await.map_err(Error::Server),
+            None => {
+                token.cancelled().await;
+                Ok(())
+            }
+        }
+    };
+    let work = async {
+        tokio::join!(pod_workers::run(kubelet.clone(), token.clone()), node::run(kubelet.clone(), token.clone()));
+        Ok(())
+    };
+    tokio::try_join!(serve, work).map(drop)
+}

@@ -1,0 +1,259 @@
+//! A container's environment: `env`, `envFrom`, service variables, and `$(VAR)` expansion in them
+//! and in command and args. Pure; the sources of values come behind [`Values`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use thiserror::Error;
+
+use crate::downward::{self, FieldContext};
+use crate::pod::PodExt;
+
+/// Why a container's environment cannot be made; the text is what the container's status says.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum EnvError {
+    #[error("configmap \"{0}\" not found")]
+    NoConfigMap(String),
+    #[error("secret \"{0}\" not found")]
+    NoSecret(String),
+    #[error("couldn't find key {key} in ConfigMap {namespace}/{name}")]
+    NoConfigMapKey { key: String, namespace: String, name: String },
+    #[error("couldn't find key {key} in Secret {namespace}/{name}")]
+    NoSecretKey { key: String, namespace: String, name: String },
+    #[error(transparent)]
+    Field(#[from] downward::FieldError),
+    #[error("environment variable key \"{key}\" not found in file \"{path}\" of volume \"{volume}\"")]
+    NoFileKey { key: String, path: String, volume: String },
+    #[error("failed to read the env file \"{path}\" of volume \"{volume}\": {why}")]
+    File { path: String, volume: String, why: String },
+}
+
+/// Where referenced values come from.
+pub(crate) trait Values {
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// The text of a file in one of the pod's volumes.
+    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String>;
+}
+
+/// Replaces `$(NAME)` by what `lookup` gives; `$$` is a literal `$`; unknown names stay as written.
+pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+    let mut out = String::with_capacity(input.len());
+    let mut rest = input;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        match rest.chars().next() {
+            Some('$') => {
+                out.push('$');
+                rest = &rest[1..];
+            }
+            Some('(') => {
+                let Some(end) = rest.find(')') else {
+                    out.push_str("$(");
+                    rest = &rest[1..];
+                    continue;
+                };
+                let name = &rest[1..end];
+                match lookup(name) {
+                    Some(value) => out.push_str(&value),
+                    None => out.push_str(&format!("$({name})")),
+                }
+                rest = &rest[end + 1..];
+            }
+            Some(_) | None => out.push('$'),
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The variables that tell a container of the services of its namespace, as Docker links did.
+pub(crate) fn service_variables(services: &[Service]) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    for service in services {
+        let Some(spec) = &service.spec else { continue };
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { continue };
+        let Some(first) = spec.ports.as_ref().and_then(|p| p.first()) else { continue };
+        let prefix = variable_name(service.metadata.name.as_deref().unwrap_or_default());
+        env.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
+        env.insert(format!("{prefix}_SERVICE_PORT"), first.port.to_string());
+        let host = match ip.parse::<IpAddr>() {
+            Ok(IpAddr::V6(v6)) => format!("[{v6}]"),
+            Ok(IpAddr::V4(_)) | Err(_) => ip.to_owned(),
+        };
+        for (n, port) in spec.ports.iter().flatten().enumerate() {
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);
+            if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
+                env.insert(format!("{prefix}_SERVICE_PORT_{}", variable_name(name)), port.port.to_string());
+            }
+            if n == 0 {
+                env.insert(format!("{prefix}_PORT"), url.clone());
+            }
+            let link = format!("{prefix}_PORT_{}_{}", port.port, protocol.to_uppercase());
+            env.insert(format!("{link}_PROTO"), protocol.to_lowercase());
+            env.insert(format!("{link}_PORT"), port.port.to_string());
+            env.insert(format!("{link}_ADDR"), ip.to_owned());
+            env.insert(link, url);
+        }
+    }
+    env
+}
+
+fn variable_name(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+/// The environment of a container, in the order in which it was declared; services come last.
+pub(crate) fn build(
+    pod: &Pod,
+    container: &Container,
+    services: &BTreeMap<String, String>,
+    fields: &FieldContext<'_>,
+    values: &dyn Values,
+) -> Result<Vec<(String, String)>, EnvError> {
+    let mut env = Declared::default();
+    add_env_from(pod, container, values, &mut env)?;
+    for var in container.env.iter().flatten() {
+        let value = match (var.value.as_deref().filter(|v| !v.is_empty()), &var.value_from) {
+            (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())),
+            (None, Some(from)) => value_from(pod, container, from, fields, values)?,
+            (None, None) => Some(String::new()),
+        };
+        if let Some(value) = value {
+            env.set(&var.name, value);
+        }
+    }
+    let remaining: Vec<_> =
+        services.iter().filter(|(k, _)| env.get(k).is_none()).map(|(k, v)| (k.clone(), v.clone())).collect();
+    env.list.extend(remaining);
+    Ok(env.list)
+}
+
+/// Variables by name, in the order of their first declaration.
+#[derive(Default)]
+struct Declared {
+    list: Vec<(String, String)>,
+    index: BTreeMap<String, usize>,
+}
+
+impl Declared {
+    fn get(&self, name: &str) -> Option<&String> {
+        self.index.get(name).map(|&at| &self.list[at].1)
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        if let Some(&at) = self.index.get(name) {
+            self.list[at].1 = value;
+        } else {
+            self.index.insert(name.to_owned(), self.list.len());
+            self.list.push((name.to_owned(), value));
+        }
+    }
+}
+
+fn add_env_from(pod: &Pod, container: &Container, values: &dyn Values, env: &mut Declared) -> Result<(), EnvError> {
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        if let Some(source) = &from.config_map_ref {
+            match values.config_map(pod.namespace(), &source.name) {
+                Some(map) => {
+                    for (k, v) in map.data.into_iter().flatten() {
+                        env.set(&format!("{prefix}{k}"), v);
+                    }
+                }
+                None if source.optional == Some(true) => {}
+                None => return Err(EnvError::NoConfigMap(source.name.clone())),
+            }
+        }
+        if let Some(source) = &from.secret_ref {
+            match values.secret(pod.namespace(), &source.name) {
+                Some(secret) => {
+                    for (k, v) in secret.data.into_iter().flatten() {
+                        env.set(&format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned());
+                    }
+                }
+                None if source.optional == Some(true) => {}
+                None => return Err(EnvError::NoSecret(source.name.clone())),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `None` when an optional reference points nowhere: the variable is left out.
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    from: &EnvVarSource,
+    fields: &FieldContext<'_>,
+    values: &dyn Values,
+) -> Result<Option<String>, EnvError> {
+    let namespace = pod.namespace();
+    if let Some(field) = &from.field_ref {
+        return Ok(Some(downward::env_field(pod, &field.field_path, fields)?));
+    }
+    if let Some(resource) = &from.resource_field_ref {
+        return Ok(Some(downward::resource_field(pod, Some(container), resource, fields)?));
+    }
+    if let Some(source) = &from.config_map_key_ref {
+        let optional = source.optional == Some(true);
+        let Some(map) = values.config_map(namespace, &source.name) else {
+            return if optional { Ok(None) } else { Err(EnvError::NoConfigMap(source.name.clone())) };
+        };
+        return match map.data.and_then(|mut d| d.remove(&source.key)) {
+            Some(value) => Ok(Some(value)),
+            None if optional => Ok(None),
+            None => Err(EnvError::NoConfigMapKey {
+                key: source.key.clone(),
+                namespace: namespace.to_owned(),
+                name: source.name.clone(),
+            }),
+        };
+    }
+    if let Some(source) = &from.secret_key_ref {
+        let optional = source.optional == Some(true);
+        let Some(secret) = values.secret(namespace, &source.name) else {
+            return if optional { Ok(None) } else { Err(EnvError::NoSecret(source.name.clone())) };
+        };
+        return match secret.data.and_then(|mut d| d.remove(&source.key)) {
+            Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
+            None if optional => Ok(None),
+            None => Err(EnvError::NoSecretKey {
+                key: source.key.clone(),
+                namespace: namespace.to_owned(),
+                name: source.name.clone(),
+            }),
+        };
+    }
+    if let Some(source) = &from.file_key_ref {
+        let text = values.volume_file(&source.volume_name, &source.path).map_err(|why| EnvError::File {
+            path: source.path.clone(),
+            volume: source.volume_name.clone(),
+            why,
+        })?;
+        let found = text.as_deref().and_then(|t| env_file_value(t, &source.key));
+        if found.is_none() && source.optional != Some(true) {
+            return Err(EnvError::NoFileKey {
+                key: source.key.clone(),
+                path: source.path.clone(),
+                volume: source.volume_name.clone(),
+            });
+        }
+        return Ok(found);
+    }
+    Ok(Some(String::new()))
+}
+
+/// The value of `KEY='value'` lines, comments and blank lines aside.
+fn env_file_value(text: &str, key: &str) -> Option<String> {
+    text.lines().filter(|l| !l.trim_start().starts_with('#')).find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == key).then(|| value.trim().trim_matches('\'').to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+use super::*;
+use serde_json::json;
+
+#[test]
+fn expansion_follows_upstreams_table() {
+    let lookup = |name: &str| match name {
+        "A" => Some("1".to_owned()),
+        "B_C" => Some("two".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    for (input, expected) in [
+        ("plain", "plain"),
+        ("$(A)", "1"),
+        ("x$(A)y$(B_C)z", "x1ytwoz"),
+        ("$$(A)", "$(A)"),
+        ("$$$(A)", "$1"),
+        ("$(NOPE)", "$(NOPE)"),
+        ("$(A", "$(A"),
+        ("$A", "$A"),
+        ("end$", "end$"),
+        ("$(EMPTY)", ""),
+        ("$()", "$()"),
+        ("$$$$", "$$"),
+        ("$(A)$(A", "1$(A"),
+    ] {
+        assert_eq!(expand(input, lookup), expected, "{input}");
+    }
+}
+
+struct Fixed;
+
+impl Values for Fixed {
+    fn config_map(&self, _: &str, name: &str) -> Option<ConfigMap> {
+        (name == "cm").then(|| {
+            serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"k": "v", "other": "o"}})).unwrap()
+        })
+    }
+
+    fn secret(&self, _: &str, name: &str) -> Option<Secret> {
+        (name == "s")
+            .then(|| serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap())
+    }
+
+    fn volume_file(&self, _: &str, path: &str) -> Result<Option<String>, String> {
+        Ok((path == "f").then(|| "# c\nX='quoted'\n".to_owned()))
+    }
+}
+
+fn env_of(container: &serde_json::Value) -> Result<Vec<(String, String)>, EnvError> {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "ns", "uid": "u", "labels": {"app": "web"}},
+        "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [container]},
+    }))
+    .unwrap();
+    let services = BTreeMap::from([("DB_SERVICE_HOST".to_owned(), "10.96.0.9".to_owned())]);
+    let fields = FieldContext::for_tests();
+    build(&pod, &pod.spec().containers[0], &services, &fields, &Fixed)
+}
+
+#[track_caller]
+fn check(container: serde_json::Value, expected: &[(&str, &str)]) {
+    let mut container = container;
+    container["name"] = json!("c");
+    let mut got = env_of(&container).unwrap();
+    assert_eq!(got.pop(), Some(("DB_SERVICE_HOST".to_owned(), "10.96.0.9".to_owned())));
+    let expected: Vec<_> = expected.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn env_wins_over_env_from_and_sees_services() {
+    check(
+        json!({
+            "envFrom": [{"prefix": "P_", "configMapRef": {"name": "cm"}}, {"secretRef": {"name": "s"}}],
+            "env": [{"name": "P_k", "value": "mine"}, {"name": "URL", "value": "http://$(DB_SERVICE_HOST)/$(p)"}]
+        }),
+        &[("P_k", "mine"), ("P_other", "o"), ("p", "secret"), ("URL", "http://10.96.0.9/secret")],
+    );
+}
+
+#[test]
+fn references_resolve() {
+    check(
+        json!({"env": [
+            {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+            {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}},
+            {"name": "C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "nope", "optional": true}}},
+            {"name": "D", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "X"}}},
+        ]}),
+        &[("A", "web"), ("B", "v"), ("D", "quoted")],
+    );
+}
+
+#[test]
+fn missing_references_say_what_upstream_says() {
+    for (from, expected) in [
+        (json!({"configMapKeyRef": {"name": "no", "key": "k"}}), "configmap \"no\" not found"),
+        (json!({"configMapKeyRef": {"name": "cm", "key": "no"}}), "couldn't find key no in ConfigMap ns/cm"),
+        (json!({"secretKeyRef": {"name": "no", "key": "k"}}), "secret \"no\" not found"),
+        (json!({"secretKeyRef": {"name": "s", "key": "no"}}), "couldn't find key no in Secret ns/s"),
+    ] {
+        let error = env_of(&json!({"name": "c", "env": [{"name": "X", "valueFrom": from}]})).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn service_variables_are_docker_links() {
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "redis-master"},
+        "spec": {"clusterIP": "10.0.0.11", "ports": [{"name": "main-port", "port": 6379, "protocol": "TCP"}]},
+    }))
+    .unwrap();
+    let headless: Service = serde_json::from_value(json!({
+        "metadata": {"name": "h"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]},
+    }))
+    .unwrap();
+    let env = service_variables(&[service, headless]);
+    let expected = [
+        ("REDIS_MASTER_PORT", "tcp://10.0.0.11:6379"),
+        ("REDIS_MASTER_PORT_6379_TCP", "tcp://10.0.0.11:6379"),
+        ("REDIS_MASTER_PORT_6379_TCP_ADDR", "10.0.0.11"),
+        ("REDIS_MASTER_PORT_6379_TCP_PORT", "6379"),
+        ("REDIS_MASTER_PORT_6379_TCP_PROTO", "tcp"),
+        ("REDIS_MASTER_SERVICE_HOST", "10.0.0.11"),
+        ("REDIS_MASTER_SERVICE_PORT", "6379"),
+        ("REDIS_MASTER_SERVICE_PORT_MAIN_PORT", "6379"),
+    ];
+    assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+}

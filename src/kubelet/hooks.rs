@@ -1,0 +1,46 @@
+//! Lifecycle hooks: what runs after a container has started and before it is stopped.
+
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{Container, LifecycleHandler};
+use runtime::Runtime;
+
+use crate::prober::http;
+
+/// A hook without a limit of its own still ends with its pod; this keeps a forgotten one from
+/// holding a task for ever.
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs one hook to its end.
+///
+/// # Errors
+/// With what it said when it failed.
+pub(crate) async fn run(
+    runtime: &Runtime,
+    handler: &LifecycleHandler,
+    container: &Container,
+    container_id: &str,
+    pod_ip: &str,
+    limit: Duration,
+) -> Result<(), String> {
+    if let Some(action) = &handler.exec {
+        let command = action.command.clone().unwrap_or_default();
+        let line = command.join(" ");
+        let result = runtime.exec_sync(container_id, command, limit).await.map_err(|e| e.to_string())?;
+        if result.exit_code == 0 {
+            return Ok(());
+        }
+        let output = String::from_utf8_lossy(&result.stderr);
+        return Err(format!("command '{line}' exited with {}: {output}", result.exit_code));
+    }
+    if let Some(action) = &handler.http_get {
+        let target = http::Target::of(action, container, pod_ip)?;
+        return http::get(&target, limit).await.map(drop);
+    }
+    if let Some(action) = &handler.sleep {
+        let seconds = u64::try_from(action.seconds).unwrap_or(0);
+        tokio::time::sleep(Duration::from_secs(seconds).min(limit)).await;
+        return Ok(());
+    }
+    Err("invalid handler: only exec, httpGet and sleep are supported".to_owned())
+}

@@ -1,0 +1,123 @@
+//! Which pod goes first when memory or disk runs out, and what its status says. Pure.
+
+use api::quantity::Quantity;
+
+use crate::pod::PodExt;
+use crate::registry::Entry;
+use crate::resources::{self, PodTotal};
+
+/// Pods of this priority keep the node itself alive.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// What runs short, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shortage {
+    Memory { threshold: i64, available: i64 },
+    Disk { available: i64 },
+}
+
+/// A pod that could go, with what its containers use.
+pub(super) struct Candidate {
+    pub(super) entry: Entry,
+    pub(super) used: Vec<(String, i64)>,
+}
+
+impl Candidate {
+    fn total(&self) -> i64 {
+        self.used.iter().map(|(_, n)| n).fold(0, |a, n| a.saturating_add(*n))
+    }
+
+    fn request(&self, shortage: Shortage) -> i64 {
+        let total = PodTotal::of(&self.entry.pod);
+        match shortage {
+            Shortage::Memory { .. } => total.memory_request,
+            Shortage::Disk { .. } => total.storage_request,
+        }
+    }
+
+    fn priority(&self) -> i32 {
+        self.entry.pod.spec().priority.unwrap_or(0)
+    }
+}
+
+/// First those that use more than they asked for, then by priority, then by how much more.
+pub(super) fn choose(candidates: Vec<Candidate>, shortage: Shortage) -> Option<Candidate> {
+    candidates.into_iter().filter(|c| c.priority() < CRITICAL_PRIORITY && c.total() > 0).max_by_key(|c| {
+        let over = c.total().saturating_sub(c.request(shortage));
+        (over > 0, std::cmp::Reverse(c.priority()), over)
+    })
+}
+
+pub(super) fn message(victim: &Candidate, shortage: Shortage) -> String {
+    let bytes = |n: i64| Quantity::from_bytes(n).to_string();
+    let (resource, name, mut text) = match shortage {
+        Shortage::Memory { threshold, available } => (
+            "memory",
+            "memory",
+            format!(
+                "The node was low on resource: memory. Threshold quantity: {}, available: {}. ",
+                bytes(threshold),
+                bytes(available)
+            ),
+        ),
+        Shortage::Disk { available } => (
+            "ephemeral-storage",
+            "ephemeral-storage",
+            format!("The node was low on resource: ephemeral-storage. Available: {}. ", bytes(available)),
+        ),
+    };
+    for (container, used) in &victim.used {
+        let spec = victim.entry.pod.container(container);
+        let request = spec.as_ref().and_then(|(_, c)| c.resources.as_ref()?.requests.as_ref()?.get(name));
+        if request.map_or(0, resources::whole) < *used {
+            let request = request.map_or_else(|| "0".to_owned(), |q| q.0.clone());
+            text.push_str(&format!(
+                "Container {container} was using {}, request is {request}, has larger consumption of {resource}. ",
+                bytes(*used)
+            ));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    const LOW: Shortage = Shortage::Memory { threshold: 100 << 20, available: 50 << 20 };
+
+    fn candidate(name: &str, request: &str, used: i64, priority: i32) -> Candidate {
+        let mut pod = pod(json!({"priority": priority,
+            "containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}));
+        pod.metadata.name = Some(name.to_owned());
+        let entry = Entry { pod: Arc::new(pod), status: Arc::default(), mailbox: Arc::default() };
+        Candidate { entry, used: vec![("a".to_owned(), used)] }
+    }
+
+    #[track_caller]
+    fn check(list: Vec<Candidate>, expected: Option<&str>) {
+        let got = choose(list, LOW);
+        assert_eq!(got.as_ref().map(|c| c.entry.pod.name()), expected);
+    }
+
+    #[test]
+    fn pods_over_their_requests_go_first_then_the_unimportant_then_the_greedy() {
+        check(vec![], None);
+        check(vec![candidate("within", "1Gi", 500, 0), candidate("over", "1", 400, 100)], Some("over"));
+        check(vec![candidate("low", "1", 10, 0), candidate("high", "1", 400, 100)], Some("low"));
+        check(vec![candidate("small", "0", 10, 0), candidate("big", "0", 20, 0)], Some("big"));
+        check(vec![candidate("critical", "0", 10, 2_000_000_000)], None);
+    }
+
+    #[test]
+    fn the_message_is_upstreams() {
+        assert_eq!(
+            message(&candidate("x", "1Mi", 10 << 20, 0), LOW),
+            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
+             Container a was using 10Mi, request is 1Mi, has larger consumption of memory. "
+        );
+    }
+}

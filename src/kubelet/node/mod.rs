@@ -1,0 +1,189 @@
+//! This node's own object: registration, status and lease; and the checks every ten seconds that
+//! keep memory and disk from running out.
+
+mod eviction;
+mod image_gc;
+mod lease;
+mod machine;
+mod pressure;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
+use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use client::{Backoff, EventType, kube, status as api_status};
+use jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub(crate) use machine::{Machine, meminfo};
+pub(crate) use status::Pressure;
+
+use crate::events;
+use crate::kubelet::Kubelet;
+
+/// Status, pressure and images are looked at this often.
+const CHECK: Duration = Duration::from_secs(10);
+
+/// Registers the node and keeps its object true until `token` is cancelled.
+pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
+    let Some(registered) = token.run_until_cancelled(register(&kubelet)).await else { return };
+    let name = kubelet.cfg.node_name.clone();
+    let about = events::node(&name);
+    kubelet.recorder.event(&about, EventType::Normal, "Starting", "Starting kubelet.");
+    let lease = lease::keep(kubelet.cluster.clone(), kubelet.client.clone(), name, token.clone());
+    let keeper = Keeper::new(kubelet, registered);
+    tokio::join!(lease, keeper.run(token));
+}
+
+/// Creates the Node object, or brings the labels of the one that is there up to date.
+async fn register(kubelet: &Kubelet) -> Node {
+    let api: Api<Node> = Api::all(kubelet.client.clone());
+    let mut failures = 0;
+    loop {
+        match try_register(kubelet, &api).await {
+            Ok(node) => {
+                info!(node = kubelet.cfg.node_name, "node registered");
+                return node;
+            }
+            Err(e) => {
+                warn!("node not registered, will retry: {}", api_status::message(&e));
+                tokio::time::sleep(Backoff::CONNECT.delay(failures)).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+async fn try_register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
+    let cfg = &kubelet.cfg;
+    let labels = labels(kubelet);
+    let annotation = ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
+    let node = Node {
+        metadata: ObjectMeta {
+            name: Some(cfg.node_name.clone()),
+            labels: Some(labels.clone()),
+            annotations: Some(BTreeMap::from([annotation])),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: cfg.pod_cidr.clone(),
+            pod_cidrs: cfg.pod_cidr.clone().map(|c| vec![c]),
+            taints: (!cfg.taints.is_empty()).then(|| cfg.taints.clone()),
+            ..NodeSpec::default()
+        }),
+        ..Node::default()
+    };
+    match api.create(&PostParams::default(), &node).await {
+        Err(e) if api_status::is_already_exists(&e) => {}
+        other => return other,
+    }
+    let there = api.get(&cfg.node_name).await?;
+    let current = there.metadata.labels.clone().unwrap_or_default();
+    if labels.iter().all(|(k, v)| current.get(k) == Some(v)) {
+        return Ok(there);
+    }
+    let patch = json!({ "metadata": { "labels": labels } });
+    api.patch(&cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await
+}
+
+fn labels(kubelet: &Kubelet) -> BTreeMap<String, String> {
+    let arch = kubelet.machine.architecture;
+    let mut labels: BTreeMap<String, String> = [
+        ("kubernetes.io/hostname", kubelet.cfg.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect();
+    labels.extend(kubelet.cfg.labels.clone());
+    labels
+}
+
+struct Keeper {
+    kubelet: Arc<Kubelet>,
+    /// As the API server has it.
+    sent: NodeStatus,
+    sent_at: Option<Instant>,
+    pressure: pressure::Watch,
+    image_gc: image_gc::ImageGc,
+}
+
+impl Keeper {
+    fn new(kubelet: Arc<Kubelet>, node: Node) -> Self {
+        let sent = node.status.unwrap_or_default();
+        let before = sent.node_info.as_ref().map(|i| i.boot_id.clone()).filter(|id| !id.is_empty());
+        let now = &kubelet.machine.boot_id;
+        if before.is_some_and(|before| before != *now) {
+            let name = &kubelet.cfg.node_name;
+            let message = format!("Node {name} has been rebooted, boot id: {now}");
+            kubelet.recorder.event(&events::node(name), EventType::Warning, "Rebooted", &message);
+        }
+        Self {
+            kubelet,
+            sent,
+            sent_at: None,
+            pressure: pressure::Watch::default(),
+            image_gc: image_gc::ImageGc::default(),
+        }
+    }
+
+    async fn run(mut self, token: CancellationToken) {
+        let mut ticks = tokio::time::interval(CHECK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let pressure = self.pressure.check(&self.kubelet).await;
+            if let Err(e) = self.post_status(pressure).await {
+                warn!("node status not posted, will retry: {}", api_status::message(&e));
+            }
+            self.image_gc.run_if_due(&self.kubelet).await;
+        }
+    }
+
+    async fn post_status(&mut self, pressure: Pressure) -> kube::Result<()> {
+        let kubelet = &self.kubelet;
+        let wanted = status::compute(status::Inputs {
+            cfg: &kubelet.cfg,
+            machine: &kubelet.machine,
+            allocatable: &kubelet.allocatable,
+            images: kubelet.runtime.list_images(),
+            pressure,
+            old: &self.sent,
+            now: Timestamp::now(),
+        });
+        let due = self.sent_at.is_none_or(|at| at.elapsed() >= status::HEARTBEAT);
+        let Some(patch) = status::patch(&self.sent, &wanted, due) else { return Ok(()) };
+        let api: Api<Node> = Api::all(kubelet.client.clone());
+        let name = &kubelet.cfg.node_name;
+        match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+            Ok(_) => {}
+            Err(e) if api_status::is_not_found(&e) => {
+                // Somebody deleted it: a node that lives comes back.
+                register(kubelet).await;
+                self.sent = NodeStatus::default();
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        }
+        for reason in status::condition_events(&self.sent, &wanted) {
+            let message = format!("Node {name} status is now: {reason}");
+            kubelet.recorder.event(&events::node(name), EventType::Normal, reason, &message);
+        }
+        self.sent = wanted;
+        self.sent_at = Some(Instant::now());
+        Ok(())
+    }
+}

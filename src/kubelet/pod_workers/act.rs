@@ -1,0 +1,333 @@
+//! The worker's hands: turning a plan into operations, and their outcomes into the worker's state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Backoff, EventType, kube, status as api_status};
+use jiff::Timestamp;
+use kube::api::{Api, DeleteParams, Preconditions};
+use runtime::ContainerStatus;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::plan::{Plan, SandboxPlan};
+use super::setup;
+use super::start::{Start, StartError, message_file};
+use super::stop::{Stopper, ending_grace};
+use super::worker::{Done, Worker};
+use crate::container_config::{log_path, pod_log_dir};
+use crate::events;
+use crate::observed::{Observed, has_ended};
+use crate::pod::PodExt;
+use crate::volumes::Mounted;
+use api::k8s_openapi::api::core::v1::Pod;
+
+/// Upstream retries volumes from half a second on.
+const SETUP_RETRY: Backoff =
+    Backoff { base: Duration::from_millis(500), factor: 2.0, max: Duration::from_secs(122), jitter: 0.0 };
+/// A container that would not stop, or a directory that would not go.
+const END_RETRY: Duration = Duration::from_secs(2);
+
+fn later(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(now)
+}
+
+impl Worker {
+    pub(super) fn carry_out(&mut self, observed: &Observed, plan: Plan, now: Timestamp) -> Option<Timestamp> {
+        let mut wake = plan.look_again;
+        let mut at = |t: Timestamp| wake = Some(wake.map_or(t, |w| w.min(t)));
+        for kill in plan.kill {
+            let container = observed.containers.iter().find(|c| c.id == kill.id);
+            if let Some(container) = container.cloned()
+                && self.busy.kills.insert(kill.id.clone())
+            {
+                let stopper = self.stopper();
+                let id = kill.id.clone();
+                self.ops.spawn(async move {
+                    stopper.kill(kill, container).await;
+                    Done::Killed { id }
+                });
+            }
+        }
+        let needs_setup = plan.sandbox != SandboxPlan::Keep || self.mounted.is_none();
+        if needs_setup {
+            match self.setup_retry {
+                Some(retry) if retry > now => at(retry),
+                _ if !self.busy.setup && self.busy.kills.is_empty() => self.set_up(plan.sandbox),
+                _ => {}
+            }
+            return wake;
+        }
+        let refresh_at = self.mounted.as_ref().and_then(|m| m.refresh_at);
+        self.refresh_wanted |= refresh_at.is_some_and(|t| t <= now);
+        match self.setup_retry {
+            Some(retry) if retry > now => at(retry),
+            _ if self.refresh_wanted && !self.busy.setup => self.refresh(),
+            _ => refresh_at.into_iter().for_each(&mut at),
+        }
+        if self.busy.start.is_none()
+            && let Some(name) = plan.start.first()
+        {
+            self.start(observed, name, now);
+        }
+        wake
+    }
+
+    fn set_up(&mut self, sandbox: SandboxPlan) {
+        self.busy.setup = true;
+        if matches!(sandbox, SandboxPlan::Create { .. }) {
+            self.mounted = None;
+        }
+        let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.ops.spawn(async move {
+            let result = setup::set_up(&kubelet, &pod, &sandbox, &ips, &mut tokens).await;
+            Done::SetUp { result, tokens }
+        });
+    }
+
+    fn refresh(&mut self) {
+        self.busy.setup = true;
+        self.refresh_wanted = false;
+        let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.ops.spawn(async move {
+            let result = setup::mount(&kubelet, &pod, &ips, &mut tokens).await;
+            Done::Refreshed { result, tokens }
+        });
+    }
+
+    fn start(&mut self, observed: &Observed, name: &str, now: Timestamp) {
+        let (Some((role, container)), Some(mounted)) = (self.pod.container(name), self.mounted.clone()) else {
+            return;
+        };
+        let latest = observed.latest(name);
+        let attempt = self.next_attempt(latest, name);
+        let start = Start {
+            kubelet: self.kubelet.clone(),
+            pod: self.pod.clone(),
+            role,
+            container: container.into_owned(),
+            attempt,
+            sandbox_attempt: observed.sandbox_attempt(),
+            mounted,
+            ips: self.ips.clone(),
+            pulls: self.pulls.clone(),
+        };
+        if let Some(ended) = latest.filter(|c| has_ended(c)) {
+            let at = ended.finished_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
+            self.crashes.entry(name.to_owned()).or_default().add(at.unwrap_or(now));
+        }
+        let cancel = CancellationToken::new();
+        self.busy.start = Some((name.to_owned(), cancel.clone()));
+        let name = name.to_owned();
+        self.ops.spawn(async move {
+            let result = start.run(&cancel).await;
+            Done::Started { name, result }
+        });
+        self.prune(observed);
+    }
+
+    /// Of each container that ended only the last one is kept, for its logs and its end.
+    fn prune(&mut self, observed: &Observed) {
+        let mut old: Vec<ContainerStatus> = Vec::new();
+        for c in &observed.containers {
+            let newest_ended = observed.containers.iter().rev().find(|o| o.name == c.name && has_ended(o));
+            if has_ended(c) && newest_ended.is_some_and(|newest| newest.id != c.id) {
+                old.push(c.clone());
+            }
+        }
+        if old.is_empty() {
+            return;
+        }
+        for c in &old {
+            self.forget_container(&c.id);
+        }
+        let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
+        self.ops.spawn(async move {
+            for c in old {
+                if let Err(e) = kubelet.runtime.remove_container(&c.id).await {
+                    warn!(container = c.name, "dead container not removed: {e}");
+                    continue;
+                }
+                // Rotated logs carry a suffix; what is gone already is fine.
+                let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, &pod), &c.name, c.attempt);
+                for file in crate::server::log_files(&log) {
+                    let _ = std::fs::remove_file(file);
+                }
+                let _ = std::fs::remove_file(message_file(&kubelet, pod.uid(), &c.name, c.attempt));
+            }
+            Done::Pruned
+        });
+    }
+
+    fn stopper(&self) -> Stopper {
+        Stopper { kubelet: self.kubelet.clone(), pod: self.pod.clone(), ips: self.ips.clone() }
+    }
+
+    pub(super) fn stop_containers(&mut self, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+        if let Some((_, cancel)) = &self.busy.start {
+            cancel.cancel();
+        }
+        if self.busy.setup || self.busy.start.is_some() {
+            return None;
+        }
+        let condemned = self.condemned.as_ref().map(|(_, grace)| *grace);
+        let grace = ending_grace(&self.pod, &observed.containers, condemned);
+        match (&self.busy.stop, self.end_retry) {
+            (Some((under_way, _)), _) if grace >= *under_way => return None,
+            (Some((_, handle)), _) => handle.abort(),
+            (None, Some(retry)) if retry > now => return Some(retry),
+            (None, _) => {}
+        }
+        let containers: Vec<_> = observed.running().cloned().collect();
+        let stopper = self.stopper();
+        let handle = self.ops.spawn(async move {
+            stopper.stop_all(containers, grace).await;
+            Done::AllStopped
+        });
+        self.end_retry = Some(later(now, END_RETRY));
+        self.busy.stop = Some((grace, handle));
+        None
+    }
+
+    pub(super) fn tear_down(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.busy.teardown {
+            return None;
+        }
+        if let Some(retry) = self.end_retry.filter(|&t| t > now) {
+            return Some(retry);
+        }
+        self.busy.teardown = true;
+        self.mounted = None;
+        let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
+        self.ops.spawn(async move { Done::TornDown(setup::tear_down(&kubelet, &pod).await) });
+        None
+    }
+
+    /// The object of a deleted pod goes once the API server knows how the pod ended.
+    pub(super) fn delete_object(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if !self.pod.is_deleting() || self.deleted || self.busy.delete {
+            return None;
+        }
+        if let Some(retry) = self.end_retry.filter(|&t| t > now) {
+            return Some(retry);
+        }
+        self.busy.delete = true;
+        let writer = self.writer.clone();
+        let api: Api<Pod> = Api::namespaced(self.kubelet.client.clone(), self.pod.namespace());
+        let (name, uid) = (self.pod.name().to_owned(), self.pod.uid().to_owned());
+        self.ops.spawn(async move {
+            writer.flushed().await;
+            let params = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(Preconditions { uid: Some(uid), ..Preconditions::default() }),
+                ..DeleteParams::default()
+            };
+            Done::Deleted(api.delete(&name, &params).await.map(drop))
+        });
+        None
+    }
+
+    pub(super) fn note(&mut self, done: Result<Done, JoinError>) {
+        let now = Timestamp::now();
+        match done {
+            Ok(Done::SetUp { result, tokens }) => {
+                self.busy.setup = false;
+                self.tokens = tokens;
+                match result {
+                    Ok(ready) => {
+                        self.ips = ready.ips;
+                        self.note_mounted(Ok(ready.mounted), now);
+                    }
+                    Err(_) => self.hold_setup(now),
+                }
+            }
+            Ok(Done::Refreshed { result, tokens }) => {
+                self.busy.setup = false;
+                self.tokens = tokens;
+                let about = events::pod(&self.pod);
+                let result = result.inspect_err(|e| {
+                    self.kubelet.recorder.event(&about, EventType::Warning, "FailedMount", &e.to_string());
+                });
+                self.note_mounted(result.map_err(drop), now);
+            }
+            Ok(Done::Started { name, result }) => {
+                self.busy.start = None;
+                self.note_started(name, result);
+            }
+            Ok(Done::Killed { id }) => {
+                self.busy.kills.remove(&id);
+            }
+            Ok(Done::AllStopped) => self.busy.stop = None,
+            Ok(Done::TornDown(result)) => {
+                self.busy.teardown = false;
+                match result {
+                    Ok(()) => self.torn_down = true,
+                    Err(e) => {
+                        warn!(pod = %self.pod.full_name(), "pod not torn down, will retry: {e}");
+                        self.end_retry = Some(later(now, END_RETRY));
+                    }
+                }
+            }
+            Ok(Done::Deleted(result)) => self.note_deleted(result, now),
+            Ok(Done::Pruned) => {}
+            // A stop that was cut short for a shorter one.
+            Err(e) if e.is_cancelled() => {}
+            Err(e) => {
+                error!(pod = %self.pod.full_name(), "a pod operation panicked: {e}");
+                self.busy = super::worker::Busy::default();
+            }
+        }
+    }
+
+    fn note_mounted(&mut self, result: Result<Mounted, ()>, now: Timestamp) {
+        match result {
+            Ok(mounted) => {
+                self.mounted = Some(Arc::new(mounted));
+                self.setup_failures = 0;
+                self.setup_retry = None;
+            }
+            Err(()) => {
+                self.refresh_wanted = true;
+                self.hold_setup(now);
+            }
+        }
+    }
+
+    fn hold_setup(&mut self, now: Timestamp) {
+        self.setup_retry = Some(later(now, SETUP_RETRY.delay(self.setup_failures)));
+        self.setup_failures = self.setup_failures.saturating_add(1);
+    }
+
+    fn note_started(&mut self, name: String, result: Result<(), StartError>) {
+        match result {
+            Ok(()) => {
+                self.waiting.remove(&name);
+                self.held.remove(&name);
+            }
+            Err(e) => {
+                if e.ran {
+                    self.held.remove(&name);
+                } else {
+                    self.held.insert(name.clone(), e.retry_at);
+                }
+                self.waiting.insert(name, e.waiting);
+            }
+        }
+    }
+
+    fn note_deleted(&mut self, result: Result<(), kube::Error>, now: Timestamp) {
+        self.busy.delete = false;
+        match result {
+            Ok(()) => self.deleted = true,
+            // Another object has the name now, or none: the watch tells the rest.
+            Err(e) if api_status::is_not_found(&e) || api_status::is_conflict(&e) => self.deleted = true,
+            Err(e) => {
+                warn!(pod = %self.pod.full_name(), "pod object not deleted, will retry: {}", api_status::message(&e));
+                self.end_retry = Some(later(now, END_RETRY));
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Which probes of the pod run now, and what its dead containers said last.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use jiff::Timestamp;
+use runtime::ContainerStatus;
+
+use super::start::message_file;
+use super::worker::Worker;
+use crate::events;
+use crate::observed::{Observed, has_ended, label};
+use crate::pod::{PodExt, Role};
+use crate::prober::{ProbeKind, Prober};
+
+/// Upstream's limits of a termination message.
+const MAX_MESSAGE: usize = 4096;
+const MAX_LOG_MESSAGE: usize = 2048;
+const MAX_LOG_LINES: usize = 80;
+
+impl Worker {
+    /// Starts the probes of containers that run and ends those of containers that do not.
+    pub(super) fn sync_probes(&mut self, observed: &Observed) {
+        let running: Vec<&ContainerStatus> = observed.running().collect();
+        self.probes.retain(|(id, _), _| running.iter().any(|c| c.id == *id));
+        for status in running {
+            let Some((role, c)) = self.pod.container(&status.name) else { continue };
+            if matches!(role, Role::Init | Role::Ephemeral) {
+                continue;
+            }
+            let c = c.into_owned();
+            let adopted = self.health.contains_key(&status.id);
+            let health = self.health.entry(status.id.clone()).or_default();
+            health.started |= c.startup_probe.is_none();
+            let started = health.started;
+            if started && c.readiness_probe.is_none() {
+                health.ready = true;
+            }
+            let wanted: &[ProbeKind] =
+                if started { &[ProbeKind::Readiness, ProbeKind::Liveness] } else { &[ProbeKind::Startup] };
+            for &kind in wanted {
+                let key = (status.id.clone(), kind);
+                let Some(probe) = kind.of(&c).filter(|_| !self.probes.contains_key(&key)) else { continue };
+                let started_at = status.started_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
+                let prober = Prober {
+                    runtime: self.kubelet.runtime.clone(),
+                    recorder: self.kubelet.recorder.clone(),
+                    about: events::container(&self.pod, role, &c.name),
+                    kind,
+                    probe: probe.clone(),
+                    container: c.clone(),
+                    container_id: status.id.clone(),
+                    pod_ip: self.ips.first().map(IpAddr::to_string).unwrap_or_default(),
+                    started_at: started_at.unwrap_or_else(Timestamp::now),
+                    adopted,
+                    reports: self.reports_tx.clone(),
+                };
+                self.probes.insert(key, prober.spawn());
+            }
+        }
+    }
+
+    /// A pod that is being stopped is no longer restarted; its readiness still counts.
+    pub(super) fn end_probes(&mut self) {
+        self.probes.retain(|(_, kind), _| *kind == ProbeKind::Readiness);
+    }
+
+    /// Reads the messages of containers that ended since.
+    pub(super) async fn read_last_words(&mut self, observed: &Observed) {
+        for c in observed.containers.iter().filter(|c| has_ended(c)) {
+            if self.messages.contains_key(&c.id) {
+                continue;
+            }
+            self.health.remove(&c.id);
+            let file = message_file(&self.kubelet, self.pod.uid(), &c.name, c.attempt);
+            let mut message = read_start(&file, MAX_MESSAGE);
+            let from_log = c.labels.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
+            if message.is_empty() && from_log && c.exit_code != Some(0) {
+                let log = c.log_path.clone();
+                message = crate::server::last_lines(&log, MAX_LOG_LINES, MAX_LOG_MESSAGE).await;
+            }
+            self.messages.insert(c.id.clone(), message);
+        }
+    }
+}
+
+fn read_start(path: &Path, limit: usize) -> String {
+    let mut data = fs::read(path).unwrap_or_default();
+    data.truncate(limit);
+    String::from_utf8_lossy(&data).into_owned()
+}

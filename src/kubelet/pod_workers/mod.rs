@@ -1,0 +1,270 @@
+//! Pods of this node and their workers: feeds every worker with what concerns it, admits new pods,
+//! and ends what the API server no longer knows.
+
+mod act;
+mod health;
+mod mailbox;
+mod plan;
+mod setup;
+mod start;
+mod state;
+mod stop;
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use api::object::Object;
+use client::{Change, Query, Subscription};
+use runtime::Event;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub(crate) use mailbox::Mailbox;
+pub(crate) use setup::host_ports;
+
+use crate::admission;
+use crate::kubelet::Kubelet;
+use crate::observed::label;
+use crate::pod::PodExt;
+use crate::registry::Entry;
+use crate::volumes::Referenced;
+use worker::{Origin, Worker};
+
+/// The feeds should tell everything; this finds what they did not.
+const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+
+/// Runs the workers until `token` is cancelled. Containers then run on.
+pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
+    let manager = Manager {
+        pods: kubelet.cluster.subscribe::<Pod>(),
+        config_maps: kubelet.cluster.subscribe::<ConfigMap>(),
+        secrets: kubelet.cluster.subscribe::<Secret>(),
+        workers: JoinSet::new(),
+        synced: false,
+        token: token.child_token(),
+        kubelet,
+    };
+    manager.run().await;
+}
+
+struct Manager {
+    kubelet: Arc<Kubelet>,
+    pods: Subscription,
+    config_maps: Subscription,
+    secrets: Subscription,
+    /// Each gives its pod's UID when it ends.
+    workers: JoinSet<String>,
+    synced: bool,
+    token: CancellationToken,
+}
+
+impl Manager {
+    async fn run(mut self) {
+        let mut runtime_events = self.kubelet.runtime.subscribe();
+        let mut safety = interval_at(Instant::now() + SAFETY_PERIOD, SAFETY_PERIOD);
+        loop {
+            tokio::select! {
+                () = self.token.cancelled() => break,
+                change = self.pods.next() => match change {
+                    Some(change) => self.on_pod(change).await,
+                    None => break,
+                },
+                Some(change) = self.config_maps.next() => self.on_source(Referenced::ConfigMap, &change),
+                Some(change) = self.secrets.next() => self.on_source(Referenced::Secret, &change),
+                Some(event) = runtime_events.recv() => self.on_runtime(&event),
+                Some(ended) = self.workers.join_next() => match ended {
+                    Ok(uid) => self.on_worker_end(&uid),
+                    Err(e) => error!("a pod worker panicked: {e}"),
+                },
+                _ = safety.tick() => {
+                    self.reconcile_all();
+                    self.poke_all();
+                }
+            }
+        }
+        self.token.cancel();
+        while self.workers.join_next().await.is_some() {}
+    }
+
+    fn is_ours(&self, object: &Object) -> bool {
+        object.index.field("spec.nodeName") == Some(&*self.kubelet.cfg.node_name)
+    }
+
+    async fn on_pod(&mut self, change: Change) {
+        match change {
+            Change::Applied { object, .. } if self.is_ours(&object) => self.apply(&object),
+            Change::Applied { .. } => {}
+            Change::Deleted { object } => {
+                if let Some(mailbox) = self.kubelet.pods.mailbox(&object.index.uid) {
+                    mailbox.remove();
+                }
+            }
+            Change::Synced => {
+                self.synced = true;
+                self.end_orphans().await;
+            }
+            Change::Resync => self.reconcile_all(),
+        }
+    }
+
+    fn apply(&mut self, object: &Object) {
+        let pod = match object.decode::<Pod>() {
+            Ok(pod) => Arc::new(pod),
+            Err(e) => {
+                error!(pod = %object.index.key, "stored pod does not decode: {e}");
+                return;
+            }
+        };
+        match self.kubelet.pods.mailbox(pod.uid()) {
+            Some(mailbox) => mailbox.update(pod),
+            None => self.begin(pod),
+        }
+    }
+
+    fn begin(&mut self, pod: Arc<Pod>) {
+        let known = self.kubelet.runtime.sandbox_status(pod.uid()).is_ok();
+        let fresh = !known && !pod.is_deleting() && !pod.is_terminal();
+        let origin = match fresh.then(|| self.admit(&pod)) {
+            Some(Err(refusal)) => {
+                info!(pod = %pod.full_name(), reason = refusal.reason, "pod refused");
+                Origin::Rejected { reason: refusal.reason, message: refusal.message }
+            }
+            Some(Ok(())) | None => Origin::Admitted,
+        };
+        self.spawn(pod, origin);
+    }
+
+    fn admit(&self, pod: &Pod) -> Result<(), admission::Refusal> {
+        let kubelet = &self.kubelet;
+        let active = kubelet.pods.all();
+        let others: Vec<&Pod> = active.iter().filter(|e| e.is_active()).map(|e| &*e.pod).collect();
+        let node = kubelet.cluster.get::<Node>("", &kubelet.cfg.node_name);
+        admission::admit(pod, &others, node.as_ref(), &kubelet.allocatable)
+    }
+
+    fn spawn(&mut self, pod: Arc<Pod>, origin: Origin) {
+        let mailbox = Arc::new(Mailbox::default());
+        let uid = pod.uid().to_owned();
+        let rejected = matches!(origin, Origin::Rejected { .. });
+        let mut status = pod.status().clone();
+        if rejected {
+            status.phase = Some("Failed".to_owned());
+        }
+        let entry = Entry { pod: pod.clone(), status: Arc::new(status), mailbox: mailbox.clone() };
+        self.kubelet.pods.insert(&uid, entry);
+        self.kubelet.references.add(&pod);
+        let worker = Worker::new(self.kubelet.clone(), mailbox, pod, origin);
+        let token = self.token.clone();
+        self.workers.spawn(async move {
+            worker.run(token).await;
+            uid
+        });
+    }
+
+    fn on_worker_end(&self, uid: &str) {
+        if self.token.is_cancelled() {
+            return;
+        }
+        for entry in self.kubelet.pods.all().into_iter().filter(|e| e.pod.uid() == uid) {
+            self.kubelet.references.remove(&entry.pod);
+        }
+        self.kubelet.pods.remove(uid);
+    }
+
+    fn on_source(&self, kind: Referenced, change: &Change) {
+        match change {
+            Change::Applied { object, old: Some(_) } | Change::Deleted { object } => {
+                self.tell_readers(kind, object);
+            }
+            Change::Applied { object, old: None } if self.synced => self.tell_readers(kind, object),
+            Change::Applied { .. } | Change::Synced => {}
+            Change::Resync => self.kubelet.pods.all().iter().for_each(|e| e.mailbox.sources_changed()),
+        }
+    }
+
+    fn tell_readers(&self, kind: Referenced, object: &Object) {
+        for uid in self.kubelet.references.readers(kind, &object.index.key) {
+            if let Some(mailbox) = self.kubelet.pods.mailbox(&uid) {
+                mailbox.sources_changed();
+            }
+        }
+    }
+
+    fn on_runtime(&self, event: &Event) {
+        match event {
+            Event::ContainerStarted { sandbox_uid, .. }
+            | Event::ContainerExited { sandbox_uid, .. }
+            | Event::SandboxGone { sandbox_uid } => {
+                if let Some(mailbox) = self.kubelet.pods.mailbox(sandbox_uid) {
+                    mailbox.poke();
+                }
+            }
+            Event::Lagged => self.poke_all(),
+        }
+    }
+
+    fn poke_all(&self) {
+        self.kubelet.pods.all().iter().for_each(|e| e.mailbox.poke());
+    }
+
+    /// Compares all workers with all pods of this node.
+    fn reconcile_all(&mut self) {
+        if !self.synced {
+            return;
+        }
+        let query = Query::field("spec.nodeName", &self.kubelet.cfg.node_name);
+        let pods: Vec<Arc<Pod>> = self.kubelet.cluster.list::<Pod>(&query).into_iter().map(Arc::new).collect();
+        let there: HashSet<&str> = pods.iter().map(|p| p.uid()).collect();
+        for entry in self.kubelet.pods.all() {
+            if !there.contains(entry.pod.uid()) {
+                entry.mailbox.remove();
+            }
+        }
+        for pod in &pods {
+            match self.kubelet.pods.mailbox(pod.uid()) {
+                Some(mailbox) => mailbox.update(pod.clone()),
+                None => self.spawn(pod.clone(), Origin::Admitted),
+            }
+        }
+    }
+
+    /// What ran for pods whose objects went while the kubelet was away is ended like any other pod.
+    async fn end_orphans(&mut self) {
+        for sandbox in self.kubelet.runtime.list_sandboxes() {
+            if self.kubelet.pods.contains(&sandbox.uid) {
+                continue;
+            }
+            info!(pod = %format!("{}/{}", sandbox.namespace, sandbox.name), "ending a pod that is not in the API");
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(sandbox.name);
+            pod.metadata.namespace = Some(sandbox.namespace);
+            pod.metadata.uid = Some(sandbox.uid);
+            let grace = sandbox.labels.get(label::GRACE_PERIOD).and_then(|g| g.parse().ok());
+            pod.spec.get_or_insert_default().termination_grace_period_seconds = grace;
+            self.spawn(Arc::new(pod), Origin::Orphan);
+        }
+        if let Err(e) = self.kubelet.network.retain(&self.kubelet.pods.uids()).await {
+            warn!("addresses of pods that are gone not released: {e}");
+        }
+        self.remove_stray_dirs();
+    }
+
+    /// Directories of pods that nobody knows any more.
+    fn remove_stray_dirs(&self) {
+        let Ok(entries) = std::fs::read_dir(self.kubelet.cfg.pods_dir()) else { return };
+        for entry in entries.flatten() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if self.kubelet.pods.contains(&uid) {
+                continue;
+            }
+            if let Err(e) = crate::volumes::remove_pod_dir(&entry.path()) {
+                warn!(uid, "directory of a gone pod not removed: {e}");
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use super::*;
+use crate::fixtures::{container, exited, observed, pod, running, sandbox};
+use runtime::SandboxState;
+use serde_json::json;
+
+fn two() -> Pod {
+    pod(json!({"initContainers": [{"name": "i1"}, {"name": "i2"}], "containers": [{"name": "a"}, {"name": "b"}]}))
+}
+
+fn with_sidecar() -> Pod {
+    pod(json!({"initContainers": [{"name": "s", "restartPolicy": "Always"}, {"name": "i"}],
+        "containers": [{"name": "a"}]}))
+}
+
+#[derive(Default)]
+struct Given {
+    started: Vec<&'static str>,
+    unhealthy: Vec<(&'static str, Unhealthy)>,
+    crashes: HashMap<String, Failures>,
+    held: HashMap<String, Timestamp>,
+    now: i64,
+}
+
+fn run(pod: &Pod, observed: &Observed, given: &Given) -> Plan {
+    let health = given.started.iter().map(|id| ((*id).to_owned(), Health { started: true, ready: true })).collect();
+    let unhealthy = given.unhealthy.iter().map(|(id, u)| ((*id).to_owned(), *u)).collect();
+    plan(&Inputs {
+        pod,
+        observed,
+        health: &health,
+        unhealthy: &unhealthy,
+        crashes: &given.crashes,
+        held: &given.held,
+        now: Timestamp::from_second(given.now).unwrap(),
+    })
+}
+
+#[track_caller]
+fn check_start(pod: &Pod, containers: Vec<ContainerStatus>, started: &[&'static str], expected: &[&str]) {
+    let given = Given { started: started.to_vec(), ..Given::default() };
+    let plan = run(pod, &observed(containers), &given);
+    assert_eq!((plan.sandbox, plan.kill), (SandboxPlan::Keep, vec![]));
+    assert_eq!(plan.start, expected);
+}
+
+#[test]
+fn a_new_pod_gets_a_sandbox_first() {
+    let plan = run(&two(), &Observed::default(), &Given::default());
+    assert_eq!(plan.sandbox, SandboxPlan::Create { attempt: 0, changed: false });
+    assert!(plan.start.is_empty());
+}
+
+#[test]
+fn a_lost_sandbox_is_made_again_with_the_next_attempt() {
+    let pod = two();
+    let seen = Observed::new(Some(sandbox(SandboxState::NotReady)), vec![running(&pod, "a", 0)], vec![]);
+    let plan = run(&pod, &seen, &Given::default());
+    assert_eq!(plan.sandbox, SandboxPlan::Create { attempt: 1, changed: true });
+    assert_eq!(plan.kill.len(), 1);
+}
+
+#[test]
+fn init_containers_run_one_after_the_other() {
+    let pod = two();
+    check_start(&pod, vec![], &[], &["i1"]);
+    check_start(&pod, vec![running(&pod, "i1", 0)], &[], &[]);
+    check_start(&pod, vec![exited(&pod, "i1", 0, 0)], &[], &["i2"]);
+    check_start(&pod, vec![exited(&pod, "i1", 0, 1)], &[], &["i1"]);
+    check_start(&pod, vec![exited(&pod, "i1", 0, 0), exited(&pod, "i2", 0, 0)], &[], &["a", "b"]);
+}
+
+#[test]
+fn init_containers_do_not_run_again_once_an_app_ran() {
+    let pod = two();
+    check_start(&pod, vec![exited(&pod, "i1", 0, 0), running(&pod, "a", 0)], &[], &["b"]);
+    check_start(&pod, vec![exited(&pod, "a", 0, 1), running(&pod, "b", 0)], &[], &["a"]);
+}
+
+#[test]
+fn init_containers_run_again_in_a_new_sandbox() {
+    let pod = two();
+    let mut old = exited(&pod, "i1", 0, 0);
+    old.labels.insert(label::SANDBOX_ATTEMPT.to_owned(), "7".to_owned());
+    check_start(&pod, vec![old], &[], &["i1"]);
+}
+
+#[test]
+fn what_follows_a_sidecar_waits_until_it_has_started() {
+    let pod = with_sidecar();
+    check_start(&pod, vec![], &[], &["s"]);
+    check_start(&pod, vec![running(&pod, "s", 0)], &[], &[]);
+    check_start(&pod, vec![running(&pod, "s", 0)], &["s-0"], &["i"]);
+    check_start(&pod, vec![running(&pod, "s", 0), exited(&pod, "i", 0, 0)], &["s-0"], &["a"]);
+    check_start(&pod, vec![exited(&pod, "s", 0, 0), running(&pod, "a", 0)], &[], &["s"]);
+}
+
+#[test]
+fn restart_policies() {
+    for (policy, code, expected) in [
+        ("Always", 0, vec!["a"]),
+        ("Always", 1, vec!["a"]),
+        ("OnFailure", 0, vec![]),
+        ("OnFailure", 1, vec!["a"]),
+        ("Never", 1, vec![]),
+    ] {
+        let pod = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}]}));
+        check_start(&pod, vec![exited(&pod, "a", 0, code)], &[], &expected);
+    }
+}
+
+#[test]
+fn a_container_that_keeps_crashing_waits() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut crashes = Failures::default();
+    crashes.add(Timestamp::from_second(5).unwrap());
+    let given = Given { crashes: [("a".to_owned(), crashes)].into(), now: 12, ..Given::default() };
+    let got = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &given);
+    assert!(got.start.is_empty());
+    assert_eq!(
+        got.crash_looping["a"],
+        Waiting::new("CrashLoopBackOff", "back-off 10s restarting failed container=a pod=web_prod(u1)")
+    );
+    assert_eq!(got.look_again, Some(Timestamp::from_second(20).unwrap()));
+    let later = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &Given { now: 20, ..given });
+    assert_eq!(later.start, ["a"]);
+}
+
+#[test]
+fn a_failed_start_is_held_back() {
+    let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    let until = Timestamp::from_second(30).unwrap();
+    let given = Given { held: [("a".to_owned(), until)].into(), now: 12, ..Given::default() };
+    let got = run(&pod, &observed(vec![]), &given);
+    assert_eq!((got.start, got.look_again), (vec!["b".to_owned()], Some(until)));
+}
+
+#[test]
+fn failing_probes_and_changed_images_kill() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut other = running(&pod, "a", 0);
+    other.labels.insert(label::HASH.to_owned(), "before".to_owned());
+    for (container, unhealthy, expected) in [
+        (running(&pod, "a", 0), Some(Unhealthy::Liveness), "Container a failed liveness probe, will be restarted"),
+        (running(&pod, "a", 0), Some(Unhealthy::Startup), "Container a failed startup probe, will be restarted"),
+        (other, None, "Container a definition changed, will be restarted"),
+    ] {
+        let unhealthy = unhealthy.map(|u| ("a-0", u)).into_iter().collect();
+        let got = run(&pod, &observed(vec![container]), &Given { unhealthy, ..Given::default() });
+        assert_eq!(got.kill.iter().map(|k| k.message.as_str()).collect::<Vec<_>>(), [expected]);
+    }
+}
+
+#[test]
+fn a_container_that_was_made_but_not_started_is_made_again() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    check_start(&pod, vec![container(&pod, "a", 0, ContainerState::Created)], &[], &["a"]);
+}

@@ -1,0 +1,199 @@
+//! Starts one container: image, environment, mounts, configuration, process, postStart hook.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod, Secret, Service};
+use client::{EventType, Query};
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use runtime::ImageStatus;
+use tokio_util::sync::CancellationToken;
+
+use crate::container_config::{self, pod_log_dir};
+use crate::downward::FieldContext;
+use crate::env::{self, EnvError, Values};
+use crate::images::{PullHistory, Request};
+use crate::kubelet::Kubelet;
+use crate::pod::{PodExt, Role};
+use crate::status::Waiting;
+use crate::volumes::{Mounted, container_mounts};
+use crate::{events, hooks};
+
+/// Pause before a failed start is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Everything that a start needs, owned, so that it can run beside its worker.
+pub(super) struct Start {
+    pub(super) kubelet: Arc<Kubelet>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) role: Role,
+    pub(super) container: Container,
+    pub(super) attempt: u32,
+    pub(super) sandbox_attempt: u32,
+    pub(super) mounted: Arc<Mounted>,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) pulls: Arc<PullHistory>,
+}
+
+/// It did not start.
+pub(super) struct StartError {
+    pub(super) waiting: Waiting,
+    pub(super) retry_at: Timestamp,
+    /// The process ran, or was tried: restart policy and back-off apply, not `retry_at`.
+    pub(super) ran: bool,
+}
+
+impl StartError {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        let now = Timestamp::now();
+        Self { waiting: Waiting::new(reason, message), retry_at: now.checked_add(RETRY).unwrap_or(now), ran: false }
+    }
+}
+
+impl Start {
+    /// `cancel` ends it where nothing is half made: while it pulls or runs the hook.
+    pub(super) async fn run(self, cancel: &CancellationToken) -> Result<(), StartError> {
+        let about = events::container(&self.pod, self.role, &self.container.name);
+        let recorder = &self.kubelet.recorder;
+        let Some(image) = cancel.run_until_cancelled(self.image(&about).boxed()).await else { return Err(cancelled()) };
+        let image = image.inspect_err(|e| {
+            recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.reason));
+        })?;
+        let failed = |e: &StartError| {
+            recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.message));
+        };
+        let config = self.config(&image).inspect_err(failed)?;
+        let runtime = &self.kubelet.runtime;
+        let id = runtime
+            .create_container(self.pod.uid(), config)
+            .await
+            .map_err(|e| StartError::new("CreateContainerError", e.to_string()))
+            .inspect_err(failed)?;
+        recorder.event(&about, EventType::Normal, "Created", "Container created");
+        if let Err(e) = runtime.start_container(&id).await {
+            let e = StartError { ran: true, ..StartError::new("RunContainerError", e.to_string()) };
+            failed(&e);
+            return Err(e);
+        }
+        recorder.event(&about, EventType::Normal, "Started", "Container started");
+        cancel.run_until_cancelled(self.post_start(&id, &about).boxed()).await.unwrap_or_else(|| Err(cancelled()))
+    }
+
+    async fn image(&self, about: &ObjectReference) -> Result<ImageStatus, StartError> {
+        let kubelet = &*self.kubelet;
+        let request = Request {
+            runtime: &kubelet.runtime,
+            cluster: &kubelet.cluster,
+            recorder: &kubelet.recorder,
+            about,
+            pod: &self.pod,
+            container: &self.container,
+            history: &self.pulls,
+        };
+        kubelet.images.ensure(&request).await.map_err(|e| StartError {
+            waiting: e.waiting,
+            retry_at: e.retry_at,
+            ran: false,
+        })
+    }
+
+    fn config(&self, image: &ImageStatus) -> Result<runtime::ContainerConfig, StartError> {
+        let bad = |text: String| StartError::new("CreateContainerConfigError", text);
+        let (kubelet, pod, c) = (&*self.kubelet, &*self.pod, &self.container);
+        let env = self.env().map_err(|e| bad(e.to_string()))?;
+        let pod_dir = kubelet.cfg.pod_dir(pod.uid());
+        let message_file = message_file(kubelet, pod.uid(), &c.name, self.attempt);
+        let mounts = container_mounts(pod, c, &self.mounted, &env, &pod_dir, &message_file).map_err(bad)?;
+        container_config::build(container_config::Inputs {
+            pod,
+            role: self.role,
+            container: c,
+            attempt: self.attempt,
+            sandbox_attempt: self.sandbox_attempt,
+            image,
+            env,
+            mounts,
+            log_dir: &pod_log_dir(&kubelet.cfg.log_dir, pod),
+            seccomp_dir: &kubelet.cfg.seccomp_dir,
+            memory_capacity: kubelet.machine.memory_bytes,
+        })
+        .map_err(bad)
+    }
+
+    fn env(&self) -> Result<Vec<(String, String)>, EnvError> {
+        let kubelet = &*self.kubelet;
+        let fields = FieldContext {
+            host_ips: &kubelet.cfg.node_ips,
+            pod_ips: &self.ips,
+            allocatable: kubelet.allocatable.clone(),
+        };
+        let values = Lookup { kubelet, mounted: &self.mounted };
+        env::build(&self.pod, &self.container, &self.services(), &fields, &values)
+    }
+
+    /// The services of the pod's namespace if it wants them, and the API server always.
+    fn services(&self) -> BTreeMap<String, String> {
+        let cluster = &self.kubelet.cluster;
+        let mut list: Vec<Service> = cluster.get("default", "kubernetes").into_iter().collect();
+        if self.pod.spec().enable_service_links != Some(false) {
+            list.extend(cluster.list::<Service>(&Query::namespace(self.pod.namespace())));
+        }
+        env::service_variables(&list)
+    }
+
+    async fn post_start(&self, id: &str, about: &ObjectReference) -> Result<(), StartError> {
+        let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+        let ip = self.ips.first().map(IpAddr::to_string).unwrap_or_default();
+        let runtime = &self.kubelet.runtime;
+        let Err(why) = hooks::run(runtime, hook, &self.container, id, &ip, hooks::LONGEST).await else { return Ok(()) };
+        let recorder = &self.kubelet.recorder;
+        recorder.event(about, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
+        recorder.event(about, EventType::Normal, "Killing", "FailedPostStartHook");
+        let grace = Duration::from_secs(super::stop::MIN_GRACE_SECONDS);
+        if let Err(e) = runtime.stop_container(id, grace).await {
+            tracing::debug!(container = id, "after a failed postStart hook: {e}");
+        }
+        Err(StartError { ran: true, ..StartError::new("PostStartHookError", why) })
+    }
+}
+
+/// The pod is being stopped meanwhile; nobody reads the reason.
+fn cancelled() -> StartError {
+    StartError::new("ContainerCreating", "")
+}
+
+/// Where a container leaves its last words.
+pub(super) fn message_file(kubelet: &Kubelet, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    kubelet.cfg.pod_dir(uid).join("containers").join(container).join(format!("{attempt}.message"))
+}
+
+struct Lookup<'a> {
+    kubelet: &'a Kubelet,
+    mounted: &'a Mounted,
+}
+
+impl Values for Lookup<'_> {
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap> {
+        self.kubelet.cluster.get(namespace, name)
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
+        self.kubelet.cluster.get(namespace, name)
+    }
+
+    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
+        let Some(volume) = self.mounted.paths.get(volume) else { return Err("no such volume".to_owned()) };
+        if path.starts_with('/') || path.split('/').any(|p| p == "..") {
+            return Err("the path leads out of the volume".to_owned());
+        }
+        match std::fs::read_to_string(volume.path.join(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Stops containers: preStop hook, stop signal, kill, within the grace period.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use client::EventType;
+use futures::future::join_all;
+use runtime::ContainerStatus;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::plan::{Kill, Unhealthy};
+use crate::kubelet::Kubelet;
+use crate::observed::label;
+use crate::pod::{PodExt, Role};
+use crate::{events, hooks};
+
+/// A container gets at least this long, so that it is not killed without need.
+pub(super) const MIN_GRACE_SECONDS: u64 = 2;
+/// The default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+#[derive(Clone)]
+pub(super) struct Stopper {
+    pub(super) kubelet: Arc<Kubelet>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) ips: Vec<IpAddr>,
+}
+
+/// The pod's own grace period; for a pod that is only known from labels, what they say.
+pub(super) fn own_grace(pod: &Pod, containers: &[ContainerStatus]) -> i64 {
+    let labelled = || containers.iter().find_map(|c| c.labels.get(label::GRACE_PERIOD)?.parse().ok());
+    pod.spec().termination_grace_period_seconds.or_else(labelled).unwrap_or(DEFAULT_GRACE_SECONDS)
+}
+
+/// How long a pod that is being ended may take. Deletion may shorten it, never lengthen it.
+pub(super) fn ending_grace(pod: &Pod, containers: &[ContainerStatus], condemned: Option<i64>) -> i64 {
+    let own = own_grace(pod, containers);
+    let deletion = pod.metadata.deletion_grace_period_seconds.filter(|_| pod.is_deleting());
+    let shortest = [condemned, deletion].into_iter().flatten().min();
+    shortest.unwrap_or(own).max(1)
+}
+
+fn seconds(value: i64) -> Duration {
+    Duration::from_secs(u64::try_from(value).unwrap_or(0))
+}
+
+impl Stopper {
+    /// One container that is to be restarted or replaced.
+    pub(super) async fn kill(&self, kill: Kill, container: ContainerStatus) {
+        let probe_grace = self.pod.container(&kill.name).and_then(|(_, c)| {
+            let probe = match kill.why? {
+                Unhealthy::Liveness => c.liveness_probe.as_ref(),
+                Unhealthy::Startup => c.startup_probe.as_ref(),
+            };
+            probe?.termination_grace_period_seconds
+        });
+        let grace = probe_grace.unwrap_or_else(|| own_grace(&self.pod, std::slice::from_ref(&container)));
+        let grace = seconds(grace).max(Duration::from_secs(MIN_GRACE_SECONDS));
+        self.stop(&container, kill.message, grace).await;
+    }
+
+    /// Everything: the app containers at once, then the sidecars from the last to the first, all
+    /// within one grace period.
+    pub(super) async fn stop_all(&self, containers: Vec<ContainerStatus>, grace: i64) {
+        let end = Instant::now() + seconds(grace);
+        let order = self.sidecar_order();
+        let (mut sidecars, others): (Vec<_>, Vec<_>) =
+            containers.into_iter().partition(|c| order.contains_key(&c.name));
+        join_all(others.iter().map(|c| self.stop(c, stopping(c), seconds(grace)))).await;
+        sidecars.sort_by_key(|c| std::cmp::Reverse(order.get(&c.name).copied()));
+        for c in &sidecars {
+            let left = end.saturating_duration_since(Instant::now());
+            self.stop(c, stopping(c), left.max(Duration::from_secs(MIN_GRACE_SECONDS)).min(seconds(grace))).await;
+        }
+    }
+
+    fn sidecar_order(&self) -> BTreeMap<String, usize> {
+        let containers = self.pod.containers();
+        let sidecars = containers.iter().enumerate().filter(|(_, (role, _))| *role == Role::Sidecar);
+        sidecars.map(|(n, (_, c))| (c.name.clone(), n)).collect()
+    }
+
+    async fn stop(&self, container: &ContainerStatus, message: String, grace: Duration) {
+        let role = self.pod.container(&container.name).map_or(Role::App, |(role, _)| role);
+        let about = events::container(&self.pod, role, &container.name);
+        self.kubelet.recorder.event(&about, EventType::Normal, "Killing", &message);
+        let began = Instant::now();
+        self.pre_stop(container, &about, grace).await;
+        let least = Duration::from_secs(MIN_GRACE_SECONDS).min(grace);
+        let left = grace.saturating_sub(began.elapsed()).max(least);
+        if let Err(e) = self.kubelet.runtime.stop_container(&container.id, left).await {
+            warn!(pod = %self.pod.full_name(), container = container.name, "container not stopped: {e}");
+        }
+    }
+
+    async fn pre_stop(&self, container: &ContainerStatus, about: &ObjectReference, grace: Duration) {
+        let Some((_, c)) = self.pod.container(&container.name) else { return };
+        let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) else { return };
+        let ip = self.ips.first().map(IpAddr::to_string).unwrap_or_default();
+        let run = hooks::run(&self.kubelet.runtime, hook, &c, &container.id, &ip, grace);
+        match timeout(grace, run).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                warn!(pod = %self.pod.full_name(), container = c.name, "preStop hook: {why}");
+                self.kubelet.recorder.event(about, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
+            }
+            Err(_) => warn!(pod = %self.pod.full_name(), container = c.name, "preStop hook outlasted the grace period"),
+        }
+    }
+}
+
+fn stopping(c: &ContainerStatus) -> String {
+    format!("Stopping container {}", c.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+    use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    #[test]
+    fn deletion_and_eviction_shorten_the_grace_period() {
+        for (own, deletion, condemned, expected) in [
+            (None, None, None, 30),
+            (Some(5), None, None, 5),
+            (Some(60), Some(10), None, 10),
+            (Some(60), Some(0), None, 1),
+            (Some(60), Some(10), Some(0), 1),
+            (Some(60), None, Some(3), 3),
+        ] {
+            let mut p = pod(json!({"containers": [], "terminationGracePeriodSeconds": own}));
+            if deletion.is_some() {
+                p.metadata.deletion_grace_period_seconds = deletion;
+                p.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+            }
+            assert_eq!(ending_grace(&p, &[], condemned), expected, "{own:?} {deletion:?} {condemned:?}");
+        }
+    }
+}

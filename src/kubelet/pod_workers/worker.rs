@@ -1,0 +1,408 @@
+//! One pod's worker: the only task that decides for this pod. It wakes when something changed,
+//! looks at everything there is to know, decides by pure functions, and starts operations that run
+//! beside it and report back. It never waits for one of them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
+use client::{EventType, Owned, kube};
+use jiff::{SignedDuration, Timestamp};
+use runtime::{ContainerState, ContainerStatus};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::mailbox::Mailbox;
+use super::plan::{self, Plan, Unhealthy};
+use super::setup::{Ready, SetupError};
+use super::start::StartError;
+use super::state::{Facts, State};
+use crate::events;
+use crate::failures::Failures;
+use crate::images::PullHistory;
+use crate::kubelet::Kubelet;
+use crate::observed::{Observed, has_ended};
+use crate::pod::{PodExt, is_terminal_phase};
+use crate::prober::{ProbeKind, ProbeReport, Verdict as ProbeVerdict};
+use crate::status::{self, Health, StatusWriter, Verdict, Waiting};
+use crate::volumes::{Mounted, Tokens, VolumeError};
+
+/// Verdicts of a pod's probes that wait to be read; each probe sends one at a time.
+const REPORTS: usize = 16;
+
+/// What an operation ended with.
+pub(super) enum Done {
+    SetUp { result: Result<Ready, SetupError>, tokens: Tokens },
+    Refreshed { result: Result<Mounted, VolumeError>, tokens: Tokens },
+    Started { name: String, result: Result<(), StartError> },
+    Killed { id: String },
+    AllStopped,
+    TornDown(Result<(), String>),
+    Deleted(Result<(), kube::Error>),
+    Pruned,
+}
+
+/// The operations under way.
+#[derive(Default)]
+pub(super) struct Busy {
+    /// Volumes and sandbox, or a refresh of the volumes; `tokens` are with it.
+    pub(super) setup: bool,
+    pub(super) start: Option<(String, CancellationToken)>,
+    pub(super) kills: HashSet<String>,
+    pub(super) stop: Option<(i64, AbortHandle)>,
+    pub(super) teardown: bool,
+    pub(super) delete: bool,
+}
+
+pub(crate) struct Worker {
+    pub(super) kubelet: Arc<Kubelet>,
+    mailbox: Arc<Mailbox>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) state: State,
+    removed: bool,
+    pub(super) torn_down: bool,
+    pub(super) deleted: bool,
+    pub(super) condemned: Option<(Verdict, i64)>,
+    pub(super) ops: JoinSet<Done>,
+    pub(super) busy: Busy,
+
+    pub(super) tokens: Tokens,
+    pub(super) mounted: Option<Arc<Mounted>>,
+    pub(super) refresh_wanted: bool,
+    pub(super) setup_failures: u32,
+    pub(super) setup_retry: Option<Timestamp>,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) pulls: Arc<PullHistory>,
+
+    pub(super) waiting: BTreeMap<String, Waiting>,
+    pub(super) held: HashMap<String, Timestamp>,
+    pub(super) crashes: HashMap<String, Failures>,
+    /// When the ends of the pod are tried again.
+    pub(super) end_retry: Option<Timestamp>,
+
+    pub(super) health: HashMap<String, Health>,
+    pub(super) unhealthy: HashMap<String, Unhealthy>,
+    pub(super) probes: HashMap<(String, ProbeKind), Owned>,
+    pub(super) reports_tx: mpsc::Sender<ProbeReport>,
+    reports: mpsc::Receiver<ProbeReport>,
+    pub(super) messages: HashMap<String, String>,
+
+    status: Arc<PodStatus>,
+    /// The status is final and not computed any more.
+    frozen: bool,
+    pub(super) writer: Arc<StatusWriter>,
+}
+
+/// How a pod comes to its worker.
+pub(crate) enum Origin {
+    Admitted,
+    Rejected {
+        reason: String,
+        message: String,
+    },
+    /// Only the runtime knows it: its object went while nobody looked.
+    Orphan,
+}
+
+impl Worker {
+    pub(crate) fn new(kubelet: Arc<Kubelet>, mailbox: Arc<Mailbox>, pod: Arc<Pod>, origin: Origin) -> Self {
+        let (reports_tx, reports) = mpsc::channel(REPORTS);
+        let writer = Arc::new(StatusWriter::new(kubelet.client.clone(), &pod));
+        let known = pod.status();
+        let ips = known.pod_ips.iter().flatten().filter_map(|p| p.ip.parse().ok()).collect();
+        let mut worker = Self {
+            status: Arc::new(known.clone()),
+            frozen: false,
+            state: State::Running,
+            removed: matches!(origin, Origin::Orphan),
+            torn_down: false,
+            deleted: false,
+            condemned: None,
+            ops: JoinSet::new(),
+            busy: Busy::default(),
+            tokens: Tokens::default(),
+            mounted: None,
+            refresh_wanted: false,
+            setup_failures: 0,
+            setup_retry: None,
+            ips,
+            pulls: Arc::default(),
+            waiting: BTreeMap::new(),
+            held: HashMap::new(),
+            crashes: HashMap::new(),
+            end_retry: None,
+            health: HashMap::new(),
+            unhealthy: HashMap::new(),
+            probes: HashMap::new(),
+            reports_tx,
+            reports,
+            messages: HashMap::new(),
+            writer,
+            kubelet,
+            mailbox,
+            pod,
+        };
+        if let Origin::Rejected { reason, message } = origin {
+            worker.reject(&reason, &message);
+        }
+        worker
+    }
+
+    fn reject(&mut self, reason: &str, message: &str) {
+        self.state = State::Rejected;
+        self.frozen = true;
+        let about = events::pod(&self.pod);
+        self.kubelet.recorder.event(&about, EventType::Warning, reason, message);
+        self.status = Arc::new(status::rejected(&self.pod, reason, message, Timestamp::now()));
+        self.writer.set(self.status.clone());
+    }
+
+    /// Runs until the pod is gone or the kubelet ends; then its containers run on.
+    pub(crate) async fn run(mut self, token: CancellationToken) {
+        let mut first = true;
+        loop {
+            self.read_mail();
+            let now = Timestamp::now();
+            let observed = self.observe();
+            if std::mem::take(&mut first) {
+                self.adopt(&observed);
+            }
+            self.read_last_words(&observed).await;
+            let wake = self.step(&observed, now);
+            if self.state == State::Gone {
+                super::setup::forget(&self.kubelet, &self.pod).await;
+                return;
+            }
+            let timer = sleep_until(wake, now);
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = self.mailbox.notified() => {}
+                Some(done) = self.ops.join_next() => self.note(done),
+                Some(report) = self.reports.recv() => self.on_report(report),
+                () = timer => {}
+            }
+            while let Some(done) = self.ops.try_join_next() {
+                self.note(done);
+            }
+            while let Ok(report) = self.reports.try_recv() {
+                self.on_report(report);
+            }
+        }
+    }
+
+    fn read_mail(&mut self) {
+        let news = self.mailbox.take();
+        if let Some(pod) = news.pod {
+            if pod.metadata.generation != self.pod.metadata.generation {
+                self.held.clear();
+            }
+            self.refresh_wanted |= pod.metadata.labels != self.pod.metadata.labels
+                || pod.metadata.annotations != self.pod.metadata.annotations;
+            self.kubelet.references.remove(&self.pod);
+            self.kubelet.references.add(&pod);
+            self.pod = pod;
+        }
+        self.removed |= news.removed;
+        if self.condemned.is_none() && !self.state.is_ending() {
+            self.condemned = news.verdict;
+        }
+        if news.sources_changed {
+            self.refresh_wanted = true;
+            self.setup_retry = None;
+            let waiting = &self.waiting;
+            self.held.retain(|name, _| waiting.get(name).is_none_or(|w| w.reason != "CreateContainerConfigError"));
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        let uid = self.pod.uid();
+        let sandbox = self.kubelet.runtime.sandbox_status(uid).ok();
+        let mut containers = self.kubelet.runtime.list_containers();
+        containers.retain(|c| c.sandbox_uid == uid);
+        // Until its postStart hook is over, a container does not count as running.
+        if let Some((name, _)) = &self.busy.start
+            && let Some(newest) = containers.iter_mut().filter(|c| c.name == *name).max_by_key(|c| c.attempt)
+            && newest.state == ContainerState::Running
+        {
+            newest.state = ContainerState::Created;
+        }
+        let ready = sandbox.as_ref().is_some_and(|s| s.state == runtime::SandboxState::Ready);
+        Observed::new(sandbox, containers, if ready { self.ips.clone() } else { Vec::new() })
+    }
+
+    /// What the API server knows of containers that ran before this kubelet did.
+    fn adopt(&mut self, observed: &Observed) {
+        self.frozen |= self.pod.is_terminal() && observed.running().next().is_none();
+        for c in observed.running() {
+            let id = format!("{}{}", status::ID_PREFIX, c.id);
+            let known = self.pod.known_status(&c.name).filter(|s| s.container_id.as_deref() == Some(&*id));
+            if let Some(known) = known {
+                let health = Health { started: known.started == Some(true), ready: known.ready };
+                self.health.insert(c.id.clone(), health);
+            }
+        }
+    }
+
+    /// Decides and acts. Returns when to look again at the latest.
+    fn step(&mut self, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+        self.check_deadline(now);
+        let running = !self.state.is_ending();
+        let plan = running.then(|| self.plan(observed, now));
+        if let Some(plan) = &plan {
+            self.sync_probes(observed);
+            self.note_waiting(observed, plan);
+        }
+        self.compute_status(observed, now);
+        let before = self.state;
+        loop {
+            let next = self.state.next(self.facts(observed));
+            if next == self.state {
+                break;
+            }
+            self.state = next;
+        }
+        if self.state != before {
+            self.end_retry = None;
+            self.end_probes();
+            self.compute_status(observed, now);
+        }
+        let wake = match (self.state, plan) {
+            (State::Running, Some(plan)) => self.carry_out(observed, plan, now),
+            (State::Stopping, _) => self.stop_containers(observed, now),
+            (State::TearingDown, _) => self.tear_down(now),
+            (State::Stopped, _) => self.delete_object(now),
+            (State::Running | State::Rejected | State::Gone, _) => None,
+        };
+        let deadline = self.deadline().filter(|_| self.state == State::Running);
+        [wake, deadline].into_iter().flatten().min()
+    }
+
+    fn facts(&self, observed: &Observed) -> Facts {
+        let under_way = self.busy.setup || self.busy.start.is_some() || self.busy.stop.is_some();
+        Facts {
+            deleting: self.pod.is_deleting(),
+            removed: self.removed,
+            condemned: self.condemned.is_some(),
+            finished: is_terminal_phase(self.status.phase.as_deref()),
+            anything_runs: under_way || observed.running().next().is_some(),
+            torn_down: self.torn_down,
+        }
+    }
+
+    fn plan(&self, observed: &Observed, now: Timestamp) -> Plan {
+        plan::plan(&plan::Inputs {
+            pod: &self.pod,
+            observed,
+            health: &self.health,
+            unhealthy: &self.unhealthy,
+            crashes: &self.crashes,
+            held: &self.held,
+            now,
+        })
+    }
+
+    /// Reasons of containers that came up or will not come back are dropped, new crash loops noted.
+    fn note_waiting(&mut self, observed: &Observed, plan: &Plan) {
+        self.waiting.retain(|name, _| match observed.latest(name) {
+            Some(c) if has_ended(c) => plan.returning.contains(name),
+            Some(c) => c.state == ContainerState::Created,
+            None => true,
+        });
+        for (name, why) in &plan.crash_looping {
+            if self.waiting.get(name) == Some(why) {
+                continue;
+            }
+            if let Some((role, c)) = self.pod.container(name) {
+                let about = events::container(&self.pod, role, &c.name);
+                let message = format!("Back-off restarting failed container {name} in pod {}", self.pod.full_name());
+                self.kubelet.recorder.event(&about, EventType::Warning, "BackOff", &message);
+            }
+            self.waiting.insert(name.clone(), why.clone());
+        }
+    }
+
+    fn compute_status(&mut self, observed: &Observed, now: Timestamp) {
+        if self.frozen || self.removed {
+            return;
+        }
+        let computed = status::compute(&status::Inputs {
+            pod: &self.pod,
+            old: &self.status,
+            observed,
+            waiting: &self.waiting,
+            health: &self.health,
+            messages: &self.messages,
+            verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
+            stopping: self.state.is_ending(),
+            host_ips: &self.kubelet.cfg.node_ips,
+            now,
+        });
+        if *self.status != computed {
+            self.status = Arc::new(computed);
+            self.writer.set(self.status.clone());
+        }
+        self.kubelet.pods.publish(self.pod.uid(), &self.pod, &self.status);
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
+        let seconds = self.pod.spec().active_deadline_seconds?;
+        let start = self.status.start_time.as_ref()?.0;
+        start.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    fn check_deadline(&mut self, now: Timestamp) {
+        let over = self.deadline().is_some_and(|at| at <= now);
+        if !over || self.condemned.is_some() || self.state.is_ending() {
+            return;
+        }
+        let message = "Pod was active on the node longer than the specified deadline".to_owned();
+        self.kubelet.recorder.event(&events::pod(&self.pod), EventType::Normal, "DeadlineExceeded", &message);
+        let verdict = Verdict { reason: "DeadlineExceeded".to_owned(), message, disruption: false };
+        let grace = super::stop::own_grace(&self.pod, &[]);
+        self.condemned = Some((verdict, grace));
+    }
+
+    fn on_report(&mut self, report: ProbeReport) {
+        let ProbeReport { container_id, kind, verdict } = report;
+        let health = self.health.entry(container_id.clone()).or_default();
+        match (kind, verdict) {
+            (ProbeKind::Startup, ProbeVerdict::Passing) => health.started = true,
+            (ProbeKind::Readiness, verdict) => health.ready = verdict == ProbeVerdict::Passing,
+            (ProbeKind::Startup, ProbeVerdict::Failing) => {
+                self.unhealthy.insert(container_id, Unhealthy::Startup);
+            }
+            (ProbeKind::Liveness, ProbeVerdict::Failing) => {
+                self.unhealthy.insert(container_id, Unhealthy::Liveness);
+            }
+            (ProbeKind::Liveness, ProbeVerdict::Passing) => {}
+        }
+    }
+
+    /// Containers that ended and whose history is of no use any more are forgotten.
+    pub(super) fn forget_container(&mut self, id: &str) {
+        self.health.remove(id);
+        self.unhealthy.remove(id);
+        self.messages.remove(id);
+    }
+
+    /// The number of the next start: it goes on counting over restarts of the kubelet and of the node.
+    pub(super) fn next_attempt(&self, latest: Option<&ContainerStatus>, name: &str) -> u32 {
+        let from_runtime = latest.map_or(0, |c| c.attempt + 1);
+        let known = self.pod.known_status(name).filter(|s| s.container_id.is_some());
+        let from_status = known.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0) + 1);
+        if latest.is_some() { from_runtime } else { from_status }
+    }
+}
+
+async fn sleep_until(wake: Option<Timestamp>, now: Timestamp) {
+    match wake {
+        Some(at) => {
+            let left = std::time::Duration::try_from(at.duration_since(now)).unwrap_or_default();
+            tokio::time::sleep_until(Instant::now() + left).await;
+        }
+        None => std::future::pending().await,
+    }
+}

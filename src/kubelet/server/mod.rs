@@ -1,0 +1,269 @@
+//! The kubelet's HTTPS API on port 10250: logs, exec, attach, pods, statistics. Only the API
+//! server's client certificate, or one of `system:masters`, is let in.
+
+mod log_files;
+mod log_query;
+mod metrics;
+mod respond;
+mod stats;
+mod streams;
+mod websocket;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+pub(crate) use log_files::{last_lines, log_files};
+use log_query::{LogQuery, truth};
+use respond::{Reply, json, text};
+
+use crate::config::ServerConfig;
+use crate::kubelet::Kubelet;
+
+/// A client gets this long for its TLS handshake and for the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The API server keeps few connections; beyond these, new ones wait.
+const MAX_CONNECTIONS: usize = 512;
+
+/// Serves until `token` is cancelled.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub(crate) async fn run(kubelet: Arc<Kubelet>, cfg: ServerConfig, token: CancellationToken) -> std::io::Result<()> {
+    let listener = TcpListener::bind(cfg.listen).await?;
+    info!(address = %cfg.listen, "kubelet API");
+    let acceptor = TlsAcceptor::from(cfg.tls.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve(kubelet.clone(), acceptor.clone(), stream, cfg.client_name.clone()));
+                }
+                Err(e) => {
+                    warn!("kubelet API: accept: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(kubelet: Arc<Kubelet>, acceptor: TlsAcceptor, stream: TcpStream, client_name: String) {
+    // Interactive sessions send single keys.
+    if let Err(e) = stream.set_nodelay(true) {
+        debug!("kubelet API: nodelay: {e}");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            debug!("kubelet API: handshake: {e}");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
+    let caller = certificate.map_or(Caller::Anonymous, |der| judge(der, &client_name));
+    let service = service_fn(move |request| {
+        let kubelet = kubelet.clone();
+        async move { Ok::<_, Infallible>(answer(kubelet, caller, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(120))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(e) = connection.await {
+        debug!("kubelet API: connection: {e}");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Allowed,
+    Forbidden,
+    Anonymous,
+}
+
+/// Whether a certificate that the TLS layer verified is the API server's, or an administrator's.
+fn judge(der: &[u8], client_name: &str) -> Caller {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Caller::Forbidden };
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().any(|n| n.as_str() == Ok(client_name));
+    let master = subject.iter_organization().any(|o| o.as_str() == Ok("system:masters"));
+    if name || master { Caller::Allowed } else { Caller::Forbidden }
+}
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Health,
+    Pods,
+    Metrics,
+    ResourceMetrics,
+    Summary,
+    Logs { namespace: &'a str, pod: &'a str, container: &'a str },
+    Exec { namespace: &'a str, pod: &'a str, container: &'a str },
+    Attach { namespace: &'a str, pod: &'a str, container: &'a str },
+    PortForward,
+    Unknown,
+}
+
+fn route(path: &str) -> Route<'_> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts[..] {
+        ["healthz"] | ["healthz", _] => Route::Health,
+        ["pods"] => Route::Pods,
+        ["metrics"] => Route::Metrics,
+        ["metrics", "resource"] => Route::ResourceMetrics,
+        ["stats", "summary"] => Route::Summary,
+        ["containerLogs", namespace, pod, container] => Route::Logs { namespace, pod, container },
+        ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
+            Route::Exec { namespace, pod, container }
+        }
+        ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
+            Route::Attach { namespace, pod, container }
+        }
+        ["portForward", ..] => Route::PortForward,
+        _ => Route::Unknown,
+    }
+}
+
+async fn answer(kubelet: Arc<Kubelet>, caller: Caller, request: Request<Incoming>) -> Reply {
+    match caller {
+        Caller::Allowed => {}
+        Caller::Anonymous => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
+        Caller::Forbidden => return text(StatusCode::FORBIDDEN, "Forbidden"),
+    }
+    let path = request.uri().path().to_owned();
+    let query = parse_query(request.uri().query().unwrap_or_default());
+    let reading = request.method() == Method::GET;
+    match route(&path) {
+        Route::Health => text(StatusCode::OK, "ok"),
+        Route::Pods => json(&stats::pod_list(&kubelet)),
+        Route::Metrics => text(StatusCode::OK, &metrics::own(&kubelet)),
+        Route::ResourceMetrics => text(StatusCode::OK, &metrics::resource(&kubelet).await),
+        Route::Summary => json(&stats::summary(&kubelet).await),
+        Route::Logs { namespace, pod, container } if reading => logs(&kubelet, namespace, pod, container, &query),
+        Route::Exec { namespace, pod, container } => {
+            respond::process(kubelet, request, respond::Kind::Exec, namespace, pod, container, &query).await
+        }
+        Route::Attach { namespace, pod, container } => {
+            respond::process(kubelet, request, respond::Kind::Attach, namespace, pod, container, &query).await
+        }
+        Route::PortForward => text(StatusCode::NOT_IMPLEMENTED, "port forwarding is not served"),
+        Route::Logs { .. } => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
+        Route::Unknown => text(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+fn logs(kubelet: &Arc<Kubelet>, namespace: &str, pod: &str, container: &str, query: &[(String, String)]) -> Reply {
+    use crate::pod::PodExt as _;
+    let Some(entry) = kubelet.pods.find(namespace, pod) else {
+        return text(StatusCode::NOT_FOUND, &format!("pod does not exist: {namespace}/{pod}"));
+    };
+    let Some((_, spec)) = entry.pod.container(container) else {
+        return text(StatusCode::NOT_FOUND, &format!("container {container:?} not found in pod {pod:?}\n"));
+    };
+    let query = match LogQuery::parse(query, jiff::Timestamp::now()) {
+        Ok(query) => query,
+        Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    };
+    let id = match log_query::container_id(&entry.status, &spec, pod, query.previous) {
+        Ok(id) => id,
+        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+    };
+    match kubelet.runtime.container_status(&id) {
+        Ok(status) => respond::log_stream(kubelet, id, status.log_path, query),
+        Err(_) => {
+            let prefix = crate::status::ID_PREFIX;
+            text(StatusCode::OK, &format!("unable to retrieve container logs for {prefix}{id}"))
+        }
+    }
+}
+
+/// Names and values of a query, decoded.
+fn parse_query(query: &str) -> Vec<(String, String)> {
+    let decode = |text: &str| {
+        let bytes = text.as_bytes();
+        let mut out = Vec::with_capacity(bytes.len());
+        let mut at = 0;
+        while at < bytes.len() {
+            let escape = text.get(at + 1..at + 3).and_then(|h| u8::from_str_radix(h, 16).ok());
+            match (bytes[at], escape) {
+                (b'%', Some(byte)) => {
+                    out.push(byte);
+                    at += 2;
+                }
+                (b'+', _) => out.push(b' '),
+                (byte, _) => out.push(byte),
+            }
+            at += 1;
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    query
+        .split('&')
+        .filter(|p| !p.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        })
+        .collect()
+}
+
+/// Whether a switch is on under any of its names.
+fn switch(query: &[(String, String)], names: [&str; 2]) -> bool {
+    query.iter().any(|(name, value)| names.contains(&name.as_str()) && truth(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_routes() {
+        let container = ("ns", "p", "c");
+        let (namespace, pod, name) = container;
+        for (path, expected) in [
+            ("/healthz", Route::Health),
+            ("/healthz/ping", Route::Health),
+            ("/metrics/resource", Route::ResourceMetrics),
+            ("/containerLogs/ns/p/c", Route::Logs { namespace, pod, container: name }),
+            ("/exec/ns/p/c", Route::Exec { namespace, pod, container: name }),
+            ("/exec/ns/p/uid/c", Route::Exec { namespace, pod, container: name }),
+            ("/attach/ns/p/c", Route::Attach { namespace, pod, container: name }),
+            ("/portForward/ns/p", Route::PortForward),
+            ("/run/ns/p/c", Route::Unknown),
+            ("/", Route::Unknown),
+        ] {
+            assert_eq!(route(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let got = parse_query("command=sh&command=-c&command=echo%20a%26b+c&input=1&tty");
+        let pairs: Vec<_> = got.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            pairs,
+            [("command", "sh"), ("command", "-c"), ("command", "echo a&b c"), ("input", "1"), ("tty", "")]
+        );
+        assert!(
+            switch(&got, ["input", "stdin"]) && switch(&got, ["tty", "tty"]) && !switch(&got, ["output", "stdout"])
+        );
+    }
+}

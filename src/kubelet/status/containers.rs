@@ -1,0 +1,254 @@
+//! The status entry of every container.
+
+use api::k8s_openapi::api::core::v1 as core;
+use api::k8s_openapi::api::core::v1::{
+    Container, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, VolumeMountStatus,
+};
+use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use jiff::Timestamp;
+use runtime::{ContainerState, ContainerStatus};
+
+use super::{Inputs, Waiting};
+use crate::observed::{has_ended, label, succeeded};
+use crate::pod::{PodExt, RestartPolicy, Role, container_status};
+
+/// How a container's id is written in the API.
+pub(crate) const ID_PREFIX: &str = "coracle://";
+
+#[derive(Default)]
+pub(super) struct Listed {
+    pub(super) init: Vec<core::ContainerStatus>,
+    pub(super) apps: Vec<core::ContainerStatus>,
+    pub(super) ephemeral: Vec<core::ContainerStatus>,
+}
+
+pub(super) fn statuses(cx: &Inputs<'_>) -> Listed {
+    let mut out = Listed::default();
+    for (role, c) in cx.pod.containers() {
+        let status = match cx.observed.latest(&c.name) {
+            Some(latest) => from_runtime(cx, role, &c, latest),
+            None => without_runtime(cx, role, &c),
+        };
+        match role {
+            Role::Init | Role::Sidecar => out.init.push(status),
+            Role::App => out.apps.push(status),
+            Role::Ephemeral => out.ephemeral.push(status),
+        }
+    }
+    out.apps.sort_by(|a, b| a.name.cmp(&b.name));
+    out.ephemeral.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+fn from_runtime(cx: &Inputs<'_>, role: Role, c: &Container, latest: &ContainerStatus) -> core::ContainerStatus {
+    let health = cx.health.get(&latest.id).copied().unwrap_or_default();
+    let mut status = core::ContainerStatus {
+        name: c.name.clone(),
+        container_id: Some(format!("{ID_PREFIX}{}", latest.id)),
+        image: latest.labels.get(label::IMAGE).cloned().unwrap_or_else(|| latest.image.clone()),
+        image_id: latest.labels.get(label::IMAGE_REF).cloned().unwrap_or_else(|| latest.image_id.clone()),
+        restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
+        last_state: cx.observed.ended_before(&c.name, &latest.id).map(|ended| terminated(cx, ended)),
+        volume_mounts: mount_statuses(c),
+        started: Some(false),
+        ..core::ContainerStatus::default()
+    };
+    match latest.state {
+        ContainerState::Running => {
+            status.state = Some(running(latest));
+            status.started = Some(health.started);
+            status.ready = health.ready && role != Role::Init;
+            status.allocated_resources = c.resources.as_ref().and_then(|r| r.requests.clone());
+            status.resources = Some(c.resources.clone().unwrap_or_default());
+        }
+        ContainerState::Created => {
+            let why = cx.waiting.get(&c.name).cloned().unwrap_or_else(|| default_waiting(cx));
+            status.state = Some(waiting(&why));
+        }
+        ContainerState::Exited | ContainerState::Unknown => {
+            status.state = Some(terminated(cx, latest));
+            status.ready = role == Role::Init && succeeded(latest);
+        }
+    }
+    if let Some(why) = cx.waiting.get(&c.name)
+        && has_ended(latest)
+        && !cx.stopping
+    {
+        // It will be started again: the end becomes history.
+        status.last_state = status.state.take();
+        status.state = Some(waiting(why));
+    }
+    if status.last_state.is_none() {
+        status.last_state = Some(remembered_end(cx, c, latest));
+    }
+    status
+}
+
+/// The end of the container before, as the API server remembers it, once the runtime has forgotten.
+fn remembered_end(cx: &Inputs<'_>, c: &Container, latest: &ContainerStatus) -> core::ContainerState {
+    let own_id = format!("{ID_PREFIX}{}", latest.id);
+    let Some(old) = container_status(cx.old, &c.name) else { return core::ContainerState::default() };
+    let before = if old.container_id.as_deref() == Some(&own_id) { &old.last_state } else { &old.state };
+    match before {
+        Some(core::ContainerState { terminated: Some(t), .. }) if t.container_id.as_deref() != Some(&own_id) => {
+            core::ContainerState { terminated: Some(t.clone()), ..core::ContainerState::default() }
+        }
+        _ => core::ContainerState::default(),
+    }
+}
+
+/// The runtime holds nothing of it: not started yet, or lost.
+fn without_runtime(cx: &Inputs<'_>, role: Role, c: &Container) -> core::ContainerStatus {
+    let old = container_status(cx.old, &c.name);
+    let mut status = core::ContainerStatus {
+        name: c.name.clone(),
+        image: c.image.clone().unwrap_or_default(),
+        restart_count: old.map_or(0, |o| o.restart_count),
+        last_state: Some(old.and_then(|o| o.last_state.clone()).unwrap_or_default()),
+        volume_mounts: mount_statuses(c),
+        started: Some(false),
+        ..core::ContainerStatus::default()
+    };
+    let old_state = old.and_then(|o| o.state.as_ref());
+    let was_running = old_state.is_some_and(|s| s.running.is_some());
+    let ended = match old_state {
+        Some(state) if state.terminated.is_some() => Some(state.clone()),
+        Some(_) if was_running => Some(lost(cx, old)),
+        _ => None,
+    };
+    let Some(ended) = ended else {
+        let why = cx.waiting.get(&c.name).cloned().unwrap_or_else(|| default_waiting(cx));
+        status.state = Some(waiting(&why));
+        return status;
+    };
+    let policy = cx.pod.container_restart_policy(role, c);
+    let ok = ended.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
+    let stays = cx.stopping
+        || match policy {
+            RestartPolicy::Always => false,
+            RestartPolicy::OnFailure => ok,
+            RestartPolicy::Never => true,
+        };
+    if let Some(old) = old {
+        status.container_id.clone_from(&old.container_id);
+        status.image_id.clone_from(&old.image_id);
+    }
+    if stays {
+        status.ready = role == Role::Init && ok;
+        status.state = Some(ended);
+    } else {
+        let why = cx.waiting.get(&c.name).cloned().unwrap_or_else(|| default_waiting(cx));
+        status.state = Some(waiting(&why));
+        status.last_state = Some(ended);
+    }
+    status
+}
+
+/// It ran when the API server last heard of it and left no trace.
+fn lost(cx: &Inputs<'_>, old: Option<&core::ContainerStatus>) -> core::ContainerState {
+    let when = if cx.stopping { "deleted" } else { "terminated" };
+    core::ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: old.and_then(|o| o.container_id.clone()),
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some(format!("The container could not be located when the pod was {when}")),
+            ..ContainerStateTerminated::default()
+        }),
+        ..core::ContainerState::default()
+    }
+}
+
+fn default_waiting(cx: &Inputs<'_>) -> Waiting {
+    let has_init = cx.pod.spec().init_containers.as_ref().is_some_and(|i| !i.is_empty());
+    Waiting::new(if has_init { "PodInitializing" } else { "ContainerCreating" }, "")
+}
+
+fn waiting(why: &Waiting) -> core::ContainerState {
+    core::ContainerState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(why.reason.to_owned()),
+            message: (!why.message.is_empty()).then(|| why.message.clone()),
+        }),
+        ..core::ContainerState::default()
+    }
+}
+
+fn running(c: &ContainerStatus) -> core::ContainerState {
+    core::ContainerState {
+        running: Some(ContainerStateRunning { started_at: c.started_at_ns.and_then(time) }),
+        ..core::ContainerState::default()
+    }
+}
+
+fn terminated(cx: &Inputs<'_>, c: &ContainerStatus) -> core::ContainerState {
+    let (reason, exit_code) = end_of(c);
+    let message = cx.messages.get(&c.id).filter(|m| !m.is_empty()).cloned().or_else(|| c.error.clone());
+    let message = message.or_else(|| known_message(cx, c));
+    core::ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: Some(format!("{ID_PREFIX}{}", c.id)),
+            exit_code,
+            reason: Some(reason.to_owned()),
+            message,
+            signal: None,
+            started_at: c.started_at_ns.and_then(time),
+            finished_at: c.finished_at_ns.and_then(time),
+        }),
+        ..core::ContainerState::default()
+    }
+}
+
+/// The message that the API server was told before this kubelet started.
+fn known_message(cx: &Inputs<'_>, c: &ContainerStatus) -> Option<String> {
+    let old = container_status(cx.old, &c.name)?;
+    let id = format!("{ID_PREFIX}{}", c.id);
+    [&old.state, &old.last_state]
+        .into_iter()
+        .filter_map(|s| s.as_ref()?.terminated.as_ref())
+        .find(|t| t.container_id.as_deref() == Some(&id))
+        .and_then(|t| t.message.clone())
+}
+
+/// Reason and exit code of a container that ended.
+pub(crate) fn end_of(c: &ContainerStatus) -> (&'static str, i32) {
+    if c.state == ContainerState::Unknown {
+        return ("Unknown", 255);
+    }
+    if c.error.is_some() && c.started_at_ns.is_none() {
+        return ("StartError", c.exit_code.unwrap_or(128));
+    }
+    match c.exit_code.unwrap_or(255) {
+        code if c.oom_killed => ("OOMKilled", code),
+        0 => ("Completed", 0),
+        code => ("Error", code),
+    }
+}
+
+fn time(ns: i64) -> Option<Time> {
+    Timestamp::from_nanosecond(i128::from(ns)).ok().map(Time)
+}
+
+fn mount_statuses(c: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let list: Vec<_> = c
+        .volume_mounts
+        .iter()
+        .flatten()
+        .map(|m| {
+            let read_only = m.read_only == Some(true);
+            VolumeMountStatus {
+                name: m.name.clone(),
+                mount_path: m.mount_path.clone(),
+                read_only: read_only.then_some(true),
+                recursive_read_only: read_only
+                    .then(|| if asks_recursive(m) { "Enabled" } else { "Disabled" }.to_owned()),
+                ..VolumeMountStatus::default()
+            }
+        })
+        .collect();
+    (!list.is_empty()).then_some(list)
+}
+
+fn asks_recursive(m: &core::VolumeMount) -> bool {
+    matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
+}

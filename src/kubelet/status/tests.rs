@@ -1,0 +1,208 @@
+use super::*;
+use crate::fixtures::{exited, observed, pod, running};
+use crate::observed::Observed;
+use serde_json::{Value, json};
+
+struct Given {
+    observed: Observed,
+    old: PodStatus,
+    waiting: BTreeMap<String, Waiting>,
+    unready: Vec<&'static str>,
+    verdict: Option<Verdict>,
+    stopping: bool,
+}
+
+impl Given {
+    fn seen(observed: Observed) -> Self {
+        Self {
+            observed,
+            old: PodStatus::default(),
+            waiting: BTreeMap::new(),
+            unready: vec![],
+            verdict: None,
+            stopping: false,
+        }
+    }
+}
+
+fn status(pod: &Pod, given: &Given) -> PodStatus {
+    let health = given
+        .observed
+        .running()
+        .map(|c| (c.id.clone(), Health { started: true, ready: !given.unready.contains(&&*c.id) }))
+        .collect();
+    let host = ["192.168.1.5".parse().unwrap()];
+    compute(&Inputs {
+        pod,
+        old: &given.old,
+        observed: &given.observed,
+        waiting: &given.waiting,
+        health: &health,
+        messages: &HashMap::from([("a-0".to_owned(), "last words".to_owned())]),
+        verdict: given.verdict.as_ref(),
+        stopping: given.stopping,
+        host_ips: &host,
+        now: Timestamp::from_second(1000).unwrap(),
+    })
+}
+
+fn condition(status: &PodStatus, name: &str) -> (String, Option<String>, Option<String>) {
+    let c = status.conditions.iter().flatten().find(|c| c.type_ == name).unwrap();
+    (c.status.clone(), c.reason.clone(), c.message.clone())
+}
+
+fn says(status: &str, reason: &str, message: &str) -> (String, Option<String>, Option<String>) {
+    let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
+    (status.to_owned(), text(reason), text(message))
+}
+
+#[test]
+fn phases_follow_containers_and_policy() {
+    let make = |policy: &str| pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}));
+    let p = make("Always");
+    for (policy, codes, stopping, expected) in [
+        ("Always", [None, None], false, "Running"),
+        ("Always", [Some(1), None], false, "Running"),
+        ("Always", [Some(0), Some(0)], false, "Running"),
+        ("Always", [Some(0), Some(0)], true, "Succeeded"),
+        ("Always", [Some(137), Some(0)], true, "Failed"),
+        ("OnFailure", [Some(0), Some(0)], false, "Succeeded"),
+        ("OnFailure", [Some(1), Some(0)], false, "Running"),
+        ("Never", [Some(1), Some(0)], false, "Failed"),
+        ("Never", [Some(0), Some(0)], false, "Succeeded"),
+        ("Never", [Some(0), None], false, "Running"),
+    ] {
+        let one = |name: &str, code: Option<i32>| match code {
+            Some(code) => exited(&p, name, 0, code),
+            None => running(&p, name, 0),
+        };
+        let seen = observed(vec![one("a", codes[0]), one("b", codes[1])]);
+        let given = Given { stopping, ..Given::seen(seen) };
+        let got = status(&make(policy), &given);
+        assert_eq!(got.phase.as_deref(), Some(expected), "{policy} {codes:?} {stopping}");
+    }
+}
+
+#[test]
+fn a_new_pod_waits_for_its_containers() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let got = status(&pod, &Given::seen(Observed::default()));
+    assert_eq!(got.phase.as_deref(), Some("Pending"));
+    assert_eq!(got.observed_generation, Some(2));
+    assert_eq!(condition(&got, "PodReadyToStartContainers"), says("False", "", ""));
+    assert_eq!(condition(&got, "Initialized"), says("True", "", ""));
+    let unready = says("False", "ContainersNotReady", "containers with unready status: [a]");
+    assert_eq!(condition(&got, "Ready"), unready);
+    assert_eq!(condition(&got, "ContainersReady"), unready);
+    let container = serde_json::to_value(&got.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(container["state"], json!({"waiting": {"reason": "ContainerCreating"}}));
+    assert_eq!((&container["ready"], &container["restartCount"]), (&json!(false), &json!(0)));
+}
+
+#[test]
+fn a_running_pod_is_ready_and_has_its_addresses() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let got = serde_json::to_value(status(&pod, &Given::seen(observed(vec![running(&pod, "a", 3)])))).unwrap();
+    assert_eq!(got["podIP"], "10.244.0.5");
+    assert_eq!(got["hostIPs"], json!([{"ip": "192.168.1.5"}]));
+    let c: &Value = &got["containerStatuses"][0];
+    assert_eq!(c["containerID"], "coracle://a-3");
+    assert_eq!(c["imageID"], "docker.io/library/nginx@sha256:2");
+    assert_eq!((&c["restartCount"], &c["ready"], &c["started"]), (&json!(3), &json!(true), &json!(true)));
+    assert_eq!(c["state"]["running"]["startedAt"], "1970-01-01T00:00:01Z");
+}
+
+#[test]
+fn a_crashing_container_shows_why_it_waits_and_how_it_ended() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let waiting = BTreeMap::from([("a".to_owned(), Waiting::new("CrashLoopBackOff", "back-off 10s"))]);
+    let given = Given { waiting, ..Given::seen(observed(vec![exited(&pod, "a", 0, 3)])) };
+    let got = status(&pod, &given);
+    assert_eq!(got.phase.as_deref(), Some("Running"));
+    let c = serde_json::to_value(&got.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(c["state"], json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}));
+    assert_eq!(
+        c["lastState"],
+        json!({"terminated": {"containerID": "coracle://a-0", "exitCode": 3, "reason": "Error", "message": "last words",
+            "startedAt": "1970-01-01T00:00:01Z", "finishedAt": "1970-01-01T00:00:10Z"}})
+    );
+}
+
+#[test]
+fn init_containers_hold_the_pod_back() {
+    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}, {"name": "j"}],
+        "containers": [{"name": "a"}]}));
+    let got = status(&pod, &Given::seen(observed(vec![running(&pod, "i", 0)])));
+    assert_eq!(got.phase.as_deref(), Some("Pending"));
+    assert_eq!(
+        condition(&got, "Initialized"),
+        says("False", "ContainersNotInitialized", "containers with incomplete status: [i j]")
+    );
+    let app = got.container_statuses.as_ref().unwrap()[0].state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(app.reason.as_deref(), Some("PodInitializing"));
+    let failed = status(&pod, &Given::seen(observed(vec![exited(&pod, "i", 0, 1)])));
+    assert_eq!(failed.phase.as_deref(), Some("Failed"));
+    assert_eq!(condition(&failed, "Ready"), says("False", "PodFailed", ""));
+}
+
+#[test]
+fn readiness_gates_count_after_containers() {
+    let gated = pod(json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "x/y"}]}));
+    let mut given = Given::seen(observed(vec![running(&gated, "a", 0)]));
+    let got = status(&gated, &given);
+    assert_eq!(
+        condition(&got, "Ready"),
+        says(
+            "False",
+            "ReadinessGatesNotReady",
+            "corresponding condition of pod readiness gate \"x/y\" does not exist."
+        )
+    );
+    given.unready = vec!["a-0"];
+    assert_eq!(condition(&status(&gated, &given), "Ready").1.as_deref(), Some("ContainersNotReady"));
+}
+
+#[test]
+fn a_verdict_fails_the_pod_and_a_final_phase_stays() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let verdict = Verdict { reason: "Evicted".to_owned(), message: "low".to_owned(), disruption: true };
+    let mut given = Given { verdict: Some(verdict), ..Given::seen(observed(vec![running(&pod, "a", 0)])) };
+    let got = status(&pod, &given);
+    assert_eq!((got.phase.as_deref(), got.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(condition(&got, "DisruptionTarget"), says("True", "TerminationByKubelet", "low"));
+    given.verdict = None;
+    given.old = got;
+    assert_eq!(status(&pod, &given).phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn transition_times_change_only_with_the_status() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut given = Given::seen(observed(vec![running(&pod, "a", 0)]));
+    let first = status(&pod, &given);
+    given.old = serde_json::from_value(
+        serde_json::to_value(&first)
+            .unwrap()
+            .to_string()
+            .replace("1970-01-01T00:16:40Z", "1969-01-01T00:00:00Z")
+            .parse()
+            .unwrap(),
+    )
+    .unwrap();
+    given.unready = vec!["a-0"];
+    let second = status(&pod, &given);
+    let when = |s: &PodStatus, name: &str| {
+        s.conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == name)
+            .unwrap()
+            .last_transition_time
+            .clone()
+            .unwrap()
+            .0
+            .as_second()
+    };
+    assert_eq!(when(&second, "Ready"), 1000);
+    assert!(when(&second, "Initialized") < 0);
+}

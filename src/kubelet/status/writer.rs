@@ -1,0 +1,119 @@
+//! Carries a pod's computed status to the API server: one task a pod, always the newest status,
+//! retried until it is there or the pod is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
+use client::{Backoff, Owned, kube, status as api_status};
+use kube::api::{Api, Patch, PatchParams};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use super::diff;
+use crate::pod::PodExt;
+
+const RETRY: Backoff =
+    Backoff { base: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.2 };
+
+/// How far the API server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// The status with this number.
+    Version(u64),
+    /// There is no such pod any more.
+    Gone,
+}
+
+/// The sending side, owned by the pod's worker.
+pub(crate) struct StatusWriter {
+    wanted: watch::Sender<(u64, Arc<PodStatus>)>,
+    written: watch::Receiver<Written>,
+    _task: Owned,
+}
+
+impl StatusWriter {
+    /// Starts from the status that the API server has in `pod`.
+    pub(crate) fn new(client: kube::Client, pod: &Pod) -> Self {
+        let current = Arc::new(pod.status().clone());
+        let (wanted, wanted_rx) = watch::channel((0, current.clone()));
+        let (written_tx, written) = watch::channel(Written::Version(0));
+        let shell = Shell {
+            api: Api::namespaced(client, pod.namespace()),
+            name: pod.name().to_owned(),
+            uid: pod.uid().to_owned(),
+            current,
+            wanted: wanted_rx,
+            written: written_tx,
+        };
+        Self { wanted, written, _task: Owned::spawn(shell.run()) }
+    }
+
+    /// Replaces the wanted status; nothing happens when it is the same.
+    pub(crate) fn set(&self, status: Arc<PodStatus>) {
+        self.wanted.send_if_modified(|(version, old)| {
+            if **old == *status {
+                return false;
+            }
+            *version += 1;
+            *old = status;
+            true
+        });
+    }
+
+    /// Waits until the API server has the newest status or has no such pod.
+    pub(crate) async fn flushed(&self) {
+        let version = self.wanted.borrow().0;
+        let mut written = self.written.clone();
+        // The task ends only with this object, so an error means that nobody waits any more.
+        let _ = written
+            .wait_for(|w| match w {
+                Written::Version(v) => *v >= version,
+                Written::Gone => true,
+            })
+            .await;
+    }
+}
+
+struct Shell {
+    api: Api<Pod>,
+    name: String,
+    uid: String,
+    /// What the API server has, as far as this kubelet knows.
+    current: Arc<PodStatus>,
+    wanted: watch::Receiver<(u64, Arc<PodStatus>)>,
+    written: watch::Sender<Written>,
+}
+
+impl Shell {
+    async fn run(mut self) {
+        while self.wanted.changed().await.is_ok() {
+            let mut attempt = 0;
+            loop {
+                let (version, status) = self.wanted.borrow_and_update().clone();
+                match self.write(&status).await {
+                    Ok(()) => {
+                        self.current = status;
+                        self.written.send_replace(Written::Version(version));
+                        break;
+                    }
+                    Err(e) if api_status::is_not_found(&e) => {
+                        debug!(pod = self.name, "no such pod any more, its status is not written");
+                        self.written.send_replace(Written::Gone);
+                        return;
+                    }
+                    Err(e) => {
+                        warn!(pod = self.name, "pod status not written, will retry: {}", api_status::message(&e));
+                        tokio::time::sleep(RETRY.delay(attempt)).await;
+                        attempt += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(&self, status: &PodStatus) -> kube::Result<()> {
+        let Some(patch) = diff::patch(&self.uid, &self.current, status) else { return Ok(()) };
+        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(drop)
+    }
+}

@@ -1,0 +1,172 @@
+//! The bind mounts of one container: its volume mounts and the files that the kubelet manages.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use api::k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use runtime::{Mount, Propagation};
+
+use super::{Mounted, subpath};
+use crate::env;
+use crate::observed::message_path;
+use crate::pod::PodExt;
+
+/// The mounts of a container. `message_file` is made here and receives the termination message.
+///
+/// # Errors
+/// With the text of the container's status.
+pub(crate) fn container_mounts(
+    pod: &Pod,
+    c: &Container,
+    mounted: &Mounted,
+    variables: &[(String, String)],
+    pod_dir: &Path,
+    message_file: &Path,
+) -> Result<Vec<Mount>, String> {
+    let mut out = Vec::new();
+    for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
+        out.push(volume_mount(c, m, index, mounted, variables, pod_dir)?);
+    }
+    let managed = |out: &mut Vec<Mount>, file: &str, at: &str| {
+        let taken = out.iter().any(|m: &Mount| m.container_path == Path::new(at));
+        if !taken {
+            out.push(Mount {
+                host_path: pod_dir.join(file),
+                container_path: at.into(),
+                read_only: false,
+                propagation: Propagation::Private,
+            });
+        }
+    };
+    managed(&mut out, ETC_HOSTS, "/etc/hosts");
+    managed(&mut out, RESOLV_CONF, "/etc/resolv.conf");
+    if !pod.host_network() {
+        managed(&mut out, HOSTNAME, "/etc/hostname");
+    }
+    make_message_file(message_file).map_err(|e| format!("error on creating termination-log file: {e}"))?;
+    out.push(Mount {
+        host_path: message_file.to_owned(),
+        container_path: message_path(c).into(),
+        read_only: false,
+        propagation: Propagation::Private,
+    });
+    Ok(out)
+}
+
+/// Names below the pod's directory of the files that every container gets.
+pub(crate) const ETC_HOSTS: &str = "etc-hosts";
+pub(crate) const RESOLV_CONF: &str = "resolv.conf";
+pub(crate) const HOSTNAME: &str = "hostname";
+
+fn volume_mount(
+    c: &Container,
+    m: &VolumeMount,
+    index: usize,
+    mounted: &Mounted,
+    variables: &[(String, String)],
+    pod_dir: &Path,
+) -> Result<Mount, String> {
+    let volume = mounted
+        .paths
+        .get(&m.name)
+        .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))?;
+    let sub_path = sub_path(m, variables)?;
+    let host_path = match sub_path.as_deref() {
+        None => volume.path.clone(),
+        Some(sub) => {
+            let target = pod_dir.join("volume-subpaths").join(&m.name).join(&c.name).join(index.to_string());
+            subpath::bind(&volume.path, sub, &target).map_err(|e| {
+                format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", m.name, c.name)
+            })?;
+            target
+        }
+    };
+    let container_path = if m.mount_path.starts_with('/') {
+        PathBuf::from(&m.mount_path)
+    } else {
+        // A relative path is below the container's root.
+        Path::new("/").join(&m.mount_path)
+    };
+    Ok(Mount {
+        host_path,
+        container_path,
+        read_only: volume.read_only || m.read_only == Some(true),
+        propagation: match m.mount_propagation.as_deref() {
+            Some("HostToContainer") => Propagation::HostToContainer,
+            Some("Bidirectional") => Propagation::Bidirectional,
+            _ => Propagation::Private,
+        },
+    })
+}
+
+fn sub_path(m: &VolumeMount, variables: &[(String, String)]) -> Result<Option<String>, String> {
+    if let Some(expression) = m.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
+        let missing = std::cell::RefCell::new(None);
+        let text = env::expand(expression, |name| {
+            let value = variables.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+            if value.is_none() {
+                *missing.borrow_mut() = Some(name.to_owned());
+            }
+            value
+        });
+        if let Some(name) = missing.into_inner() {
+            return Err(format!("missing value for {name:?}"));
+        }
+        if text.starts_with('/') || text.split('/').any(|p| p == "..") {
+            return Err(format!("error SubPath `{text}` must not be an absolute path or contain `..`"));
+        }
+        return Ok((!text.is_empty()).then_some(text));
+    }
+    Ok(m.sub_path.clone().filter(|s| !s.is_empty()))
+}
+
+/// Any user of the container may write its last words.
+fn make_message_file(path: &Path) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o666).open(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o666))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+    use crate::volumes::VolumePath;
+    use serde_json::json;
+
+    #[test]
+    fn volumes_and_managed_files_are_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": [
+            {"name": "v", "mountPath": "/data", "readOnly": true}, {"name": "v", "mountPath": "/etc/hosts"}]}]}));
+        let path = VolumePath { path: "/host/v".into(), read_only: false };
+        let mounted = Mounted { paths: [("v".to_owned(), path)].into(), refresh_at: None };
+        let message = dir.path().join("containers/a/0.msg");
+        let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
+        let seen: Vec<_> = got.iter().map(|m| (m.container_path.to_str().unwrap(), m.read_only)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("/data", true),
+                ("/etc/hosts", false),
+                ("/etc/resolv.conf", false),
+                ("/etc/hostname", false),
+                ("/dev/termination-log", false)
+            ]
+        );
+        assert!(message.is_file());
+    }
+
+    #[test]
+    fn sub_path_expressions_need_their_variables() {
+        let mount = |expr: &str| VolumeMount { sub_path_expr: Some(expr.to_owned()), ..VolumeMount::default() };
+        let variables = [("POD".to_owned(), "web".to_owned()), ("UP".to_owned(), "../x".to_owned())];
+        assert_eq!(sub_path(&mount("logs/$(POD)"), &variables), Ok(Some("logs/web".to_owned())));
+        assert!(sub_path(&mount("$(NOPE)"), &variables).is_err());
+        assert!(sub_path(&mount("$(UP)"), &variables).is_err());
+    }
+}
