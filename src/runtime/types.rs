@@ -208,9 +208,17 @@ impl std::fmt::Debug for RegistryAuth {
 /// Something happened to a container or a sandbox; the receiver asks for its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    ContainerStarted { sandbox_uid: String, container_id: String },
-    ContainerExited { sandbox_uid: String, container_id: String },
-    SandboxGone { sandbox_uid: String },
+    ContainerStarted {
+        sandbox_uid: String,
+        container_id: String,
+    },
+    ContainerExited {
+        sandbox_uid: String,
+        container_id: String,
+    },
+    SandboxGone {
+        sandbox_uid: String,
+    },
     /// Events were dropped because nobody read them; list everything again.
     Lagged,
 }

@@ -64,7 +64,12 @@ fn number_or_max(value: i64) -> String {
 
 /// v1's shares (2 to 262144) on v2's scale (1 to 10000), by the curve that runc and libcontainer
 /// use: it maps the default of the one (1024) to the default of the other (100).
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small numbers"
+)]
 pub(super) fn cpu_weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,

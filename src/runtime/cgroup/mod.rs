@@ -22,6 +22,21 @@ use crate::types::{Resources, Stats};
 const ROOT: &str = "/sys/fs/cgroup";
 /// v1 hierarchies that hold a pod's limits and counters.
 const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "hugetlb"];
+/// v1 controllers that libcontainer puts containers into, by the names of their hierarchies.
+const V1_CONTAINER_CONTROLLERS: [&str; 12] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
 /// Where a nested v2 root's own processes go, as its inner nodes may hold none.
 const V2_LEAF: &str = "init";
 
@@ -79,13 +94,14 @@ impl Cgroups {
         }
     }
 
-    /// Every v1 hierarchy that is mounted, under its directory name (links like `cpu` resolved).
+    /// The v1 hierarchies that hold containers, under their directories' names.
     pub(crate) fn v1_hierarchies(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.root).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| vec![]);
         let mut found = entries
             .into_iter()
             .map(|entry| entry.path())
-            .filter(|path| !path.is_symlink() && path.join("cgroup.procs").exists() && path.join("tasks").exists())
+            // `cpu` is often a link to `cpu,cpuacct`.
+            .filter(|path| !path.is_symlink() && path.join("tasks").exists() && holds_containers(path))
             .collect::<Vec<_>>();
         found.sort();
         found
@@ -196,6 +212,11 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+fn holds_containers(hierarchy: &Path) -> bool {
+    let name = hierarchy.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    name.split(',').any(|controller| V1_CONTAINER_CONTROLLERS.contains(&controller))
 }
 
 fn create_dir(dir: &Path) -> Result<()> {

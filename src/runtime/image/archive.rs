@@ -45,7 +45,7 @@ pub(crate) fn import(store: &ImageStore, path: &Path) -> Result<Vec<ImageStatus>
     let failed = |reason: String| PullError::Content { reference: path.display().to_string(), reason };
     let archive = Archive::open(store, path).map_err(|error| failed(error.to_string()))?;
     let candidates = archive.candidates().map_err(failed)?;
-    candidates.into_iter().map(|image| archive.add(store, image).map_err(failed)).collect()
+    candidates.iter().map(|image| archive.add(store, image).map_err(failed)).collect()
 }
 
 /// A tar file whose entries can be read in any order.
@@ -161,7 +161,7 @@ impl Archive {
         Ok(Candidate { config: self.blob(&config.digest)?, layers, names })
     }
 
-    fn add(&self, store: &ImageStore, image: Candidate) -> Result<ImageStatus, String> {
+    fn add(&self, store: &ImageStore, image: &Candidate) -> Result<ImageStatus, String> {
         let id = format!("sha256:{}", hex::encode(Sha256::digest(&image.config)));
         let config = serde_json::from_slice::<ImageConfig>(&image.config);
         let config = config.map_err(|error| format!("read image configuration: {error}"))?;

@@ -189,13 +189,22 @@ fn attributes<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<Attributes> {
     }
     let header = entry.header();
     let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::from(Errno::EOVERFLOW));
+    let fields = header.as_old();
+    let uid = if blank(&fields.uid) { 0 } else { header.uid()? };
+    let gid = if blank(&fields.gid) { 0 } else { header.gid()? };
+    let mtime = if blank(&fields.mtime) { 0 } else { header.mtime()? };
     Ok(Attributes {
         mode: Mode::from_bits_truncate(header.mode()? & 0o7777),
-        uid: Uid::from_raw(id(header.uid()?)?),
-        gid: Gid::from_raw(id(header.gid()?)?),
-        mtime: TimeSpec::new(i64::try_from(header.mtime()?).unwrap_or(0), 0),
+        uid: Uid::from_raw(id(uid)?),
+        gid: Gid::from_raw(id(gid)?),
+        mtime: TimeSpec::new(i64::try_from(mtime).unwrap_or(0), 0),
         xattrs,
     })
+}
+
+/// Some writers leave fields that are zero empty.
+fn blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 /// Ownership first: changing it clears set-id bits and file capabilities.
@@ -253,13 +262,13 @@ fn make_node(
     header: &tar::Header,
     attributes: &Attributes,
 ) -> io::Result<()> {
-    let flag = match kind {
-        EntryType::Char => SFlag::S_IFCHR,
-        EntryType::Block => SFlag::S_IFBLK,
-        _ => SFlag::S_IFIFO,
+    let (flag, numbered) = match kind {
+        EntryType::Char => (SFlag::S_IFCHR, true),
+        EntryType::Block => (SFlag::S_IFBLK, true),
+        _ => (SFlag::S_IFIFO, false),
     };
-    let major = header.device_major()?.unwrap_or(0);
-    let minor = header.device_minor()?.unwrap_or(0);
+    let major = if numbered { header.device_major()?.unwrap_or(0) } else { 0 };
+    let minor = if numbered { header.device_minor()?.unwrap_or(0) } else { 0 };
     mknodat(parent, name, flag, attributes.mode, makedev(major.into(), minor.into()))?;
     own_link(parent, name, attributes)?;
     // mknod's mode passes through the umask.

@@ -125,12 +125,10 @@ impl Puller {
         let found = resolve(endpoint, auth).await?;
         let diff_ids = &found.config.rootfs.diff_ids;
         let _pins = store.pin(diff_ids);
+        // Made outside of the stream, so that this future is `Send` for every caller.
         let jobs = found.layers.iter().zip(diff_ids);
-        let layers = futures::stream::iter(jobs)
-            .map(|(digest, diff_id)| self.layer(store, &found, digest, diff_id))
-            .buffered(PARALLEL_LAYERS)
-            .try_collect::<Vec<_>>()
-            .await?;
+        let jobs = jobs.map(|(digest, diff_id)| self.layer(store, &found, digest, diff_id)).collect::<Vec<_>>();
+        let layers = futures::stream::iter(jobs).buffered(PARALLEL_LAYERS).try_collect::<Vec<_>>().await?;
         let mut names = vec![reference::by_digest(wanted, &found.digest)];
         if wanted.tag().is_some() {
             names.push(wanted.to_string());
@@ -139,7 +137,13 @@ impl Puller {
         put.map_err(|error| Failure::Content(error.to_string()))
     }
 
-    async fn layer(&self, store: &Arc<ImageStore>, found: &Found, digest: &str, diff_id: &str) -> Result<Layer, Failure> {
+    async fn layer(
+        &self,
+        store: &Arc<ImageStore>,
+        found: &Found,
+        digest: &str,
+        diff_id: &str,
+    ) -> Result<Layer, Failure> {
         let turn = self.turn(diff_id.to_owned());
         let _turn = turn.lock().await;
         if let Some(layer) = store.layer(diff_id) {
@@ -184,9 +188,8 @@ async fn resolve(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Result<Fou
     let (config, layers) = match Document::parse(&json).map_err(Failure::Content)? {
         Kind::Manifest { config, layers } => (config, layers),
         Kind::Index(entries) => {
-            let entry = select(&entries).ok_or_else(|| {
-                Failure::Content(format!("no match for platform in manifest {digest}: not found"))
-            })?;
+            let entry = select(&entries)
+                .ok_or_else(|| Failure::Content(format!("no match for platform in manifest {digest}: not found")))?;
             let of_platform = at.clone_with_digest(entry.digest.clone());
             let (json, _) = client.pull_manifest_raw(&of_platform, &auth, &MEDIA_TYPES).await?;
             check_digest(&json, &entry.digest)?;

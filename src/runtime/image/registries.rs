@@ -173,9 +173,7 @@ fn rewrite(mirror: Option<&Mirror>, repository: &str) -> String {
 fn relocated(reference: &Reference, host: &str, repository: String) -> Reference {
     match reference.digest() {
         Some(digest) => Reference::with_digest(host.to_owned(), repository, digest.to_owned()),
-        None => {
-            Reference::with_tag(host.to_owned(), repository, reference.tag().unwrap_or("latest").to_owned())
-        }
+        None => Reference::with_tag(host.to_owned(), repository, reference.tag().unwrap_or("latest").to_owned()),
     }
 }
 

@@ -206,8 +206,7 @@ impl ImageStore {
     pub(crate) fn stage(&self, content: impl Read, diff_id: &str) -> Result<Staged<'_>, AddError> {
         let dir = self.temporary();
         fs::create_dir(&dir).at("create", &dir)?;
-        let mut staged =
-            Staged { store: self, dir, layer: Layer { diff_id: diff_id.to_owned(), bytes: 0 } };
+        let mut staged = Staged { store: self, dir, layer: Layer { diff_id: diff_id.to_owned(), bytes: 0 } };
         let unpacked = layer::unpack(content, &staged.dir)?;
         if unpacked.diff_id != diff_id {
             return Err(AddError::Digest { expected: diff_id.to_owned(), found: unpacked.diff_id });
@@ -217,7 +216,13 @@ impl ImageStore {
     }
 
     /// Records an image whose layers are all there, under the given names (tags move to it).
-    pub(crate) fn put(&self, id: &str, config: &ImageConfig, layers: Vec<Layer>, names: &[String]) -> Result<ImageStatus> {
+    pub(crate) fn put(
+        &self,
+        id: &str,
+        config: &ImageConfig,
+        layers: Vec<Layer>,
+        names: &[String],
+    ) -> Result<ImageStatus> {
         let image = Image { id: id.to_owned(), layers, defaults: config.config.clone() };
         let mut state = self.state.lock();
         let same = state.index.images.get(id).is_some_and(|known| **known == image)

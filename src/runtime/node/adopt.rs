@@ -74,7 +74,7 @@ impl Runtime {
 
     /// Layers that neither an image nor a container needs, such as a crash leaves them.
     pub(super) fn remove_unused_layers(&self) -> Result<()> {
-        Ok(self.images.remove_unused_layers(&self.layers_in_use())?)
+        self.images.remove_unused_layers(&self.layers_in_use())
     }
 }
 

@@ -61,7 +61,11 @@ impl Connection {
     }
 
     /// Sends a request and waits for its answer.
-    pub(super) async fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<(Answer, Vec<OwnedFd>), CallError> {
+    pub(super) async fn call(
+        &self,
+        request: Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Answer, Vec<OwnedFd>), CallError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         {

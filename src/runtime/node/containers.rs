@@ -63,9 +63,7 @@ impl Runtime {
         let connection = self.connection(id)?;
         let request = Request::Start { container: id.to_owned() };
         let phase = match connection.call(request, &[]).await {
-            Ok((Answer::Started { pid, at_ns }, _)) => {
-                Phase::Running { pid: pid.unsigned_abs(), started_at_ns: at_ns }
-            }
+            Ok((Answer::Started { pid, at_ns }, _)) => Phase::Running { pid: pid.unsigned_abs(), started_at_ns: at_ns },
             // A daemon before us asked for it and did not live to see the answer.
             Err(CallError::Failed(Failure::AlreadyStarted)) if self.phase(id)? == Phase::Created => {
                 self.phase_from_shim(id, &connection).await?
@@ -277,9 +275,14 @@ mod tests {
 
     #[test]
     fn stop_signals_are_known_by_name_and_number() {
-        for (text, expected) in
-            [("SIGQUIT", Some(3)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("SIGNOPE", None), ("99", None)]
-        {
+        for (text, expected) in [
+            ("SIGQUIT", Some(3)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("SIGNOPE", None),
+            ("99", None),
+        ] {
             assert_eq!(parse_signal(text), expected, "{text}");
         }
     }

@@ -143,7 +143,9 @@ impl Runtime {
         let exit = async move {
             match phase.wait_for(Phase::ended).await.map(|phase| phase.clone()) {
                 Ok(Phase::Exited(exit)) => Ok(exit.code),
-                Ok(Phase::Created | Phase::Running { .. } | Phase::Lost) | Err(_) => Err(Error::ContainerNotFound(name)),
+                Ok(Phase::Created | Phase::Running { .. } | Phase::Lost) | Err(_) => {
+                    Err(Error::ContainerNotFound(name))
+                }
             }
         };
         Ok(Streams {

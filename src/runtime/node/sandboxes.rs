@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::state::{Phase, Sandbox, Shim};
 use super::{Runtime, blocking};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
-use crate::shim::protocol::Request;
+use crate::shim::protocol::{Answer, Request};
 use crate::sys::mount;
 use crate::types::{Event, SandboxConfig, SandboxStatus};
 
@@ -37,11 +37,7 @@ impl Runtime {
             }
             containers = std::mem::take(&mut sandbox.containers);
         }
-        let record = SandboxRecord {
-            config,
-            created_at_ns: now_ns(),
-            log_limit: self.config.log_limit,
-        };
+        let record = SandboxRecord { config, created_at_ns: now_ns(), log_limit: self.config.log_limit };
         let sandbox = Sandbox { record: record.clone(), shim: None, containers };
         self.sandboxes.lock().insert(uid.clone(), sandbox);
         match self.start_shim(record).await {
@@ -60,7 +56,7 @@ impl Runtime {
         blocking(move || {
             prepare_directories(&at, &record)?;
             cgroups.create(&record.config.cgroup_parent, &record.config.resources)?;
-            spawn_shim(exe, &at, &record.config.uid)
+            spawn_shim(&exe, &at, &record.config.uid)
         })
         .await?;
         let connected = Connection::open(&paths.socket()).await;
@@ -94,7 +90,7 @@ impl Runtime {
 
     /// The shim of `connection` is gone without our doing: nothing can be known of its containers any
     /// more, so they are ended.
-    async fn on_gone(&self, uid: &str, connection: &Arc<Connection>) {
+    async fn on_gone(self: &Arc<Self>, uid: &str, connection: &Arc<Connection>) {
         let ours = {
             let mut sandboxes = self.sandboxes.lock();
             let sandbox = sandboxes.get_mut(uid);
@@ -103,7 +99,7 @@ impl Runtime {
             };
             sandbox.filter(held).map(|sandbox| sandbox.shim = None).is_some()
         };
-        if !ours {
+        if !ours || self.reconnect(uid).await {
             return;
         }
         tracing::warn!(sandbox = uid, "the pod's shim is gone");
@@ -111,6 +107,22 @@ impl Runtime {
             tracing::warn!(sandbox = uid, %error, "cannot clean up after the pod's shim");
         }
         self.publish(Event::SandboxGone { sandbox_uid: uid.to_owned() });
+    }
+
+    /// A connection may be lost while the shim lives on. Catches up on what was told meanwhile.
+    async fn reconnect(self: &Arc<Self>, uid: &str) -> bool {
+        let Ok((connection, pid)) = Connection::open(&self.sandbox_paths(uid).socket()).await else { return false };
+        if self.with_sandbox(uid, |_| ()).is_err() {
+            return false;
+        }
+        self.attach_shim(uid, Arc::clone(&connection), pid);
+        let Ok((Answer::State { containers }, _)) = connection.call(Request::State, &[]).await else { return true };
+        for container in containers {
+            if let Some(exit) = container.exit {
+                self.on_exit(uid, &container.id, exit);
+            }
+        }
+        true
     }
 
     /// Ends what is left of a sandbox without a shim: processes, mounts, sockets. Its records stay.
@@ -128,7 +140,10 @@ impl Runtime {
             cgroups.remove(&parent)?;
             mount::detach_below(&at.run).at("unmount", &at.run)?;
             durable::remove_tree(&at.run)?;
-            Ok(ids.into_iter().map(|id| (id.clone(), durable::read_optional(&at.container(&id).exit()).ok().flatten())).collect())
+            Ok(ids
+                .into_iter()
+                .map(|id| (id.clone(), durable::read_optional(&at.container(&id).exit()).ok().flatten()))
+                .collect())
         })
         .await?;
         for (id, exit) in exits {
@@ -250,15 +265,15 @@ fn prepare_directories(paths: &SandboxPaths, record: &SandboxRecord) -> Result<(
 }
 
 #[expect(clippy::disallowed_methods, reason = "starts this very binary as a pod's shim")]
-fn spawn_shim(exe: PathBuf, paths: &SandboxPaths, uid: &str) -> Result<()> {
-    let output = Command::new(&exe)
+fn spawn_shim(exe: &Path, paths: &SandboxPaths, uid: &str) -> Result<()> {
+    let output = Command::new(exe)
         .arg("shim")
         .args([&paths.data, &paths.run])
         // Neither the daemon's secrets nor systemd's descriptors are for containers.
         .env_clear()
         .stdin(Stdio::null())
         .output()
-        .at("run", &exe)?;
+        .at("run", exe)?;
     if output.status.success() {
         return Ok(());
     }

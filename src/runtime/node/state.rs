@@ -63,9 +63,8 @@ impl Container {
     pub(super) fn advance(&self, next: Phase) -> bool {
         self.phase.send_if_modified(|phase| {
             let allowed = match (&*phase, &next) {
-                (Phase::Exited(_) | Phase::Lost, _) | (Phase::Running { .. }, Phase::Created | Phase::Running { .. }) => {
-                    false
-                }
+                (Phase::Exited(_) | Phase::Lost, _)
+                | (Phase::Running { .. }, Phase::Created | Phase::Running { .. }) => false,
                 (Phase::Created | Phase::Running { .. }, _) => true,
             };
             if allowed {

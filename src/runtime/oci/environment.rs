@@ -61,12 +61,9 @@ mod tests {
     #[test]
     fn command_and_args_replace_entrypoint_and_cmd() {
         let image = ProcessDefaults { entrypoint: words("entry"), cmd: words("one two"), ..Default::default() };
-        for (command, args, expected) in [
-            ("", "", "entry one two"),
-            ("", "mine", "entry mine"),
-            ("run", "", "run"),
-            ("run", "fast", "run fast"),
-        ] {
+        for (command, args, expected) in
+            [("", "", "entry one two"), ("", "mine", "entry mine"), ("run", "", "run"), ("run", "fast", "run fast")]
+        {
             let config = ContainerConfig { command: words(command), args: words(args), ..Default::default() };
             assert_eq!(command_line(&config, &image).unwrap(), words(expected), "{command:?} {args:?}");
         }

@@ -71,11 +71,7 @@ fn defaults(privileged: bool, shm: &Path) -> Vec<OciMount> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", access]),
         OciMount {
@@ -131,7 +127,11 @@ mod tests {
 
     #[test]
     fn pod_mounts_come_last_by_depth_and_replace_defaults() {
-        let pod = [bind("/a/b/c", Propagation::Private), bind("/a", Propagation::Private), bind("/dev/shm", Propagation::Private)];
+        let pod = [
+            bind("/a/b/c", Propagation::Private),
+            bind("/a", Propagation::Private),
+            bind("/dev/shm", Propagation::Private),
+        ];
         let found = mounts(&pod, false, Path::new("/pod/shm"), &CgroupView::V2);
         let places = found.iter().map(|mount| mount.destination.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!(
@@ -160,7 +160,11 @@ mod tests {
 
     #[test]
     fn the_widest_propagation_sets_the_tree() {
-        let pod = [bind("/p", Propagation::Private), bind("/h", Propagation::HostToContainer), bind("/b", Propagation::Bidirectional)];
+        let pod = [
+            bind("/p", Propagation::Private),
+            bind("/h", Propagation::HostToContainer),
+            bind("/b", Propagation::Bidirectional),
+        ];
         let (tree, others) = propagation(&pod);
         assert_eq!(tree, Propagation::Bidirectional);
         assert_eq!(others, [("/p".into(), Propagation::Private), ("/h".into(), Propagation::HostToContainer)]);

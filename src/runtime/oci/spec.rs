@@ -152,6 +152,11 @@ pub(crate) fn plan(record: &ContainerRecord, around: Surroundings<'_>) -> Result
         Version::V1 => CgroupView::V1 { hierarchies: around.v1_hierarchies, path: around.cgroup_path },
     };
     let privileged = config.security.privileged;
+    let mut readonly_paths = hidden(config, &READ_ONLY_PATHS);
+    if around.cgroup_version == Version::V1 && !privileged {
+        // The tmpfs that the hierarchies are mounted on.
+        readonly_paths.push("/sys/fs/cgroup");
+    }
     let spec = Spec {
         oci_version: "1.0.2",
         process,
@@ -166,7 +171,7 @@ pub(crate) fn plan(record: &ContainerRecord, around: Surroundings<'_>) -> Result
                 Propagation::Bidirectional => "shared",
             },
             masked_paths: hidden(config, &MASKED_PATHS),
-            readonly_paths: hidden(config, &READ_ONLY_PATHS),
+            readonly_paths,
             devices: around.host_devices,
         },
     };
@@ -184,11 +189,7 @@ fn process(record: &ContainerRecord, around: &Surroundings<'_>, capabilities: &[
         terminal: config.tty,
         user: OciUser { uid: around.user.uid, gid: around.user.gid, additional_gids: around.user.groups.clone() },
         args: command_line(config, &record.defaults)?,
-        env: environment(
-            config,
-            &record.defaults,
-            &Identity { hostname: around.hostname, home: &around.user.home },
-        ),
+        env: environment(config, &record.defaults, &Identity { hostname: around.hostname, home: &around.user.home }),
         cwd: working_dir(record),
         capabilities: CapabilitySets { bounding: during.clone(), effective: during.clone(), permitted: during },
         rlimits: [Rlimit {

@@ -112,9 +112,9 @@ impl Accounts {
 
     fn group(&self, name: &str) -> Result<u32> {
         let known = self.groups.iter().find(|group| group.name == name).map(|group| group.gid);
-        known.or_else(|| name.parse().ok()).ok_or_else(|| {
-            Error::Start(format!("unable to find group {name}: no matching entries in group file"))
-        })
+        known
+            .or_else(|| name.parse().ok())
+            .ok_or_else(|| Error::Start(format!("unable to find group {name}: no matching entries in group file")))
     }
 }
 
@@ -140,11 +140,7 @@ mod tests {
         check(&nobody_asked, "1000", 1000, 0, &[0], "/");
         check(&nobody_asked, "web:staff", 33, 50, &[4, 50], "/var/www");
         check(&nobody_asked, "1000:1001", 1000, 1001, &[1001], "/");
-        let pod = Security {
-            run_as_user: Some(33),
-            supplemental_groups: vec![2000, 4],
-            ..Security::default()
-        };
+        let pod = Security { run_as_user: Some(33), supplemental_groups: vec![2000, 4], ..Security::default() };
         check(&pod, "root:staff", 33, 34, &[4, 34, 2000], "/var/www");
         let strict = Security { strict_supplemental_groups: true, run_as_group: Some(7), ..Security::default() };
         check(&strict, "web", 33, 7, &[7], "/var/www");

@@ -119,7 +119,11 @@ fn ranges(profile: &Profile, architecture: Architecture) -> Vec<(u32, Treatment)
     };
     let unknown = match profile.default {
         Action::Errno(_) => Action::Errno(ENOSYS),
-        other @ (Action::KillProcess | Action::KillThread | Action::Trap | Action::Trace(_) | Action::Log
+        other @ (Action::KillProcess
+        | Action::KillThread
+        | Action::Trap
+        | Action::Trace(_)
+        | Action::Log
         | Action::Allow) => other,
     };
     let after = |number: u32| Treatment::always(if number >= newest { unknown } else { profile.default });

@@ -6,6 +6,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::trace::Trace;
 use crate::error::{Error, Result};
 use crate::sys::{packet, process};
 
@@ -42,7 +43,15 @@ pub(super) fn start<Job>(
         if process::reset_signals().is_err() || process::close_others(&keep).is_err() {
             return 1;
         }
-        let outcome = work().map_err(|error| error.to_string());
+        let mut trace = Trace::start();
+        let outcome = work().map_err(|error| {
+            let text = error.to_string();
+            match trace.as_mut().and_then(Trace::first) {
+                // Our own executor's words need no comment.
+                Some(cause) if !text.contains(": exec: ") => format!("{text}: {cause}"),
+                Some(_) | None => text,
+            }
+        });
         tell(&theirs, outcome)
     });
     Ok(Helper { pid: pid.map_err(|error| failed(&error))?, report: ours, job })

@@ -209,9 +209,10 @@ impl Container {
     }
 
     fn copy_input(&mut self, fd: i32, buffer: &mut [u8]) {
-        let holder = self.attachments.iter_mut().find(|attachment| {
-            attachment.stdin.as_ref().is_some_and(|stdin| stdin.as_raw_fd() == fd)
-        });
+        let holder = self
+            .attachments
+            .iter_mut()
+            .find(|attachment| attachment.stdin.as_ref().is_some_and(|stdin| stdin.as_raw_fd() == fd));
         let Some(attachment) = holder else { return };
         let Some(stdin) = &attachment.stdin else { return };
         match read(stdin, buffer) {

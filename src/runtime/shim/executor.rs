@@ -30,10 +30,10 @@ pub(super) struct Launcher {
 impl Executor for Launcher {
     /// Runs before the container counts as created, so its errors reach the user as such.
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        let (args, env) = program(spec).ok_or_else(|| {
-            ExecutorValidationError::ArgValidationError("no command specified".to_owned())
-        })?;
-        find(&args[0], path_of(env)).map(drop).map_err(ExecutorValidationError::ArgValidationError)
+        let (args, env) = program(spec)
+            .ok_or_else(|| ExecutorValidationError::ArgValidationError("no command specified".to_owned()))?;
+        let ready = self.finish_mounts().and_then(|()| find(&args[0], path_of(env)).map(drop));
+        ready.map_err(ExecutorValidationError::ArgValidationError)
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
@@ -48,17 +48,21 @@ impl Executor for Launcher {
 }
 
 impl Launcher {
+    fn finish_mounts(&self) -> Result<(), String> {
+        if let Some(dev) = &self.dev {
+            crate::sys::mount::move_to(dev, Path::new("/dev")).map_err(|error| format!("mount /dev: {error}"))?;
+        }
+        for (path, wish) in &self.propagation {
+            mount(None::<&str>, path, None::<&str>, flags(*wish), None::<&str>)
+                .map_err(|error| format!("set mount propagation of {}: {error}", path.display()))?;
+        }
+        Ok(())
+    }
+
     fn become_program(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let other = |action: &str, error: String| ExecutorError::Other(format!("{action}: {error}"));
         let (args, env) = program(spec).ok_or(ExecutorError::InvalidArg)?;
         let program = find(&args[0], path_of(env)).map_err(ExecutorError::Other)?;
-        if let Some(dev) = &self.dev {
-            crate::sys::mount::move_to(dev, Path::new("/dev")).map_err(|error| other("mount /dev", error.to_string()))?;
-        }
-        for (path, wish) in &self.propagation {
-            mount(None::<&str>, path, None::<&str>, flags(*wish), None::<&str>)
-                .map_err(|error| other("set mount propagation", error.to_string()))?;
-        }
         let program = CString::new(program.into_os_string().into_encoded_bytes());
         let program = program.map_err(|_| ExecutorError::InvalidArg)?;
         let (args, env) = (strings(args)?, strings(env)?);
@@ -100,7 +104,8 @@ fn flags(wish: Propagation) -> MsFlags {
 fn find(name: &str, path: &str) -> Result<PathBuf, String> {
     let usable = |candidate: &Path| candidate.is_file() && access(candidate, AccessFlags::X_OK).is_ok();
     if !name.contains('/') {
-        let found = path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).find(|c| usable(c));
+        let found =
+            path.split(':').map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name)).find(|c| usable(c));
         return found.ok_or_else(|| format!("exec: {name:?}: executable file not found in $PATH"));
     }
     let candidate = Path::new(name);

@@ -141,12 +141,8 @@ fn mount_root(record: &ContainerRecord, paths: &ContainerPaths) -> Result<()> {
         fs::create_dir_all(dir).at("create", dir)?;
     }
     unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace for", &rootfs)?;
-    let overlay = Overlay {
-        layer_dir: &record.layer_dir,
-        layers: &record.layers,
-        upper: &paths.upper(),
-        work: &paths.work(),
-    };
+    let overlay =
+        Overlay { layer_dir: &record.layer_dir, layers: &record.layers, upper: &paths.upper(), work: &paths.work() };
     overlay.mount(&rootfs).at("mount the container's root at", &rootfs)?;
     create_working_dir(record, &rootfs)
 }
@@ -240,9 +236,8 @@ fn write_bundle(paths: &ContainerPaths, plan: &Plan) -> Result<()> {
 
 /// Every device node of the host but terminals and what containers have of their own.
 fn host_devices(dir: &Path) -> Vec<Device> {
-    const OWN: [&str; 13] = [
-        "pts", "shm", "mqueue", "fd", "console", "ptmx", "stdin", "stdout", "stderr", "core", "log", ".udev", ".lxc",
-    ];
+    const OWN: [&str; 13] =
+        ["pts", "shm", "mqueue", "fd", "console", "ptmx", "stdin", "stdout", "stderr", "core", "log", ".udev", ".lxc"];
     let mut devices = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());

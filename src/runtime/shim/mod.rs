@@ -14,6 +14,7 @@ mod log;
 mod pause;
 pub(crate) mod protocol;
 mod server;
+mod trace;
 
 use std::ffi::OsString;
 use std::fs;
@@ -98,6 +99,8 @@ fn prepare(paths: &SandboxPaths) -> Result<server::Server> {
     nix::sys::prctl::set_child_subreaper(true).at("become subreaper for", &paths.run)?;
     // Without the capability it stays as it is.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    // Containers inherit it; what other runtimes give them.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     detach_stdio()?;
     let shim_dir = Path::new("/");
     std::env::set_current_dir(shim_dir).at("enter", shim_dir)?;

@@ -22,21 +22,44 @@ pub(crate) struct Call {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// The versions that the daemon speaks, oldest and newest.
-    Hello { oldest: u32, newest: u32 },
+    Hello {
+        oldest: u32,
+        newest: u32,
+    },
     /// All containers that were started.
     State,
     /// Makes and starts the process of the container whose record is on disk.
-    Start { container: String },
+    Start {
+        container: String,
+    },
     /// Sends a signal to a container's first process, or to a command run in it.
-    Signal { container: String, exec: Option<u64>, signal: i32 },
+    Signal {
+        container: String,
+        exec: Option<u64>,
+        signal: i32,
+    },
     /// Runs a command. Descriptors for the named streams come along in their order, unless there is
     /// a terminal: then the answer brings its master. The end is told as `ExecExited`.
-    Exec { container: String, exec: u64, command: Vec<String>, tty: bool, streams: Streams },
+    Exec {
+        container: String,
+        exec: u64,
+        command: Vec<String>,
+        tty: bool,
+        streams: Streams,
+    },
     /// Copies between a container's streams and the descriptors that come along.
-    Attach { container: String, streams: Streams },
-    Resize { container: String, size: TerminalSize },
+    Attach {
+        container: String,
+        streams: Streams,
+    },
+    Resize {
+        container: String,
+        size: TerminalSize,
+    },
     /// Forgets a container that has ended.
-    Forget { container: String },
+    Forget {
+        container: String,
+    },
     /// Ends the shim, and with it the pod's namespaces.
     Shutdown,
 }
@@ -51,19 +74,37 @@ pub(crate) struct Streams {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Message {
-    Reply { id: u64, result: Result<Answer, Failure> },
-    ContainerExited { container: String, exit: Exit },
+    Reply {
+        id: u64,
+        result: Result<Answer, Failure>,
+    },
+    ContainerExited {
+        container: String,
+        exit: Exit,
+    },
     /// Only to the connection that asked for the command.
-    ExecExited { exec: u64, code: i32 },
+    ExecExited {
+        exec: u64,
+        code: i32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    Hello { version: u32 },
-    State { containers: Vec<ContainerNow> },
-    Started { pid: i32, at_ns: i64 },
+    Hello {
+        version: u32,
+    },
+    State {
+        containers: Vec<ContainerNow>,
+    },
+    Started {
+        pid: i32,
+        at_ns: i64,
+    },
     /// A terminal's master comes along where one was asked for.
-    Exec { pid: i32 },
+    Exec {
+        pid: i32,
+    },
     Done,
 }
 

@@ -70,7 +70,6 @@ pub(crate) fn attach_device_filter(cgroup: BorrowedFd<'_>, program: &[ExtendedIn
 #[expect(unsafe_code, reason = "bpf has no safe wrapper")]
 fn call(command: libc::c_int, attributes: &mut [u64; ATTRIBUTE_WORDS]) -> io::Result<libc::c_long> {
     // SAFETY: the pointers inside stem from live slices of the callers; the size is the array's.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -209,6 +209,47 @@ fn unescape(field: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
 
+    /// Mounts an overlay of many layers in a mount namespace of the calling thread.
+    fn overlay_of(layers: usize, name_len: usize) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let names = (0..layers).map(|number| format!("{number:0>name_len$}")).collect::<Vec<_>>();
+        for (number, name) in names.iter().enumerate() {
+            let layer = dir.path().join("layers").join(name);
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join("file"), number.to_string()).unwrap();
+        }
+        let at = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let (upper, work, target) = (at("upper"), at("work"), at("target"));
+        let seen = std::thread::scope(|scope| {
+            let mounted = scope.spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+                let overlay =
+                    Overlay { layer_dir: &dir.path().join("layers"), layers: &names, upper: &upper, work: &work };
+                overlay.mount(&target).unwrap();
+                fs::read_to_string(target.join("file")).unwrap()
+            });
+            mounted.join().unwrap()
+        });
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "nothing is mounted outside of the namespace");
+        seen
+    }
+
+    #[test]
+    fn the_last_layer_is_on_top_whatever_their_number() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: mounting takes root");
+            return;
+        }
+        assert_eq!(overlay_of(3, 24), "2", "by mount");
+        assert_eq!(overlay_of(127, 24), "126", "the most layers of an image, by mount");
+        assert_eq!(overlay_of(60, 100), "59", "more than a page of options, by fsconfig");
+    }
+
     #[test]
     fn mount_points_with_spaces_are_unescaped() {
         assert_eq!(unescape(br"/a\040b\134c"), PathBuf::from(r"/a b\c"));

@@ -22,8 +22,12 @@ pub(crate) struct Received {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Sends one whole message. `EAGAIN` on a non-blocking socket whose peer does not read.
+/// Sends one whole message. `EAGAIN` on a non-blocking socket whose peer does not read, `EMSGSIZE`
+/// for a message that the peer could not take.
 pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if message.len() > MESSAGE_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+    }
     let raw = fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<RawFd>>();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &[][..] } else { &rights[..] };
@@ -36,8 +40,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Received>> {
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let mut slices = [IoSliceMut::new(buffer)];
-    let message =
-        recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut fds = Vec::new();
     for item in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = item {

@@ -61,12 +61,7 @@ fn wishes_of_the_pod_show() {
     let config = ContainerConfig {
         working_dir: Some("/work".to_owned()),
         tty: true,
-        security: Security {
-            privileged: true,
-            no_new_privileges: true,
-            read_only_rootfs: true,
-            ..Security::default()
-        },
+        security: Security { privileged: true, no_new_privileges: true, read_only_rootfs: true, ..Security::default() },
         ..ContainerConfig::default()
     };
     let (spec, plan) = spec(config, PidNamespace::Pod(Path::new("/proc/7/ns/pid")), Version::V1);

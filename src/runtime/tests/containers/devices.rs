@@ -75,7 +75,9 @@ pub(crate) async fn seccomp(node: &mut Node) {
 
 pub(crate) async fn privileged(node: &mut Node) {
     node.sandbox("p1").await;
-    let mut config = node.shell("ls /dev/null /dev/kmsg; touch /proc/sys/kernel/hostname && echo rw; mount -t tmpfs t /tmp && echo mounted");
+    let mut config = node.shell(
+        "ls /dev/null /dev/kmsg; touch /proc/sys/kernel/hostname && echo rw; mount -t tmpfs t /tmp && echo mounted",
+    );
     config.security.privileged = true;
     let (status, log) = node.run("p1", config.clone()).await;
     assert_eq!(log, "/dev/kmsg\n/dev/null\nrw\nmounted\n", "{status:?}");

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use runtime::{
-    ContainerConfig, ContainerState, ContainerStatus, ImageStatus, LogLimit, Registries, Runtime, RuntimeConfig,
-    SandboxConfig, SandboxStatus,
+    ContainerConfig, ContainerState, ContainerStatus, LogLimit, Registries, Runtime, RuntimeConfig, SandboxConfig,
+    SandboxStatus,
 };
 use sha2::{Digest, Sha256};
 
@@ -38,7 +38,11 @@ pub(crate) fn run(name: &str, test: fn(&mut Node) -> Outcome<'_>) -> bool {
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let passed = executor.block_on(async {
         let mut node = Node::new(name).await;
-        let result = AssertUnwindSafe(test(&mut node)).catch_unwind().await;
+        let result = AssertUnwindSafe(async {
+            node.import().await;
+            test(&mut node).await;
+        });
+        let result = result.catch_unwind().await;
         node.remove().await;
         result.is_ok()
     });
@@ -49,7 +53,7 @@ pub(crate) fn run(name: &str, test: fn(&mut Node) -> Outcome<'_>) -> bool {
 pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
     runtime: Option<Arc<Runtime>>,
-    pub(crate) image: ImageStatus,
+    pub(crate) image_id: String,
     /// Parent of all cgroups of this node.
     pub(crate) cgroup: String,
 }
@@ -58,11 +62,14 @@ impl Node {
     async fn new(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = open(dir.path()).await;
-        let archive = dir.path().join("busybox.tar");
-        write_archive(&archive, "busybox:test", &busybox_layer(), &serde_json::json!({"Cmd": ["sh"]}));
-        let image = runtime.import_tarball(&archive).await.unwrap().remove(0);
         let cgroup = format!("coracle-test-{}-{name}", std::process::id());
-        Self { dir, runtime: Some(runtime), image, cgroup }
+        Self { dir, runtime: Some(runtime), image_id: String::new(), cgroup }
+    }
+
+    async fn import(&mut self) {
+        let archive = self.dir.path().join("busybox.tar");
+        write_archive(&archive, "busybox:test", &busybox_layer(), &serde_json::json!({"Cmd": ["sh"]}));
+        self.image_id = self.runtime().import_tarball(&archive).await.unwrap().remove(0).id;
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
@@ -73,6 +80,11 @@ impl Node {
     pub(crate) async fn restart(&mut self) {
         self.runtime = None;
         self.runtime = Some(open(self.dir.path()).await);
+    }
+
+    /// The daemon comes back with another configuration.
+    pub(crate) fn use_runtime(&mut self, runtime: Arc<Runtime>) {
+        self.runtime = Some(runtime);
     }
 
     pub(crate) fn sandbox_config(&self, uid: &str) -> SandboxConfig {
@@ -96,7 +108,7 @@ impl Node {
         ContainerConfig {
             name: "main".to_owned(),
             image: "busybox:test".to_owned(),
-            image_id: self.image.id.clone(),
+            image_id: self.image_id.clone(),
             command: ["sh", "-c", script].map(str::to_owned).to_vec(),
             log_path: self.dir.path().join("logs/main/0.log"),
             ..ContainerConfig::default()
@@ -186,6 +198,9 @@ pub(crate) fn busybox_layer() -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(content.len() as u64);
         if link.is_empty() {
             tar.append_data(&mut header, path, content).unwrap();
@@ -201,7 +216,13 @@ pub(crate) fn busybox_layer() -> Vec<u8> {
     for applet in APPLETS.split_whitespace() {
         add(tar::EntryType::Symlink, &format!("bin/{applet}"), "busybox", 0o777, b"");
     }
-    add(tar::EntryType::Regular, "etc/passwd", "", 0o644, b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home/web:/bin/sh\n");
+    add(
+        tar::EntryType::Regular,
+        "etc/passwd",
+        "",
+        0o644,
+        b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/home/web:/bin/sh\n",
+    );
     add(tar::EntryType::Regular, "etc/group", "", 0o644, b"root:x:0:\nweb:x:34:\nlog:x:4:web\n");
     tar.into_inner().unwrap()
 }

@@ -3,6 +3,8 @@
 //! Needs root and a static busybox (`apt-get install busybox-static`); otherwise it says what it
 //! skips. A filter may be given as with any other test: `cargo test --test containers -- oom`.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test binary without the standard harness")]
+
 mod devices;
 mod fixture;
 mod lifecycle;

@@ -10,7 +10,9 @@ use crate::fixture::{Node, PATIENCE};
 
 pub(crate) async fn a_new_daemon_takes_over(node: &mut Node) {
     let before = node.sandbox("p1").await;
-    let running = node.start("p1", node.shell("read x < /tmp/go 2>/dev/null; until [ -e /tmp/go ]; do sleep 0.02; done; exit 11")).await;
+    let running = node
+        .start("p1", node.shell("read x < /tmp/go 2>/dev/null; until [ -e /tmp/go ]; do sleep 0.02; done; exit 11"))
+        .await;
     let mut quick = node.shell("until [ -e /volume/end ]; do sleep 0.02; done; exit 12");
     quick.name = "quick".to_owned();
     let volume = node.dir.path().join("volume");
@@ -61,6 +63,6 @@ pub(crate) async fn a_dead_shim_is_noticed(node: &mut Node) {
 }
 
 /// Neither gone nor a zombie that nobody has buried yet.
-fn running(pid: u32) -> bool {
+pub(crate) fn running(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -15,7 +15,10 @@ pub(crate) async fn commands(node: &mut Node) {
     node.sandbox("p1").await;
     let id = node.start("p1", node.shell("sleep 1000")).await;
     let result = node.runtime().exec_sync(&id, shell("echo out; echo err >&2; exit 9"), PATIENCE).await.unwrap();
-    assert_eq!((result.stdout.as_slice(), result.stderr.as_slice(), result.exit_code), (&b"out\n"[..], &b"err\n"[..], 9));
+    assert_eq!(
+        (result.stdout.as_slice(), result.stderr.as_slice(), result.exit_code),
+        (&b"out\n"[..], &b"err\n"[..], 9)
+    );
     let killed = node.runtime().exec_sync(&id, shell("kill -9 $$"), PATIENCE).await.unwrap();
     assert_eq!(killed.exit_code, 137);
     let late = node.runtime().exec_sync(&id, shell("sleep 1000"), Duration::from_millis(300)).await;
