@@ -145,6 +145,12 @@ fn quota(milli_cpu: i64) -> i64 {
     (milli_cpu.saturating_mul(QUOTA_PERIOD_US) / 1000).max(MIN_QUOTA_US)
 }
 
+/// CPU shares of the burstable pods together.
+pub(crate) fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> u64 {
+    let burstable = pods.filter(|p| QosClass::of(p) == QosClass::Burstable);
+    shares(burstable.map(|p| PodTotal::of(p).cpu_request).fold(0, i64::saturating_add))
+}
+
 fn hugepage_limits(limits: Option<&Amounts>) -> BTreeMap<String, u64> {
     limits
         .into_iter()

@@ -64,7 +64,7 @@ impl Worker {
         match self.setup_retry {
             Some(retry) if retry > now => at(retry),
             _ if self.refresh_wanted && !self.busy.setup => self.refresh(),
-            _ => refresh_at.into_iter().for_each(&mut at),
+            _ => refresh_at.filter(|&t| t > now).into_iter().for_each(&mut at),
         }
         if self.busy.start.is_none()
             && let Some(name) = plan.start.first()

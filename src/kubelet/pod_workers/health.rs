@@ -1,11 +1,13 @@
 //! Which probes of the pod run now, and what its dead containers said last.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
 
 use jiff::Timestamp;
 use runtime::ContainerStatus;
+use tracing::debug;
 
 use super::start::message_file;
 use super::worker::Worker;
@@ -15,7 +17,7 @@ use crate::pod::{PodExt, Role};
 use crate::prober::{ProbeKind, Prober};
 
 /// Upstream's limits of a termination message.
-const MAX_MESSAGE: usize = 4096;
+const MAX_MESSAGE: u64 = 4096;
 const MAX_LOG_MESSAGE: usize = 2048;
 const MAX_LOG_LINES: usize = 80;
 
@@ -85,8 +87,12 @@ impl Worker {
     }
 }
 
-fn read_start(path: &Path, limit: usize) -> String {
-    let mut data = fs::read(path).unwrap_or_default();
-    data.truncate(limit);
+fn read_start(path: &Path, limit: u64) -> String {
+    let mut data = Vec::new();
+    if let Ok(file) = File::open(path)
+        && let Err(e) = file.take(limit).read_to_end(&mut data)
+    {
+        debug!("termination message {}: {e}", path.display());
+    }
     String::from_utf8_lossy(&data).into_owned()
 }

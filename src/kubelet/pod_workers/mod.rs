@@ -18,7 +18,7 @@ use std::time::Duration;
 use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use api::object::Object;
 use client::{Change, Query, Subscription};
-use runtime::Event;
+use runtime::{Event, Resources};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
         secrets: kubelet.cluster.subscribe::<Secret>(),
         workers: JoinSet::new(),
         synced: false,
+        burstable_shares: None,
+        weights_stale: false,
         token: token.child_token(),
         kubelet,
     };
@@ -60,14 +62,21 @@ struct Manager {
     /// Each gives its pod's UID when it ends.
     workers: JoinSet<String>,
     synced: bool,
+    /// CPU shares of `kubepods/burstable` as they were set last.
+    burstable_shares: Option<u64>,
+    weights_stale: bool,
     token: CancellationToken,
 }
 
 impl Manager {
     async fn run(mut self) {
         let mut runtime_events = self.kubelet.runtime.subscribe();
+        self.make_classes().await;
         let mut safety = interval_at(Instant::now() + SAFETY_PERIOD, SAFETY_PERIOD);
         loop {
+            if std::mem::take(&mut self.weights_stale) {
+                self.weigh_classes().await;
+            }
             tokio::select! {
                 () = self.token.cancelled() => break,
                 change = self.pods.next() => match change {
@@ -101,6 +110,10 @@ impl Manager {
             Change::Applied { .. } => {}
             Change::Deleted { object } => {
                 if let Some(mailbox) = self.kubelet.pods.mailbox(&object.index.uid) {
+                    // Its last version tells how much grace a forced deletion leaves.
+                    if let Some(pod) = decode(&object) {
+                        mailbox.update(pod);
+                    }
                     mailbox.remove();
                 }
             }
@@ -113,15 +126,12 @@ impl Manager {
     }
 
     fn apply(&mut self, object: &Object) {
-        let pod = match object.decode::<Pod>() {
-            Ok(pod) => Arc::new(pod),
-            Err(e) => {
-                error!(pod = %object.index.key, "stored pod does not decode: {e}");
-                return;
-            }
-        };
+        let Some(pod) = decode(object) else { return };
         match self.kubelet.pods.mailbox(pod.uid()) {
-            Some(mailbox) => mailbox.update(pod),
+            Some(mailbox) => {
+                self.weights_stale |= pod.is_terminal();
+                mailbox.update(pod);
+            }
             None => self.begin(pod),
         }
     }
@@ -147,7 +157,42 @@ impl Manager {
         admission::admit(pod, &others, node.as_ref(), &kubelet.allocatable)
     }
 
+    /// The cgroups that pods of each quality of service share.
+    async fn make_classes(&self) {
+        let machine = &self.kubelet.machine;
+        let reserved = self.kubelet.cfg.reserved_memory;
+        let all = Resources {
+            cpu_shares: Some(u64::try_from(machine.cpus * 1024).unwrap_or(1024)),
+            memory_limit_bytes: (reserved > 0).then_some(machine.memory_bytes - reserved),
+            ..Resources::default()
+        };
+        let least = Resources { cpu_shares: Some(2), ..Resources::default() };
+        for (path, resources) in
+            [("kubepods", all), ("kubepods/besteffort", least.clone()), ("kubepods/burstable", least)]
+        {
+            if let Err(e) = self.kubelet.runtime.ensure_cgroup(path, resources).await {
+                warn!("cgroup {path} not made: {e}");
+            }
+        }
+    }
+
+    /// The burstable pods as a whole weigh what they ask for; the best-effort ones next to nothing.
+    async fn weigh_classes(&mut self) {
+        let shares = crate::resources::burstable_shares(
+            self.kubelet.pods.all().iter().filter(|e| e.is_active()).map(|e| &*e.pod),
+        );
+        if self.burstable_shares == Some(shares) {
+            return;
+        }
+        let resources = Resources { cpu_shares: Some(shares), ..Resources::default() };
+        match self.kubelet.runtime.ensure_cgroup("kubepods/burstable", resources).await {
+            Ok(()) => self.burstable_shares = Some(shares),
+            Err(e) => warn!("cgroup of burstable pods not set: {e}"),
+        }
+    }
+
     fn spawn(&mut self, pod: Arc<Pod>, origin: Origin) {
+        self.weights_stale = true;
         let mailbox = Arc::new(Mailbox::default());
         let uid = pod.uid().to_owned();
         let rejected = matches!(origin, Origin::Rejected { .. });
@@ -166,7 +211,8 @@ impl Manager {
         });
     }
 
-    fn on_worker_end(&self, uid: &str) {
+    fn on_worker_end(&mut self, uid: &str) {
+        self.weights_stale = true;
         if self.token.is_cancelled() {
             return;
         }
@@ -267,4 +313,12 @@ impl Manager {
             }
         }
     }
+}
+
+/// The typed pod, without what only the API server needs of it.
+fn decode(object: &Object) -> Option<Arc<Pod>> {
+    let mut pod: Pod =
+        object.decode().inspect_err(|e| error!(pod = %object.index.key, "stored pod does not decode: {e}")).ok()?;
+    pod.metadata.managed_fields = None;
+    Some(Arc::new(pod))
 }

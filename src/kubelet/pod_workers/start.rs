@@ -1,6 +1,8 @@
 //! Starts one container: image, environment, mounts, configuration, process, postStart hook.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::downward::FieldContext;
 use crate::env::{self, EnvError, Values};
 use crate::images::{PullHistory, Request};
 use crate::kubelet::Kubelet;
+use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
 use crate::status::Waiting;
 use crate::volumes::{Mounted, container_mounts};
@@ -25,6 +28,8 @@ use crate::{events, hooks};
 
 /// Pause before a failed start is tried again.
 const RETRY: Duration = Duration::from_secs(10);
+/// A pod writes such a file itself.
+const MAX_ENV_FILE: u64 = 64 * 1024;
 
 /// Everything that a start needs, owned, so that it can run beside its worker.
 pub(super) struct Start {
@@ -75,8 +80,12 @@ impl Start {
             .inspect_err(failed)?;
         recorder.event(&about, EventType::Normal, "Created", "Container created");
         if let Err(e) = runtime.start_container(&id).await {
-            let e = StartError { ran: true, ..StartError::new("RunContainerError", e.to_string()) };
+            let ended = runtime.container_status(&id).is_ok_and(|c| has_ended(&c));
+            let e = StartError { ran: ended, ..StartError::new("RunContainerError", e.to_string()) };
             failed(&e);
+            if !ended && let Err(e) = runtime.remove_container(&id).await {
+                tracing::warn!(container = id, "container that did not start not removed: {e}");
+            }
             return Err(e);
         }
         recorder.event(&about, EventType::Normal, "Started", "Container started");
@@ -190,10 +199,13 @@ impl Values for Lookup<'_> {
         if path.starts_with('/') || path.split('/').any(|p| p == "..") {
             return Err("the path leads out of the volume".to_owned());
         }
-        match std::fs::read_to_string(volume.path.join(path)) {
-            Ok(text) => Ok(Some(text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.to_string()),
-        }
+        let file = match File::open(volume.path.join(path)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e.to_string()),
+        };
+        let mut text = String::new();
+        file.take(MAX_ENV_FILE).read_to_string(&mut text).map_err(|e| e.to_string())?;
+        Ok(Some(text))
     }
 }

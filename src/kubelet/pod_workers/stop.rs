@@ -20,6 +20,7 @@ use crate::{events, hooks};
 
 /// A container gets at least this long, so that it is not killed without need.
 pub(super) const MIN_GRACE_SECONDS: u64 = 2;
+const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// The default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
@@ -94,6 +95,8 @@ impl Stopper {
         let left = grace.saturating_sub(began.elapsed()).max(least);
         if let Err(e) = self.kubelet.runtime.stop_container(&container.id, left).await {
             warn!(pod = %self.pod.full_name(), container = container.name, "container not stopped: {e}");
+            // The worker tries again as soon as this ends.
+            tokio::time::sleep(FAILED_PAUSE).await;
         }
     }
 

@@ -104,6 +104,9 @@ pub(super) async fn process(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let wanted = Wanted::of(query);
+    if !(wanted.stdin || wanted.stdout || wanted.stderr) {
+        return text(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr");
+    }
     let streams = open(&kubelet, kind, &id, wanted).await;
     let carry = async move {
         let upgraded = match upgrade.await {
