@@ -1,61 +1,80 @@
-//! The first process of a pid namespace that a pod's containers share: it buries orphans.
+//! The first process of a pid namespace that a pod's containers share: it buries orphans, and ends
+//! when the shim does, which ends everything in the namespace.
 
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{packet, process};
 
-/// Starts it and returns the namespace's path.
-///
-/// `unshare` moves only later children into the new namespace, so a short-lived process in between
-/// keeps the shim's own children out of it.
-pub(super) fn start() -> Result<PathBuf> {
-    let at = PathBuf::from("/proc/self/ns/pid");
-    let (ours, theirs) = packet::pair().at("make a socket for", &at)?;
-    let middle = process::fork_child(|| {
-        if unshare(CloneFlags::CLONE_NEWPID).is_err() {
-            return 1;
+/// Keeps the namespace's first process alive.
+pub(super) struct Pause {
+    namespace: PathBuf,
+    _life: OwnedFd,
+}
+
+impl Pause {
+    /// Starts it.
+    ///
+    /// `unshare` moves only later children into the new namespace, so a short-lived process in
+    /// between keeps the shim's own children out of it.
+    pub(super) fn start() -> Result<Self> {
+        let at = Path::new("/proc/self/ns/pid");
+        let (ours, theirs) = packet::pair().at("make a socket for", at)?;
+        let (death, life) = pipe2(OFlag::O_CLOEXEC).at("make a pipe for", at)?;
+        let middle = process::fork_child(|| {
+            if unshare(CloneFlags::CLONE_NEWPID).is_err() {
+                return 1;
+            }
+            let Ok(pid) = process::fork_child(|| run(&death)) else { return 1 };
+            i32::from(packet::send(theirs.as_fd(), &pid.as_raw().to_ne_bytes(), &[]).is_err())
+        });
+        let middle = middle.at("fork for", at)?;
+        drop(theirs);
+        let mut pid = [0; 4];
+        let received = packet::receive(ours.as_fd(), &mut pid).at("wait for", at)?;
+        waitpid(middle, None).at("wait for", at)?;
+        if received.is_none() {
+            return Err(Error::Start("cannot make the pod's pid namespace".to_owned()));
         }
-        let Ok(pid) = process::fork_child(|| run(&theirs)) else { return 1 };
-        let sent = packet::send(std::os::fd::AsFd::as_fd(&theirs), &pid.as_raw().to_ne_bytes(), &[]);
-        i32::from(sent.is_err())
-    });
-    let middle = middle.at("fork for", &at)?;
-    drop(theirs);
-    let mut pid = [0; 4];
-    let received = packet::receive(std::os::fd::AsFd::as_fd(&ours), &mut pid).at("wait for", &at)?;
-    waitpid(middle, None).at("wait for", &at)?;
-    match received {
-        Some(_) => Ok(PathBuf::from(format!("/proc/{}/ns/pid", i32::from_ne_bytes(pid)))),
-        None => Err(Error::Start("cannot make the pod's pid namespace".to_owned())),
+        let namespace = PathBuf::from(format!("/proc/{}/ns/pid", i32::from_ne_bytes(pid)));
+        Ok(Self { namespace, _life: life })
+    }
+
+    pub(super) fn namespace(&self) -> &Path {
+        &self.namespace
     }
 }
 
-fn run(socket: &std::os::fd::OwnedFd) -> i32 {
+fn run(death: &OwnedFd) -> i32 {
     let mut wanted = SigSet::empty();
     wanted.add(Signal::SIGCHLD);
-    wanted.add(Signal::SIGTERM);
-    if wanted.thread_block().is_err() {
-        return 1;
-    }
-    let _ = nix::sys::prctl::set_name(c"pause");
-    let keep = std::os::fd::AsRawFd::as_raw_fd(socket);
-    if process::close_others(&[keep]).is_err() || nix::unistd::close(keep).is_err() {
+    let prepared = process::close_others(&[death.as_raw_fd()]).is_ok() && wanted.thread_block().is_ok();
+    let Ok(signals) = SignalFd::with_flags(&wanted, SfdFlags::SFD_NONBLOCK) else { return 1 };
+    if !prepared || nix::sys::prctl::set_name(c"pause").is_err() {
         return 1;
     }
     process::trim_memory();
     loop {
-        match wanted.wait() {
-            Ok(Signal::SIGTERM) => return 0,
-            Ok(_) | Err(Errno::EINTR) => bury(),
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(death.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return 1,
         }
+        if fds[1].any().unwrap_or(false) {
+            return 0;
+        }
+        while let Ok(Some(_)) = signals.read_signal() {}
+        bury();
     }
 }
 

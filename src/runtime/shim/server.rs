@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -18,7 +17,7 @@ use super::container::{Attachment, Container, Source, nanoseconds};
 use super::exec::{self, Command};
 use super::launch::{self, Pod, Stdio};
 use super::log::LogFile;
-use super::pause;
+use super::pause::Pause;
 use super::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request, Streams};
 use crate::cgroup::Cgroups;
 use crate::durable::{self, Durability};
@@ -37,7 +36,7 @@ pub(super) struct Server {
     paths: SandboxPaths,
     cgroups: Cgroups,
     /// Of a pid namespace that the containers share.
-    pid_namespace: Option<PathBuf>,
+    pause: Option<Pause>,
     listener: OwnedFd,
     signals: SignalFd,
     clients: Vec<Client>,
@@ -98,7 +97,7 @@ impl Server {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let share_pid = record.config.share_pid && !record.config.host_pid;
         Ok(Self {
-            pid_namespace: share_pid.then(pause::start).transpose()?,
+            pause: share_pid.then(Pause::start).transpose()?,
             signals: SignalFd::with_flags(&mask, flags).at("wait for signals for", &paths.run)?,
             listener: packet::listener(&paths.socket()).at("listen on", &paths.socket())?,
             cgroups: Cgroups::detect()?,
@@ -272,7 +271,7 @@ impl Server {
                 config: &self.record.config,
                 paths: &self.paths,
                 cgroups: &self.cgroups,
-                pid_namespace: self.pid_namespace.as_deref(),
+                pid_namespace: self.pause.as_ref().map(Pause::namespace),
             };
             let launched = launch::launch(&pod, &container.record, stdio)?;
             Ok((launched.pid, launched.terminal))
@@ -390,7 +389,7 @@ impl Server {
     fn container_ended(&mut self, id: &str, code: i32, signal: Option<i32>, buffer: &mut [u8], scratch: &mut Vec<u8>) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let cgroup = cgroup_path(&self.record.config, id);
-        if self.pid_namespace.is_some() || self.record.config.host_pid {
+        if self.pause.is_some() || self.record.config.host_pid {
             // Nobody else ends what a container leaves behind in a shared pid namespace.
             let _ = self.cgroups.signal_all(&cgroup, Signal::SIGKILL);
         }

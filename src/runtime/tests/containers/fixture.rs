@@ -161,9 +161,16 @@ impl Node {
         drop(runtime);
         let run = self.dir.path().join("run/sandboxes");
         nix::mount::umount2(&run, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.cgroup));
         for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
             let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
         }
+        let mark = self.dir.path().to_str().unwrap();
+        let of_node = |entry: &fs::DirEntry| {
+            fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(mark))
+        };
+        let left = fs::read_dir("/proc").unwrap().flatten().filter(of_node).map(|entry| entry.path());
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "processes are left");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let left = mounts.lines().filter(|line| line.contains(self.dir.path().to_str().unwrap())).collect::<Vec<_>>();
         assert!(left.is_empty(), "mounts are left: {left:?}");
