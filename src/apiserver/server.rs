@@ -85,7 +85,6 @@ impl ApiServer {
     }
 
     /// The router, for in-process callers: they say who they are by a [`User`] extension.
-    #[must_use]
     pub fn router(self: &Arc<Self>) -> axum::Router {
         let entry = |State(server): State<Arc<Self>>, request: Request| async move { server.dispatch(request).await };
         axum::Router::new().fallback(entry).with_state(Arc::clone(self))
@@ -169,9 +168,11 @@ impl ApiServer {
         let row = resource.row;
         let in_namespace = !info.namespace.is_empty();
         let of_namespaces = &*resource.collection == "core/namespaces";
-        let misplaced = match row.namespaced {
-            true => !in_namespace && !(info.name.is_empty() && matches!(&*info.verb, "list" | "watch")),
-            false => in_namespace && !of_namespaces,
+        let misplaced = if row.namespaced {
+            let across_namespaces = info.name.is_empty() && matches!(&*info.verb, "list" | "watch");
+            !in_namespace && !across_namespaces
+        } else {
+            in_namespace && !of_namespaces
         };
         if misplaced || !row.stored {
             return Err(ApiError::UnknownPath);

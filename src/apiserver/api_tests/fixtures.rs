@@ -68,7 +68,11 @@ impl Answer {
 
 impl Client {
     pub(super) async fn new() -> Self {
-        Self { server: ApiServer::new(config()).await.unwrap() }
+        Self::with(Store::Memory).await
+    }
+
+    pub(super) async fn with(store: Store) -> Self {
+        Self { server: ApiServer::new(Config { store, ..config() }).await.unwrap() }
     }
 
     pub(super) async fn open(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Response {

@@ -2,9 +2,11 @@
 
 mod access;
 mod fixtures;
+mod listener;
 mod lists;
 mod negotiation;
 mod paths;
+mod restarts;
 mod special;
 mod updates;
 mod watches;
