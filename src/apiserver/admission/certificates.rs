@@ -61,10 +61,9 @@ fn restrict_subject(review: &Review<'_>) -> Result<(), ApiError> {
     }
     let organizations = organizations(&request.spec.request.0).map_err(|e| review.forbidden(e))?;
     if organizations.iter().any(|o| o == user::MASTERS) {
-        return Err(review.forbidden(format!(
-            "use of {CLIENT_SIGNER} signer with {} group is not allowed",
-            user::MASTERS
-        )));
+        return Err(
+            review.forbidden(format!("use of {CLIENT_SIGNER} signer with {} group is not allowed", user::MASTERS))
+        );
     }
     Ok(())
 }

@@ -54,10 +54,10 @@ mod tests {
             ("node.kubernetes.io/not-ready Some(300)", "node.kubernetes.io/unreachable Some(300)");
         check(&json!(null), &[not_ready, unreachable]);
         check(&json!([{"operator": "Exists"}]), &[" None"]);
-        check(&json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 5}]), &[
-            "node.kubernetes.io/not-ready Some(5)",
-            unreachable,
-        ]);
+        check(
+            &json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "tolerationSeconds": 5}]),
+            &["node.kubernetes.io/not-ready Some(5)", unreachable],
+        );
         check(&json!([{"operator": "Exists", "effect": "NoSchedule"}]), &[" None", not_ready, unreachable]);
     }
 }

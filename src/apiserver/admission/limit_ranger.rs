@@ -213,75 +213,66 @@ mod tests {
 
     use super::*;
 
-    fn range(items: Value) -> Vec<LimitRange> {
+    fn range(items: &Value) -> Vec<LimitRange> {
         vec![serde_json::from_value(json!({"metadata": {}, "spec": {"limits": items}})).unwrap()]
     }
 
-    fn pod(resources: Value) -> Pod {
-        serde_json::from_value(
-            json!({"metadata": {}, "spec": {"containers": [{"name": "c", "resources": resources}]}}),
-        )
-        .unwrap()
+    fn pod(resources: &Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [{"name": "c", "resources": resources}]}}))
+            .unwrap()
     }
 
     #[test]
     fn defaults_fill_in_what_is_missing() {
-        let ranges = range(json!([{"type": "Container", "default": {"cpu": "500m", "memory": "1Gi"},
+        let ranges = range(&json!([{"type": "Container", "default": {"cpu": "500m", "memory": "1Gi"},
             "defaultRequest": {"cpu": "100m"}}]));
-        let mut got = pod(json!({"limits": {"memory": "2Gi"}}));
+        let mut got = pod(&json!({"limits": {"memory": "2Gi"}}));
         apply_defaults(&mut got, &ranges);
         assert_eq!(
             got.metadata.annotations.unwrap()[ANNOTATION],
             "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
         );
         let resources = serde_json::to_value(&got.spec.unwrap().containers[0].resources).unwrap();
-        assert_eq!(
-            resources,
-            json!({"limits": {"cpu": "500m", "memory": "2Gi"}, "requests": {"cpu": "100m"}})
-        );
+        assert_eq!(resources, json!({"limits": {"cpu": "500m", "memory": "2Gi"}, "requests": {"cpu": "100m"}}));
     }
 
     #[track_caller]
-    fn check(item: &Value, resources: Value, expected: Result<(), &str>) {
-        let got = judge_pod(&pod(resources), &range(json!([item])));
+    fn check(item: &Value, resources: &Value, expected: Result<(), &str>) {
+        let got = judge_pod(&pod(resources), &range(&json!([item])));
         assert_eq!(got, expected.map_err(str::to_owned), "{item}");
     }
 
     #[test]
     fn bounds_are_enforced_in_upstreams_words() {
         let min = json!({"type": "Container", "min": {"cpu": "100m"}});
-        check(&min, json!({"requests": {"cpu": "100m"}}), Ok(()));
-        check(&min, json!({}), Err("minimum cpu usage per Container is 100m.  No request is specified"));
+        check(&min, &json!({"requests": {"cpu": "100m"}}), Ok(()));
+        check(&min, &json!({}), Err("minimum cpu usage per Container is 100m.  No request is specified"));
         check(
             &min,
-            json!({"requests": {"cpu": "50m"}}),
+            &json!({"requests": {"cpu": "50m"}}),
             Err("minimum cpu usage per Container is 100m, but request is 50m"),
         );
         let max = json!({"type": "Container", "max": {"memory": "1Gi", "cpu": "1"}});
         check(
             &max,
-            json!({"limits": {"memory": "2Gi", "cpu": "2"}}),
+            &json!({"limits": {"memory": "2Gi", "cpu": "2"}}),
             Err("[maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Container is 1Gi, \
                  but limit is 2Gi]"),
         );
         let ratio = json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}});
-        check(&ratio, json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}), Ok(()));
+        check(&ratio, &json!({"limits": {"cpu": "2"}, "requests": {"cpu": "1"}}), Ok(()));
         check(
             &ratio,
-            json!({"limits": {"cpu": "3"}, "requests": {"cpu": "1"}}),
+            &json!({"limits": {"cpu": "3"}, "requests": {"cpu": "1"}}),
             Err("cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000"),
         );
         let whole = json!({"type": "Pod", "max": {"cpu": "1"}});
-        check(
-            &whole,
-            json!({"limits": {"cpu": "1500m"}}),
-            Err("maximum cpu usage per Pod is 1, but limit is 1500m"),
-        );
+        check(&whole, &json!({"limits": {"cpu": "1500m"}}), Err("maximum cpu usage per Pod is 1, but limit is 1500m"));
     }
 
     #[test]
     fn a_claims_size_is_bounded() {
-        let ranges = range(json!([
+        let ranges = range(&json!([
             {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}]));
         let judge = |size: &str| {
             let claim = json!({"metadata": {}, "spec": {"resources": {"requests": {"storage": size}}}});

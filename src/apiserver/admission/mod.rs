@@ -17,6 +17,8 @@ mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
 
+use std::time::Duration;
+
 use api::object::{GroupResource, ObjectKey};
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -33,6 +35,9 @@ use crate::server::ApiServer;
 /// The letters of generated names: no vowels, so that no words come out.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
+/// Upstream looks ten times for a default service account, 100 to 200 ms apart.
+const ACCOUNT_LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 
 /// The plugins in order.
 #[derive(Debug, Default)]
@@ -51,7 +56,10 @@ impl Chain {
             return Ok(());
         }
         match (&*review.resource.group, &*review.resource.resource) {
-            ("", "pods") => create_pod(registry, review),
+            ("", "pods") => {
+                wait_for_account(registry, review).await;
+                create_pod(registry, review)
+            }
             ("", "nodes") => edit(review, taint_nodes_by_condition::admit),
             ("", "persistentvolumes") => edit(review, |volume: &mut PersistentVolume| {
                 storage::protect(&mut volume.metadata, storage::VOLUME_PROTECTION);
@@ -118,6 +126,22 @@ fn create_pod(registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiErr
     let class = |name: &str| find("node.k8s.io", "runtimeclasses", "", name).and_then(|o| o.decode().ok());
     runtime_class::admit(&mut pod, class).map_err(|e| review.forbidden(e))?;
     review.replace(&pod)
+}
+
+/// A pod may follow its namespace so closely that the controller has not made the default account yet.
+async fn wait_for_account(registry: &Registry, review: &Review<'_>) {
+    let named = review.object.as_ref().and_then(|o| o.pointer("/spec/serviceAccountName")).and_then(|n| n.as_str());
+    if !matches!(named, None | Some("" | "default")) {
+        return;
+    }
+    let accounts = GroupResource::new("", "serviceaccounts");
+    let key = ObjectKey::new(review.namespace, "default");
+    for _ in 0..ACCOUNT_LOOKS {
+        if registry.get(&accounts, &key).is_some() {
+            return;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
 }
 
 /// Decodes the object, changes it and puts it back.

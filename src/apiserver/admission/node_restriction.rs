@@ -42,9 +42,10 @@ pub(super) fn admit(registry: &Registry, review: &Review<'_>) -> Result<(), ApiE
         ("", "pods", "") => pod(registry, review, node),
         ("", "pods", "status") => pod_status(review, node),
         ("", "pods", "eviction") => pod_eviction(registry, review, node),
-        ("", "pods", other) => Err(review.forbidden(format!(
-            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
-        ))),
+        ("", "pods", other) => {
+            Err(review
+                .forbidden(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")))
+        }
         ("", "nodes", _) => own_node(review, node),
         ("", "persistentvolumeclaims", "status") => claim_status(review, node),
         ("", "persistentvolumeclaims", _) => Err(review.forbidden("may only update PVC status")),
@@ -135,9 +136,8 @@ fn judge_mirror_pod(pod: &Pod, node: &str, node_uid: impl FnOnce() -> Option<Str
 fn pod_status(review: &Review<'_>, node: &str) -> Result<(), ApiError> {
     let old = review.old.unwrap_or(&Value::Null);
     if old["spec"]["nodeName"] != *node {
-        return Err(review.forbidden(format!(
-            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
-        )));
+        return Err(review
+            .forbidden(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")));
     }
     if review.object.as_ref().is_some_and(|new| !same_map(&new["metadata"]["labels"], &old["metadata"]["labels"])) {
         return Err(review.forbidden(format!("node {node:?} cannot update labels through pod status")));
@@ -201,16 +201,14 @@ fn judge_node_update(new: &Node, old: &Node, node: &str) -> Result<(), String> {
 /// The changed labels that are not a kubelet's to change, sorted and joined.
 fn forbidden_labels(new: &BTreeMap<String, String>, old: &BTreeMap<String, String>) -> String {
     let keys: BTreeSet<&str> = new.keys().chain(old.keys()).map(String::as_str).collect();
-    let forbidden: Vec<&str> =
-        keys.into_iter().filter(|k| new.get(*k) != old.get(*k) && is_forbidden(k)).collect();
+    let forbidden: Vec<&str> = keys.into_iter().filter(|k| new.get(*k) != old.get(*k) && is_forbidden(k)).collect();
     forbidden.join(", ")
 }
 
 fn is_forbidden(label: &str) -> bool {
     let namespace = label.split_once('/').map_or("", |(namespace, _)| namespace);
-    let within = |domain: &str| {
-        namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-    };
+    let within =
+        |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     if within(RESTRICTED_PREFIX) {
         return true;
     }
@@ -305,24 +303,24 @@ mod tests {
     #[test]
     fn a_node_may_not_change_its_taints_labels_or_owners() {
         #[track_caller]
-        fn check(change: Value, expected: Result<(), &str>) {
+        fn check(change: &Value, expected: Result<(), &str>) {
             let old: Node = serde_json::from_value(json!({"metadata": {"labels": {"a": "1"}}, "spec": {}})).unwrap();
             let mut new = old.clone();
             new.merge_from(serde_json::from_value(change.clone()).unwrap());
             assert_eq!(judge_node_update(&new, &old, "n"), expected.map_err(str::to_owned), "{change}");
         }
-        check(json!({"metadata": {"labels": {"a": "2"}}}), Ok(()));
+        check(&json!({"metadata": {"labels": {"a": "2"}}}), Ok(()));
         let message = "is not allowed to modify labels: node-role.kubernetes.io/x";
-        check(json!({"metadata": {"labels": {"node-role.kubernetes.io/x": ""}}}), Err(message));
+        check(&json!({"metadata": {"labels": {"node-role.kubernetes.io/x": ""}}}), Err(message));
         let message = "node \"n\" is not allowed to modify taints";
-        check(json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}), Err(message));
+        check(&json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}}), Err(message));
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "m", "uid": "u"});
         let message = "node \"n\" is not allowed to modify ownerReferences";
-        check(json!({"metadata": {"ownerReferences": [owner]}}), Err(message));
+        check(&json!({"metadata": {"ownerReferences": [owner]}}), Err(message));
     }
 
     #[track_caller]
-    fn check_pod(annotated: bool, spec: Value, owner: Value, expected: Result<(), &str>) {
+    fn check_pod(annotated: bool, spec: &Value, owner: &Value, expected: Result<(), &str>) {
         let annotations = if annotated { json!({MIRROR_ANNOTATION: "x"}) } else { json!({}) };
         let metadata = json!({"annotations": annotations, "ownerReferences": owner});
         let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
@@ -333,18 +331,17 @@ mod tests {
     #[test]
     fn a_node_makes_only_mirror_pods_of_its_own() {
         let spec = json!({"nodeName": "n", "containers": []});
-        let owner =
-            json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": true}]);
-        check_pod(true, spec.clone(), owner.clone(), Ok(()));
+        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": true}]);
+        check_pod(true, &spec, &owner, Ok(()));
         let message =
             "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"n\" can only create mirror pods";
-        check_pod(false, spec.clone(), owner.clone(), Err(message));
+        check_pod(false, &spec, &owner, Err(message));
         let message = "node \"n\" can only create pods with spec.nodeName set to itself";
-        check_pod(true, json!({"nodeName": "m", "containers": []}), owner.clone(), Err(message));
+        check_pod(true, &json!({"nodeName": "m", "containers": []}), &owner, Err(message));
         let message = "node \"n\" can only create pods with an owner reference set to itself";
-        check_pod(true, spec, json!(null), Err(message));
+        check_pod(true, &spec, &json!(null), Err(message));
         let message = "node \"n\" can not create pods that reference secrets";
         let secret = json!({"nodeName": "n", "containers": [], "volumes": [{"name": "v", "secret": {}}]});
-        check_pod(true, secret, owner, Err(message));
+        check_pod(true, &secret, &owner, Err(message));
     }
 }

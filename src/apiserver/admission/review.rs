@@ -97,10 +97,9 @@ impl Review<'_> {
 
 /// Adds a cause to an error's status.
 #[must_use]
-pub fn with_cause(error: &ApiError, reason: &str, message: String, field: &str) -> ApiError {
+pub(super) fn with_cause(error: &ApiError, reason: &str, message: String, field: &str) -> ApiError {
     let mut status = Status::from(error);
-    let cause =
-        StatusCause { reason: Some(reason.to_owned()), message: Some(message), field: Some(field.to_owned()) };
+    let cause = StatusCause { reason: Some(reason.to_owned()), message: Some(message), field: Some(field.to_owned()) };
     status.details.get_or_insert_default().causes.get_or_insert_default().push(cause);
     ApiError::Status(Box::new(status))
 }

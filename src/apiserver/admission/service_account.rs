@@ -2,9 +2,8 @@
 //! for it under the well-known path.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
-    VolumeProjection,
+    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod, PodSpec,
+    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 
 const DEFAULT_NAME: &str = "default";
@@ -117,20 +116,21 @@ fn token_volume(name: String) -> Volume {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn admitted(spec: Value, account: Value) -> Result<Value, String> {
+    fn admitted(spec: &Value, account: &Value) -> Result<Value, String> {
         let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
-        let account = (!account.is_null()).then(|| serde_json::from_value(account).unwrap());
+        let account = (!account.is_null()).then(|| Deserialize::deserialize(account).unwrap());
         admit(&mut pod, "a", |_| account, "x7k2p").map(|()| serde_json::to_value(pod).unwrap()["spec"].take())
     }
 
     #[test]
     fn a_bare_pod_gets_the_default_account_and_its_token() {
         let spec = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]});
-        let got = admitted(spec, json!({"metadata": {}, "imagePullSecrets": [{"name": "pull"}]})).unwrap();
+        let got = admitted(&spec, &json!({"metadata": {}, "imagePullSecrets": [{"name": "pull"}]})).unwrap();
         let mount = json!([{"name": "kube-api-access-x7k2p", "readOnly": true, "mountPath": MOUNT_PATH}]);
         let volume = json!({"name": "kube-api-access-x7k2p", "projected": {"defaultMode": 420, "sources": [
             {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
@@ -154,9 +154,9 @@ mod tests {
     fn the_pod_wins_over_the_account() {
         let spec = |auto: Option<bool>| json!({"containers": [{"name": "c"}], "automountServiceAccountToken": auto});
         let account = json!({"metadata": {}, "automountServiceAccountToken": false});
-        assert_eq!(admitted(spec(None), account.clone()).unwrap()["volumes"], Value::Null);
-        assert_eq!(admitted(spec(Some(true)), account).unwrap()["volumes"].as_array().unwrap().len(), 1);
-        assert_eq!(admitted(spec(Some(false)), json!({"metadata": {}})).unwrap()["volumes"], Value::Null);
+        assert_eq!(admitted(&spec(None), &account).unwrap()["volumes"], Value::Null);
+        assert_eq!(admitted(&spec(Some(true)), &account).unwrap()["volumes"].as_array().unwrap().len(), 1);
+        assert_eq!(admitted(&spec(Some(false)), &json!({"metadata": {}})).unwrap()["volumes"], Value::Null);
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         let spec = json!({
             "containers": [{"name": "c", "volumeMounts": [{"name": "own", "mountPath": MOUNT_PATH}]}, {"name": "d"}],
             "volumes": [{"name": "kube-api-access-abcde", "projected": {}}]});
-        let got = admitted(spec, json!({"metadata": {}})).unwrap();
+        let got = admitted(&spec, &json!({"metadata": {}})).unwrap();
         assert_eq!(got["containers"][0]["volumeMounts"][0]["name"], "own");
         assert_eq!(got["containers"][1]["volumeMounts"][0]["name"], "kube-api-access-abcde");
         assert_eq!(got["volumes"].as_array().unwrap().len(), 1);
@@ -174,7 +174,7 @@ mod tests {
     fn an_account_that_is_not_there_refuses_the_pod() {
         let spec = json!({"containers": [], "serviceAccountName": "x"});
         assert_eq!(
-            admitted(spec, Value::Null),
+            admitted(&spec, &Value::Null),
             Err("error looking up service account a/x: serviceaccount \"x\" not found".into())
         );
     }
@@ -182,19 +182,19 @@ mod tests {
     #[test]
     fn a_mirror_pod_reaches_nothing() {
         #[track_caller]
-        fn check(spec: Value, expected: Result<(), &str>) {
+        fn check(spec: &Value, expected: Result<(), &str>) {
             let metadata = json!({"annotations": {MIRROR_ANNOTATION: "x"}});
             let mut pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
             let got = admit(&mut pod, "a", |_| None, "");
             assert_eq!(got, expected.map_err(str::to_owned), "{spec}");
         }
-        check(json!({"containers": []}), Ok(()));
+        check(&json!({"containers": []}), Ok(()));
         check(
-            json!({"containers": [], "serviceAccountName": "x"}),
+            &json!({"containers": [], "serviceAccountName": "x"}),
             Err("a mirror pod may not reference service accounts"),
         );
         check(
-            json!({"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+            &json!({"containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
             Err("a mirror pod may not reference secrets"),
         );
     }

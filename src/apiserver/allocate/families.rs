@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(spec: Value, offered: &[&str], expected: Result<(&str, &[&str]), &str>) {
+    fn check(spec: &Value, offered: &[&str], expected: Result<(&str, &[&str]), &str>) {
         let mut typed: ServiceSpec = serde_json::from_value(spec.clone()).unwrap();
         let got = initialize(&mut typed, None, offered).map_err(|e| field::aggregate(&e));
         let got = got.map(|()| (typed.ip_family_policy.unwrap_or_default(), typed.ip_families.unwrap_or_default()));
@@ -166,20 +166,20 @@ mod tests {
     #[test]
     fn families_follow_the_policy_and_the_cluster() {
         let (one, two): (&[&str], &[&str]) = (&[IPV4], &[IPV4, IPV6]);
-        check(json!({"selector": {"a": "b"}}), one, Ok((SINGLE, &[IPV4])));
-        check(json!({"ipFamilyPolicy": PREFER_DUAL}), one, Ok((PREFER_DUAL, &[IPV4])));
-        check(json!({"ipFamilyPolicy": PREFER_DUAL}), two, Ok((PREFER_DUAL, &[IPV4, IPV6])));
-        check(json!({"clusterIP": "None"}), one, Ok((REQUIRE_DUAL, &[IPV4, IPV6])));
-        check(json!({"clusterIP": "None", "selector": {"a": "b"}}), one, Ok((SINGLE, &[IPV4])));
-        check(json!({"type": "ExternalName"}), one, Ok(("", &[])));
+        check(&json!({"selector": {"a": "b"}}), one, Ok((SINGLE, &[IPV4])));
+        check(&json!({"ipFamilyPolicy": PREFER_DUAL}), one, Ok((PREFER_DUAL, &[IPV4])));
+        check(&json!({"ipFamilyPolicy": PREFER_DUAL}), two, Ok((PREFER_DUAL, &[IPV4, IPV6])));
+        check(&json!({"clusterIP": "None"}), one, Ok((REQUIRE_DUAL, &[IPV4, IPV6])));
+        check(&json!({"clusterIP": "None", "selector": {"a": "b"}}), one, Ok((SINGLE, &[IPV4])));
+        check(&json!({"type": "ExternalName"}), one, Ok(("", &[])));
         check(
-            json!({"ipFamilyPolicy": REQUIRE_DUAL}),
+            &json!({"ipFamilyPolicy": REQUIRE_DUAL}),
             one,
             Err("spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for \
                  dual-stack services"),
         );
         check(
-            json!({"ipFamilies": [IPV6]}),
+            &json!({"ipFamilies": [IPV6]}),
             one,
             Err("spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"),
         );

@@ -295,12 +295,8 @@ fn assign_ports(
     choose: range::Choose<'_>,
 ) -> Result<Vec<u16>, Failure> {
     let automatic = needs_ports(spec);
-    let own: HashSet<i32> = old
-        .and_then(|o| o.spec.as_ref()?.ports.clone())
-        .into_iter()
-        .flatten()
-        .filter_map(|p| p.node_port)
-        .collect();
+    let own: HashSet<i32> =
+        old.and_then(|o| o.spec.as_ref()?.ports.clone()).into_iter().flatten().filter_map(|p| p.node_port).collect();
     let mut taken: Vec<u16> = Vec::new();
     // One port number of two protocols shares a node port.
     let mut by_port: HashMap<i32, i32> = HashMap::new();
@@ -312,11 +308,7 @@ fn assign_ports(
         }
         for (i, port) in spec.ports.iter_mut().flatten().enumerate() {
             let wanted = port.node_port.unwrap_or(0);
-            let wanted = if wanted == 0 && automatic {
-                by_port.get(&port.port).copied().unwrap_or(0)
-            } else {
-                wanted
-            };
+            let wanted = if wanted == 0 && automatic { by_port.get(&port.port).copied().unwrap_or(0) } else { wanted };
             if wanted == 0 {
                 if !automatic {
                     continue;
@@ -355,9 +347,9 @@ fn assign_health_port(
     let number = match spec.health_check_node_port.filter(|p| *p != 0) {
         None => NODE_PORTS.take_any(&used.ports, choose).map_err(|e| Failure::full("a HealthCheck NodePort", &e))?,
         Some(port) if Some(port) == own => return Ok(u16::try_from(port).ok()),
-        Some(port) => NODE_PORTS.take(port, &used.ports).map_err(|e| {
-            Failure::Internal(format!("failed to allocate requested HealthCheck NodePort {port}: {e}"))
-        })?,
+        Some(port) => NODE_PORTS
+            .take(port, &used.ports)
+            .map_err(|e| Failure::Internal(format!("failed to allocate requested HealthCheck NodePort {port}: {e}")))?,
     };
     spec.health_check_node_port = Some(i32::from(number));
     Ok(Some(number))

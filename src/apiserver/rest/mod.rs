@@ -1,9 +1,29 @@
 //! The resources and subresources that are not plain storage: each has a handler of its own.
 
+mod access_review;
+mod answer;
+mod binding;
+mod container;
+mod eviction;
+mod kubelet;
+mod log;
+mod loopback;
+pub(crate) mod openid;
+pub(crate) mod prepare;
+mod proxy;
+mod self_subject;
+mod streaming;
+mod token_request;
+mod token_review;
+mod tunnel;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::response::Response;
+
+pub use kubelet::{KubeletConfigError, Kubelets};
+pub use tunnel::Tunnels;
 
 use crate::auth::User;
 use crate::error::ApiError;
@@ -11,8 +31,29 @@ use crate::request::RequestInfo;
 use crate::server::ApiServer;
 
 /// What the special handlers are configured with.
-#[derive(Clone, Debug, Default)]
-pub struct Config {}
+#[derive(Clone, Default)]
+pub struct Config {
+    /// Whom the API server is to the kubelets; without it, it reaches none.
+    pub kubelet: Option<KubeletIdentity>,
+}
+
+/// The client certificate that kubelets know the API server by, and whose servers it trusts.
+#[derive(Clone)]
+pub struct KubeletIdentity {
+    /// PEM, of the common name `kube-apiserver-kubelet-client`.
+    pub certificate: String,
+    /// PEM.
+    pub key: String,
+    /// PEM bundle of the CAs that sign the kubelets' serving certificates.
+    pub ca: String,
+}
+
+impl std::fmt::Debug for Config {
+    /// Keys never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("kubelet", &self.kubelet.is_some()).finish()
+    }
+}
 
 /// A request that was authenticated and authorized. Its body is unread, so that a connection can be
 /// upgraded.
@@ -31,6 +72,24 @@ pub trait SpecialHandler: Send + Sync {
 
 /// The special handler of a resource (`subresource` empty) or subresource, if it has one.
 #[must_use]
-pub fn lookup(_group: &str, _resource: &str, _subresource: &str) -> Option<&'static dyn SpecialHandler> {
-    None
+pub fn lookup(group: &str, resource: &str, subresource: &str) -> Option<&'static dyn SpecialHandler> {
+    Some(match (group, resource, subresource) {
+        ("", "bindings", "") | ("", "pods", "binding") => &binding::Handler,
+        ("", "pods", "eviction") => &eviction::Handler,
+        ("", "pods", "log") => &log::Handler,
+        ("", "pods", "exec") => &streaming::Handler::Exec,
+        ("", "pods", "attach") => &streaming::Handler::Attach,
+        ("", "pods", "portforward") => &streaming::Handler::PortForward,
+        ("", "pods", "proxy") => &proxy::Handler::Pod,
+        ("", "services", "proxy") => &proxy::Handler::Service,
+        ("", "nodes", "proxy") => &proxy::Handler::Node,
+        ("", "serviceaccounts", "token") => &token_request::Handler,
+        ("authentication.k8s.io", "tokenreviews", "") => &token_review::Handler,
+        ("authentication.k8s.io", "selfsubjectreviews", "") => &self_subject::Handler,
+        ("authorization.k8s.io", "subjectaccessreviews", "") => &access_review::Handler::Any,
+        ("authorization.k8s.io", "selfsubjectaccessreviews", "") => &access_review::Handler::Own,
+        ("authorization.k8s.io", "localsubjectaccessreviews", "") => &access_review::Handler::Local,
+        ("authorization.k8s.io", "selfsubjectrulesreviews", "") => &access_review::Handler::Rules,
+        _ => return None,
+    })
 }

@@ -83,8 +83,7 @@ fn app_armor(spec: &PodSpec, views: &[View<'_>], annotations: Annotations<'_>) -
         let plural = if wrong.len() == 1 { "annotation" } else { "annotations" };
         details.push(format!("{plural} {}", wrong.join(", ")));
     }
-    let reason =
-        if details.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
+    let reason = if details.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" };
     (!details.is_empty()).then(|| Violation::new(reason, details.join(" and ")))
 }
 
@@ -105,11 +104,8 @@ fn capabilities(views: &[View<'_>]) -> Option<Violation> {
 }
 
 fn host_namespaces(spec: &PodSpec) -> Option<Violation> {
-    let set = [
-        ("hostNetwork=true", spec.host_network),
-        ("hostPID=true", spec.host_pid),
-        ("hostIPC=true", spec.host_ipc),
-    ];
+    let set =
+        [("hostNetwork=true", spec.host_network), ("hostPID=true", spec.host_pid), ("hostIPC=true", spec.host_ipc)];
     let bad: Vec<&str> = set.iter().filter(|(_, on)| *on == Some(true)).map(|(name, _)| *name).collect();
     (!bad.is_empty()).then(|| Violation::new("host namespaces", bad.join(", ")))
 }
@@ -122,9 +118,7 @@ fn host_path(spec: &PodSpec) -> Option<Violation> {
 }
 
 fn host_ports(views: &[View<'_>]) -> Option<Violation> {
-    let ports = |v: &View<'_>| -> Vec<i32> {
-        v.ports.iter().filter_map(|p| p.host_port).filter(|p| *p != 0).collect()
-    };
+    let ports = |v: &View<'_>| -> Vec<i32> { v.ports.iter().filter_map(|p| p.host_port).filter(|p| *p != 0).collect() };
     let bad = names_where(views, |v| !ports(v).is_empty());
     let mut all: Vec<i32> = views.iter().flat_map(ports).collect();
     all.sort_unstable();
@@ -214,7 +208,10 @@ fn selinux(spec: &PodSpec, views: &[View<'_>]) -> Option<Violation> {
     .into_iter()
     .flatten()
     .collect();
-    Some(Violation::new("seLinuxOptions", format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; "))))
+    Some(Violation::new(
+        "seLinuxOptions",
+        format!("{who} set forbidden securityContext.seLinuxOptions: {}", what.join("; ")),
+    ))
 }
 
 fn seccomp(spec: &PodSpec, views: &[View<'_>]) -> Option<Violation> {

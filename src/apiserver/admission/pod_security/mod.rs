@@ -18,9 +18,9 @@ use crate::registry::Registry;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
+/// `privileged` forbids nothing and is no policy at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
-    Privileged,
     Baseline,
     Restricted,
 }
@@ -98,7 +98,8 @@ pub(super) fn warn_of_template(
     let wanted: Vec<Policy> = policies.warn.into_iter().chain(policies.enforce).collect();
     let strictest = wanted.iter().max_by_key(|p| p.level);
     let Some(policy) = strictest else { return Ok(()) };
-    let pod = review.object.as_ref().and_then(|o| o.pointer(template)).and_then(|t| Pod::deserialize(with_meta(t)).ok());
+    let pod =
+        review.object.as_ref().and_then(|o| o.pointer(template)).and_then(|t| Pod::deserialize(with_meta(t)).ok());
     let text = pod.as_ref().and_then(|p| judge(p.spec.as_ref()?, annotations_of(p), policy));
     if let Some(text) = text {
         review.warnings.push(format!("would violate PodSecurity {text}"));
@@ -168,7 +169,6 @@ fn annotations_of(pod: &Pod) -> Annotations<'_> {
 /// What the pod breaks, as upstream prints it: `"baseline:latest": reason (detail), …`.
 fn judge(spec: &PodSpec, annotations: Annotations<'_>, policy: &Policy) -> Option<String> {
     let violations = match policy.level {
-        Level::Privileged => Vec::new(),
         Level::Baseline => baseline::judge(spec, annotations, Level::Baseline),
         Level::Restricted => {
             let mut all = baseline::judge(spec, annotations, Level::Restricted);

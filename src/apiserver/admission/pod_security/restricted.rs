@@ -33,9 +33,8 @@ fn capabilities(views: &[View<'_>]) -> Option<Violation> {
         let capabilities = v.context.and_then(|c| c.capabilities.clone()).unwrap_or_default();
         (if drop { capabilities.drop } else { capabilities.add }).unwrap_or_default()
     };
-    let added = |v: &View<'_>| -> Vec<String> {
-        list(v, false).into_iter().filter(|c| c != "NET_BIND_SERVICE").collect()
-    };
+    let added =
+        |v: &View<'_>| -> Vec<String> { list(v, false).into_iter().filter(|c| c != "NET_BIND_SERVICE").collect() };
     let keepers = names_where(views, |v| !list(v, true).iter().any(|c| c == "ALL"));
     let adders = names_where(views, |v| !added(v).is_empty());
     let mut all: Vec<String> = views.iter().flat_map(added).collect();
@@ -56,12 +55,8 @@ fn capabilities(views: &[View<'_>]) -> Option<Violation> {
 }
 
 fn volumes(spec: &PodSpec) -> Option<Violation> {
-    let bad: Vec<(&str, String)> = spec
-        .volumes
-        .iter()
-        .flatten()
-        .filter_map(|v| Some((v.name.as_str(), restricted_type(v)?)))
-        .collect();
+    let bad: Vec<(&str, String)> =
+        spec.volumes.iter().flatten().filter_map(|v| Some((v.name.as_str(), restricted_type(v)?))).collect();
     let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();
     let mut types: Vec<&str> = bad.iter().map(|(_, kind)| kind.as_str()).collect();
     types.sort_unstable();

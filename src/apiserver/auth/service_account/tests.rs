@@ -9,7 +9,8 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const NOW: &str = "2026-06-01T00:00:00Z";
 
 /// Objects by `resource/name`: uid and the time at which a deletion is due.
-type World = BTreeMap<&'static str, (&'static str, Option<&'static str>)>;
+type World = BTreeMap<&'static str, Entry>;
+type Entry = (&'static str, Option<&'static str>);
 
 fn world() -> World {
     BTreeMap::from([("serviceaccounts/sa", ("u1", None)), ("pods/web", ("u2", None)), ("secrets/s", ("u3", None))])
@@ -84,16 +85,16 @@ fn a_token_holds_for_its_time_and_a_minute_of_leeway() {
 #[test]
 fn deleting_what_a_token_is_bound_to_revokes_it() {
     #[track_caller]
-    fn check(change: fn(&mut World) -> Option<(&'static str, Option<&'static str>)>, expected: Result<(), Refused>) {
+    fn check(change: fn(&mut World) -> Option<Entry>, expected: &Result<(), Refused>) {
         let mut world = world();
         change(&mut world);
-        assert_eq!(authenticate(&claims(), &world, 0).map(drop), expected);
+        assert_eq!(authenticate(&claims(), &world, 0).map(drop), *expected);
     }
-    check(|w| w.remove("serviceaccounts/sa"), Err(Refused::Gone("serviceaccounts \"sa\"".into())));
-    check(|w| w.remove("pods/web"), Err(Refused::Gone("pods \"web\"".into())));
-    check(|w| w.insert("pods/web", ("other", None)), Err(Refused::Replaced("pods \"web\"".into())));
-    check(|w| w.insert("pods/web", ("u2", Some("2026-06-01T00:00:30Z"))), Ok(()));
-    check(|w| w.insert("pods/web", ("u2", Some("2026-05-31T23:58:00Z"))), Err(Refused::Gone("pods \"web\"".into())));
+    check(|w| w.remove("serviceaccounts/sa"), &Err(Refused::Gone("serviceaccounts \"sa\"".into())));
+    check(|w| w.remove("pods/web"), &Err(Refused::Gone("pods \"web\"".into())));
+    check(|w| w.insert("pods/web", ("other", None)), &Err(Refused::Replaced("pods \"web\"".into())));
+    check(|w| w.insert("pods/web", ("u2", Some("2026-06-01T00:00:30Z"))), &Ok(()));
+    check(|w| w.insert("pods/web", ("u2", Some("2026-05-31T23:58:00Z"))), &Err(Refused::Gone("pods \"web\"".into())));
 }
 
 #[test]

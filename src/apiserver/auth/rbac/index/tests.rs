@@ -13,14 +13,14 @@ fn index() -> Index {
         {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["*"]}]}))
     .unwrap();
     index.set_role(&ObjectKey::new("a", "deployer"), &role);
-    bind(&mut index, "", "everywhere", "ClusterRole", "reader", json!([{"kind": "Group", "name": "devs"}]));
-    bind(&mut index, "a", "here", "ClusterRole", "reader", json!([{"kind": "User", "name": "ann"}]));
-    bind(&mut index, "a", "deploy", "Role", "deployer", json!([{"kind": "ServiceAccount", "name": "ci"}]));
-    bind(&mut index, "a", "lost", "Role", "gone", json!([{"kind": "User", "name": "ann"}]));
+    bind(&mut index, "", "everywhere", "ClusterRole", "reader", &json!([{"kind": "Group", "name": "devs"}]));
+    bind(&mut index, "a", "here", "ClusterRole", "reader", &json!([{"kind": "User", "name": "ann"}]));
+    bind(&mut index, "a", "deploy", "Role", "deployer", &json!([{"kind": "ServiceAccount", "name": "ci"}]));
+    bind(&mut index, "a", "lost", "Role", "gone", &json!([{"kind": "User", "name": "ann"}]));
     index
 }
 
-fn bind(index: &mut Index, namespace: &str, name: &str, kind: &str, role: &str, subjects: serde_json::Value) {
+fn bind(index: &mut Index, namespace: &str, name: &str, kind: &str, role: &str, subjects: &serde_json::Value) {
     let role_ref = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role});
     let binding = json!({"metadata": {}, "roleRef": role_ref, "subjects": subjects});
     let key = ObjectKey::new(namespace, name);
@@ -72,7 +72,7 @@ fn changes_take_effect_at_once() {
     let dev = User::authenticated("dev", &["devs"]);
     index.remove_binding(&ObjectKey::new("", "everywhere"));
     check(&index, &dev, "get", "", "a", "pods", "no ");
-    bind(&mut index, "", "everywhere", "ClusterRole", "reader", json!([{"kind": "User", "name": "dev"}]));
+    bind(&mut index, "", "everywhere", "ClusterRole", "reader", &json!([{"kind": "User", "name": "dev"}]));
     let by_user = r#"yes RBAC: allowed by ClusterRoleBinding "everywhere" of ClusterRole "reader" to User "dev""#;
     check(&index, &dev, "get", "", "a", "pods", by_user);
     index.remove_role(&ObjectKey::new("", "reader"));

@@ -1,0 +1,104 @@
+//! What the special handlers share: reading the object of a request, admitting it, answering.
+
+use api::object::GroupResource;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::admission::{Operation, Review};
+use crate::auth::User;
+use crate::error::ApiError;
+use crate::handlers::{BodyTarget, WriteOptions, decode_body, json_response, read_body};
+use crate::request::RequestInfo;
+use crate::server::ApiServer;
+
+/// The kind of object that a request carries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried {
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    pub(super) kind: &'static str,
+}
+
+/// A request whose object was read.
+pub(super) struct Posted {
+    pub(super) info: RequestInfo,
+    pub(super) user: User,
+    pub(super) headers: http::HeaderMap,
+    pub(super) object: Value,
+    pub(super) options: WriteOptions,
+    warnings: Vec<String>,
+}
+
+impl Posted {
+    /// Reads the object of a create.
+    pub(super) async fn read(call: Call, carried: Carried) -> Result<Self, ApiError> {
+        if call.info.verb != "create" {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        let (parts, body) = call.request.into_parts();
+        let options = WriteOptions::parse(parts.uri.query().unwrap_or(""), "CreateOptions")?;
+        let bytes = read_body(body).await?;
+        let mut warnings = Vec::new();
+        let target = BodyTarget {
+            ty: api::schema::type_of(carried.group, carried.version, carried.kind),
+            group: carried.group,
+            version: carried.version,
+            kind: carried.kind,
+        };
+        let object = decode_body(&parts.headers, &bytes, target, options.field_validation, &mut warnings)?;
+        Ok(Self { info: call.info, user: call.user, headers: parts.headers, object, options, warnings })
+    }
+
+    /// The object as a typed one.
+    pub(super) fn typed<K: DeserializeOwned>(&self) -> Result<K, ApiError> {
+        K::deserialize(&self.object).map_err(|e| ApiError::BadRequest(e.to_string()))
+    }
+
+    /// Passes the object through admission.
+    pub(super) async fn admit(&mut self, server: &ApiServer, kind: &str) -> Result<(), ApiError> {
+        let resource = GroupResource::new(&self.info.group, &self.info.resource);
+        let mut object = Some(self.object.take());
+        let mut review = Review {
+            operation: Operation::Create,
+            resource: &resource,
+            kind,
+            subresource: &self.info.subresource,
+            namespace: &self.info.namespace,
+            name: &self.info.name,
+            user: &self.user,
+            object: &mut object,
+            old: None,
+            dry_run: self.options.dry_run,
+            options: &self.options.object,
+            warnings: Vec::new(),
+        };
+        server.admission.mutate(server, &mut review).await?;
+        server.admission.validate(server, &mut review).await?;
+        self.warnings.append(&mut review.warnings);
+        self.object = object.ok_or_else(|| ApiError::internal("admission removed the object"))?;
+        Ok(())
+    }
+
+    /// Answers 201 with an object of the kind that was posted.
+    pub(super) fn created(&self, carried: Carried, object: &impl Serialize) -> Result<Response, ApiError> {
+        let mut value = serde_json::to_value(object).map_err(ApiError::internal)?;
+        let api_version = if carried.group.is_empty() {
+            carried.version.to_owned()
+        } else {
+            format!("{}/{}", carried.group, carried.version)
+        };
+        value["apiVersion"] = json!(api_version);
+        value["kind"] = json!(carried.kind);
+        Ok((StatusCode::CREATED, json_response(&self.headers, &value)).into_response())
+    }
+
+    /// Answers 201 with a status of success.
+    pub(super) fn success(&self) -> Response {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        (StatusCode::CREATED, json_response(&self.headers, &status)).into_response()
+    }
+}

@@ -1,0 +1,176 @@
+//! Reaching the kubelets: the node's address, and a TLS connection under the API server's own
+//! certificate.
+
+use std::sync::Arc;
+
+use api::object::{GroupResource, ObjectKey};
+use axum::body::Body;
+use axum::response::Response;
+use http::{Request, Uri};
+use k8s_openapi::api::core::v1::Node;
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::tunnel;
+use super::{Config, KubeletIdentity};
+use crate::error::ApiError;
+use crate::server::ApiServer;
+
+const DEFAULT_PORT: u16 = 10250;
+/// Upstream's preference, for clusters in which host names need not resolve.
+const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletConfigError {
+    #[error("the kubelet client's certificates or key: {0}")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    #[error("the kubelet client: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The way to all kubelets.
+#[derive(Debug, Default)]
+pub struct Kubelets {
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// Where a kubelet listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Kubelets {
+    /// Reads the client's certificate and key.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn new(config: &Config) -> Result<Self, KubeletConfigError> {
+        let tls = config.kubelet.as_ref().map(client_config).transpose()?;
+        Ok(Self { tls: tls.map(Arc::new) })
+    }
+
+    /// Sends a request, whose URI is a path, to a node's kubelet.
+    pub(super) async fn send(
+        &self,
+        server: &ApiServer,
+        node: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response, ApiError> {
+        let endpoint = locate(server, node)?;
+        let url = format!("https://{}{}", endpoint.authority(), request.uri());
+        let method = go_method(request.method());
+        let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("{method} {url:?}: {error}"));
+        let tls = self
+            .tls
+            .clone()
+            .ok_or_else(|| ApiError::ServiceUnavailable("the API server has no identity for kubelets".to_owned()))?;
+        let address = (endpoint.host.as_str(), endpoint.port);
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| failed(&format!("dial tcp {}: {}", endpoint.authority(), connect_error(&e))))?;
+        let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| failed(&e))?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
+        let host = endpoint.authority().parse().map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
+        request.headers_mut().insert(http::header::HOST, host);
+        tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e))
+    }
+}
+
+impl Endpoint {
+    fn authority(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A path with a query, as a request's URI.
+pub(super) fn path_uri(path: &str, query: &str) -> Result<Uri, ApiError> {
+    let text = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    text.parse().map_err(|e: http::uri::InvalidUri| ApiError::BadRequest(e.to_string()))
+}
+
+fn client_config(identity: &KubeletIdentity) -> Result<ClientConfig, KubeletConfigError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(identity.ca.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+    Ok(ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain?, key)?)
+}
+
+fn locate(server: &ApiServer, node: &str) -> Result<Endpoint, ApiError> {
+    let nodes = GroupResource::new("", "nodes");
+    let object =
+        server.registry.get(&nodes, &ObjectKey::new("", node)).ok_or_else(|| ApiError::not_found(&nodes, node))?;
+    endpoint_of(&object.decode().map_err(ApiError::internal)?)
+}
+
+fn endpoint_of(node: &Node) -> Result<Endpoint, ApiError> {
+    let status = node.status.clone().unwrap_or_default();
+    let addresses = status.addresses.unwrap_or_default();
+    let address = ADDRESS_TYPES.iter().find_map(|kind| addresses.iter().find(|a| a.type_ == *kind));
+    let known: Vec<&str> = addresses.iter().map(|a| a.address.as_str()).collect();
+    let address = address.ok_or_else(|| {
+        ApiError::internal(format!("no preferred addresses found; known addresses: [{}]", known.join(" ")))
+    })?;
+    let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map(|e| e.port);
+    let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(DEFAULT_PORT);
+    Ok(Endpoint { host: address.address.clone(), port })
+}
+
+/// As upstream's HTTP client names the operation.
+fn go_method(method: &http::Method) -> String {
+    let text = method.as_str().to_ascii_lowercase();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+}
+
+fn connect_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        std::io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(status: &Value, expected: Result<(&str, u16), &str>) {
+        let node: Node = serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap();
+        let got = endpoint_of(&node).map(|e| (e.host, e.port)).map_err(|e| e.to_string());
+        assert_eq!(got, expected.map(|(h, p)| (h.to_owned(), p)).map_err(str::to_owned), "{status}");
+    }
+
+    #[test]
+    fn the_internal_address_is_preferred() {
+        let both = json!([{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "10.0.0.1"}]);
+        check(&json!({"addresses": both}), Ok(("10.0.0.1", 10250)));
+        check(
+            &json!({"addresses": both, "daemonEndpoints": {"kubeletEndpoint": {"Port": 10350}}}),
+            Ok(("10.0.0.1", 10350)),
+        );
+        check(
+            &json!({"addresses": [{"type": "InternalDNS", "address": "n1.local"}]}),
+            Err("Internal error occurred: no preferred addresses found; known addresses: [n1.local]"),
+        );
+    }
+}

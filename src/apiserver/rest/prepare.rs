@@ -1,0 +1,194 @@
+//! Subresources that change one part of an object and nothing else: `pods/ephemeralcontainers` and
+//! `certificatesigningrequests/approval`.
+//!
+//! The generic update takes what is returned here in the place of the kind's own rules.
+
+use api::field::{self, ErrorList, Path};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::registry::timestamp;
+
+/// Limits `new` to what the subresource may change, and judges that.
+pub(crate) fn update(subresource: &str, new: &mut Value, old: &Value) -> ErrorList {
+    if subresource == "approval" {
+        approval(new, old, &timestamp(Timestamp::now()))
+    } else {
+        ephemeral_containers(new, old)
+    }
+}
+
+fn list(value: &Value) -> Vec<Value> {
+    value.as_array().cloned().unwrap_or_default()
+}
+
+/// Containers may be added to a running pod, never changed or taken away.
+fn ephemeral_containers(new: &mut Value, old: &Value) -> ErrorList {
+    let wanted = list(&new["spec"]["ephemeralContainers"]);
+    let own = list(&old["spec"]["ephemeralContainers"]);
+    let version = new["metadata"]["resourceVersion"].clone();
+    *new = old.clone();
+    new["metadata"]["resourceVersion"] = version;
+    if !wanted.is_empty() {
+        new["spec"]["ephemeralContainers"] = Value::Array(wanted.clone());
+    }
+    let spec = Path::new("spec");
+    let path = spec.child("ephemeralContainers");
+    let mut errors = ErrorList::new();
+    for existing in &own {
+        let name = existing["name"].as_str().unwrap_or_default();
+        match wanted.iter().find(|c| c["name"] == existing["name"]) {
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                errors.push(field::forbidden(&path, detail));
+            }
+            Some(kept) if kept != existing => {
+                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
+                errors.push(field::forbidden(&path, detail));
+            }
+            Some(_) => {}
+        }
+    }
+    judge_containers(&wanted, old, &path, &mut errors);
+    errors
+}
+
+fn judge_containers(wanted: &[Value], old: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let plain: Vec<Value> = ["containers", "initContainers"].iter().flat_map(|k| list(&old["spec"][*k])).collect();
+    for (i, container) in wanted.iter().enumerate() {
+        let entry = path.index(i);
+        let name = container["name"].as_str().unwrap_or_default();
+        if name.is_empty() {
+            errors.push(field::required(&entry.child("name"), ""));
+        } else if plain.iter().chain(&wanted[..i]).any(|c| c["name"] == name) {
+            errors.push(field::duplicate(&entry.child("name"), name));
+        }
+        if container["image"].as_str().is_none_or(str::is_empty) {
+            errors.push(field::required(&entry.child("image"), ""));
+        }
+        let target = container["targetContainerName"].as_str().unwrap_or_default();
+        if !target.is_empty() && !plain.iter().any(|c| c["name"] == target) {
+            errors.push(field::not_found(&entry.child("targetContainerName"), target));
+        }
+        for forbidden in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
+            let set = match &container[forbidden] {
+                Value::Null => false,
+                Value::Object(map) => !map.is_empty(),
+                _ => true,
+            };
+            if set {
+                errors.push(field::forbidden(&entry.child(forbidden), "cannot be set for an Ephemeral Container"));
+            }
+        }
+    }
+}
+
+/// Only conditions about approval may be added; the certificate is the signer's.
+fn approval(new: &mut Value, old: &Value, now: &str) -> ErrorList {
+    let mut conditions = list(&new["status"]["conditions"]);
+    let version = new["metadata"]["resourceVersion"].clone();
+    let own = list(&old["status"]["conditions"]);
+    *new = old.clone();
+    new["metadata"]["resourceVersion"] = version;
+    for condition in &mut conditions {
+        let before = own.iter().find(|c| c["type"] == condition["type"]);
+        for field in ["lastUpdateTime", "lastTransitionTime"] {
+            if condition[field].is_null() {
+                let kept = before.map(|b| b[field].clone()).filter(|t| !t.is_null());
+                condition[field] = kept.unwrap_or_else(|| json!(now));
+            }
+        }
+    }
+    let status = Path::new("status");
+    let path = status.child("conditions");
+    let errors = judge_conditions(&conditions, &own, &path);
+    new["status"]["conditions"] = Value::Array(conditions);
+    errors
+}
+
+fn judge_conditions(conditions: &[Value], own: &[Value], path: &Path<'_>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let of = |list: &[Value], kind: &str| list.iter().any(|c| c["type"] == kind);
+    if of(conditions, "Approved") && of(conditions, "Denied") {
+        errors.push(field::invalid(path, "Denied", "Approved and Denied conditions are mutually exclusive"));
+    }
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of(own, kind) && !of(conditions, kind) {
+            let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(field::forbidden(path, detail));
+        }
+    }
+    for (i, condition) in conditions.iter().enumerate() {
+        let entry = path.index(i);
+        if condition["type"].as_str().is_none_or(str::is_empty) {
+            errors.push(field::required(&entry.child("type"), ""));
+        }
+        if condition["status"].as_str().is_none_or(str::is_empty) {
+            errors.push(field::required(&entry.child("status"), ""));
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ephemeral: &Value) -> Value {
+        json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}],
+            "ephemeralContainers": ephemeral}})
+    }
+
+    #[track_caller]
+    fn check(old: &Value, new: &Value, expected: &[&str]) {
+        let mut changed = pod(new);
+        changed["spec"]["nodeName"] = json!("stolen");
+        let errors = update("ephemeralcontainers", &mut changed, &pod(old));
+        assert_eq!(changed["spec"]["nodeName"], "n", "nothing else changes");
+        let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn ephemeral_containers_are_only_added() {
+        let debug = json!({"name": "d", "image": "busybox"});
+        check(&json!([]), &json!([debug]), &[]);
+        check(&json!([debug]), &json!([debug, {"name": "e", "image": "x", "targetContainerName": "c"}]), &[]);
+        check(
+            &json!([debug]),
+            &json!([]),
+            &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"],
+        );
+        check(
+            &json!([debug]),
+            &json!([{"name": "d", "image": "other"}]),
+            &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be changed\n"],
+        );
+        check(
+            &json!([]),
+            &json!([{"name": "c", "image": "x", "targetContainerName": "no", "ports": []}]),
+            &[
+                "spec.ephemeralContainers[0].name: Duplicate value: \"c\"",
+                "spec.ephemeralContainers[0].targetContainerName: Not found: \"no\"",
+                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_approval_changes_conditions_only_and_stamps_them() {
+        let old = json!({"metadata": {}, "spec": {"signerName": "s"}, "status": {}});
+        let mut new = json!({"metadata": {}, "spec": {"signerName": "other"}, "status": {"certificate": "x",
+            "conditions": [{"type": "Approved", "status": "True"}]}});
+        assert!(approval(&mut new, &old, "now").is_empty());
+        let condition = json!({"type": "Approved", "status": "True", "lastUpdateTime": "now",
+            "lastTransitionTime": "now"});
+        assert_eq!((&new["spec"]["signerName"], &new["status"]), (&json!("s"), &json!({"conditions": [condition]})));
+        let mut both = new.clone();
+        both["status"]["conditions"] = json!([condition, {"type": "Denied", "status": "True"}]);
+        assert_eq!(approval(&mut both, &new, "now").len(), 1);
+        let mut none = new.clone();
+        none["status"]["conditions"] = json!([]);
+        assert_eq!(approval(&mut none, &new, "now").len(), 1);
+    }
+}

@@ -1,0 +1,225 @@
+//! Forwarding one request over a connection of its own, and joining both ends when it is upgraded.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, Request, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Headers that concern one connection only, and those that are credentials for us alone.
+const NOT_FORWARDED: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::PROXY_AUTHENTICATE,
+];
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The connections that were upgraded and live on without their request.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Tunnels {
+    /// Ends all of them and waits until they have.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn join(&self, driver: Driver, client: OnUpgrade, backend: OnUpgrade) {
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            let tunnel = async {
+                // The driver ends when the connection has been handed over.
+                driver.await?;
+                let (client, backend) = tokio::try_join!(client, backend)?;
+                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                // Either end may vanish at any time; that is how a session ends.
+                if let Err(error) = copy_bidirectional(&mut client, &mut backend).await {
+                    tracing::debug!(%error, "a tunnel broke");
+                }
+                Ok::<(), hyper::Error>(())
+            };
+            tokio::select! {
+                () = closing.cancelled() => {}
+                result = tunnel => if let Err(error) = result {
+                    tracing::debug!(%error, "an upgraded connection was not handed over");
+                }
+            }
+        });
+    }
+}
+
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// Sends a request whose URI is a path over `stream` and returns the answer; if that is 101, the two
+/// connections are joined behind it.
+///
+/// # Errors
+/// When the other end does not speak HTTP or goes away.
+pub(super) async fn forward<S>(stream: S, mut request: Request<Body>, tunnels: &Tunnels) -> hyper::Result<Response>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let client = request.extensions_mut().remove::<OnUpgrade>();
+    clean(request.headers_mut());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut driver: Driver = Box::pin(connection.with_upgrades());
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    let (mut response, driver) = tokio::select! {
+        response = &mut answer => (response?, Some(driver)),
+        ended = &mut driver => {
+            ended?;
+            (answer.await?, None)
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = client
+    {
+        let backend = hyper::upgrade::on(&mut response);
+        tunnels.join(driver.unwrap_or_else(|| Box::pin(async { Ok(()) })), client, backend);
+        return Ok(response.map(|_| Body::empty()));
+    }
+    // The framing of the answer is this server's to choose.
+    response.headers_mut().remove(header::TRANSFER_ENCODING);
+    response.headers_mut().remove(header::CONNECTION);
+    Ok(response.map(|body| Body::new(Driven { driver, body })))
+}
+
+/// Whether the client wants to leave HTTP.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let connection = headers.get(header::CONNECTION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    headers.contains_key(header::UPGRADE) && connection.to_ascii_lowercase().contains("upgrade")
+}
+
+fn clean(headers: &mut HeaderMap) {
+    for name in &NOT_FORWARDED {
+        headers.remove(name);
+    }
+    if !is_upgrade(headers) {
+        headers.remove(header::CONNECTION);
+        headers.remove(header::UPGRADE);
+    }
+    let impersonation: Vec<HeaderName> =
+        headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonation {
+        headers.remove(name);
+    }
+    hide_token(headers);
+}
+
+/// A token among the subprotocols was for us.
+fn hide_token(headers: &mut HeaderMap) {
+    let protocols: Vec<String> = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|p| p.trim().to_owned())
+        .filter(|p| !p.is_empty() && !p.starts_with(TOKEN_PROTOCOL))
+        .collect();
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let Ok(value) = protocols.join(", ").parse()
+        && !protocols.is_empty()
+    {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+    }
+}
+
+/// A body that drives its own connection, so that dropping it closes the connection.
+struct Driven {
+    driver: Option<Driver>,
+    body: Incoming,
+}
+
+impl HttpBody for Driven {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Some(driver) = self.driver.as_mut()
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn credentials_stay_here() {
+        let mut map = headers(&[
+            ("authorization", "Bearer x"),
+            ("impersonate-user", "ann"),
+            ("connection", "keep-alive"),
+            ("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj"),
+            ("accept", "*/*"),
+        ]);
+        clean(&mut map);
+        assert_eq!(map, headers(&[("sec-websocket-protocol", "v5.channel.k8s.io"), ("accept", "*/*")]));
+        let mut upgrade = headers(&[("connection", "Upgrade"), ("upgrade", "websocket")]);
+        clean(&mut upgrade);
+        assert!(is_upgrade(&upgrade));
+    }
+
+    /// Reads a request's head and writes `answer`.
+    async fn serve(mut end: tokio::io::DuplexStream, answer: &'static str) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(end.read_u8().await.unwrap());
+        }
+        end.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_streamed_through() {
+        let (near, far) = duplex(1024);
+        let request = Request::get("/logs?follow=true").header("host", "n1").body(Body::empty()).unwrap();
+        let tunnels = Tunnels::default();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-type: text/plain\r\n\r\nhello";
+        let (response, head) = tokio::join!(forward(near, request, &tunnels), serve(far, answer));
+        assert!(head.starts_with("GET /logs?follow=true HTTP/1.1\r\n"), "{head}");
+        let response = response.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/plain");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        tunnels.close().await;
+    }
+}

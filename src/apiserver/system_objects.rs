@@ -1,0 +1,228 @@
+//! The objects that the server itself keeps: the bootstrap policy, the system priority classes, and
+//! the `kubernetes` service with the server's address behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::object::{GroupResource, ObjectKey};
+use futures::future::{BoxFuture, try_join_all};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::bootstrap::{self, reconcile};
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::registry::Registry;
+use crate::server::ApiServer;
+
+/// Upstream looks after its endpoints this often.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const RBAC: &str = "rbac.authorization.k8s.io";
+const SERVICE: &str = "kubernetes";
+const PRIORITY_CLASSES: [(&str, i32, &str); 2] = [
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+];
+
+/// A write that waits for its commit. All of them wait together, so that the first start of a cluster
+/// costs a few commits and not one for each object.
+type Pending<'a> = BoxFuture<'a, Result<(), ApiError>>;
+
+/// Creates what is missing and brings the rest up to date.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn ensure(registry: &Registry, config: &Config) -> Result<(), ApiError> {
+    let mut writes: Vec<Pending<'_>> = policy(registry)?;
+    for (name, value, description) in PRIORITY_CLASSES {
+        let class = json!({
+            "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        });
+        let classes = GroupResource::new("scheduling.k8s.io", "priorityclasses");
+        writes.push(Box::pin(create(registry, classes, class)));
+    }
+    writes.push(Box::pin(api_service(registry, config)));
+    try_join_all(writes).await.map(drop)
+}
+
+impl ApiServer {
+    /// Keeps the `kubernetes` service and its endpoints until cancelled.
+    pub async fn keep_system_objects(self: Arc<Self>, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = api_service(&self.registry, &self.config).await {
+                tracing::warn!(%error, "cannot keep the kubernetes service");
+            }
+        }
+    }
+}
+
+fn policy(registry: &Registry) -> Result<Vec<Pending<'_>>, ApiError> {
+    let mut writes = Vec::new();
+    let resource = |name| GroupResource::new(RBAC, name);
+    for role in bootstrap::cluster_roles() {
+        writes.push(reconcile(registry, resource("clusterroles"), "ClusterRole", role, reconcile::role)?);
+    }
+    for role in bootstrap::roles() {
+        writes.push(reconcile(registry, resource("roles"), "Role", role, reconcile::role)?);
+    }
+    for binding in bootstrap::cluster_role_bindings() {
+        let bindings = resource("clusterrolebindings");
+        writes.push(reconcile(registry, bindings, "ClusterRoleBinding", binding, reconcile::binding)?);
+    }
+    for binding in bootstrap::role_bindings() {
+        writes.push(reconcile(registry, resource("rolebindings"), "RoleBinding", binding, reconcile::binding)?);
+    }
+    Ok(writes)
+}
+
+/// Decides now; what comes of it writes.
+fn reconcile<'a, K: Serialize + DeserializeOwned>(
+    registry: &'a Registry,
+    resource: GroupResource,
+    kind: &str,
+    wanted: K,
+    decide: impl FnOnce(Option<K>, K) -> reconcile::Step<K>,
+) -> Result<Pending<'a>, ApiError> {
+    let complete = |object: &K| -> Result<Value, ApiError> {
+        let mut value = serde_json::to_value(object).map_err(ApiError::internal)?;
+        value["kind"] = json!(kind);
+        value["apiVersion"] = json!(format!("{RBAC}/v1"));
+        Ok(value)
+    };
+    let key = key_of(&complete(&wanted)?);
+    let stored = registry.get(&resource, &key).map(|o| o.decode::<K>()).transpose().map_err(ApiError::internal)?;
+    Ok(match decide(stored, wanted) {
+        reconcile::Step::Nothing => Box::pin(async { Ok(()) }),
+        reconcile::Step::Create(object) => Box::pin(create(registry, resource, complete(&object)?)),
+        reconcile::Step::Update(object) => {
+            let new = complete(&object)?;
+            Box::pin(async move {
+                let change = |stored: &mut Value| {
+                    stored.clone_from(&new);
+                    Ok(())
+                };
+                registry.update(&resource, &key, change).await.map(drop)
+            })
+        }
+        reconcile::Step::Recreate(object) => {
+            let new = complete(&object)?;
+            Box::pin(async move {
+                registry.remove(&resource, &key).await?;
+                create(registry, resource, new).await
+            })
+        }
+    })
+}
+
+fn key_of(object: &Value) -> ObjectKey {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    ObjectKey::new(text("namespace"), text("name"))
+}
+
+/// Creates an object unless there is one of its name.
+async fn create(registry: &Registry, resource: GroupResource, object: Value) -> Result<(), ApiError> {
+    if registry.get(&resource, &key_of(&object)).is_some() {
+        return Ok(());
+    }
+    match registry.create(&resource, object).await {
+        Ok(_) | Err(ApiError::AlreadyExists { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn api_service(registry: &Registry, config: &Config) -> Result<(), ApiError> {
+    let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
+    let cidrs = GroupResource::new("networking.k8s.io", "servicecidrs");
+    tokio::try_join!(
+        create(registry, cidrs, service_cidr(config)),
+        create(registry, GroupResource::new("", "services"), service(config)),
+        keep(registry, GroupResource::new("", "endpoints"), endpoints(config), "subsets"),
+        keep(registry, slices, endpoint_slice(config), "endpoints"),
+    )
+    .map(drop)
+}
+
+/// Creates the object, or puts the given part of it and its ports right.
+async fn keep(registry: &Registry, resource: GroupResource, wanted: Value, part: &str) -> Result<(), ApiError> {
+    let key = key_of(&wanted);
+    let Some(stored) = registry.get(&resource, &key) else { return create(registry, resource, wanted).await };
+    let stored: Value = serde_json::from_slice(&stored.json).map_err(ApiError::internal)?;
+    if stored[part] == wanted[part] && stored["ports"] == wanted["ports"] {
+        return Ok(());
+    }
+    let change = |object: &mut Value| {
+        for field in [part, "ports"] {
+            if !wanted[field].is_null() {
+                object[field] = wanted[field].clone();
+            }
+        }
+        Ok(())
+    };
+    registry.update(&resource, &key, change).await.map(drop)
+}
+
+fn service(config: &Config) -> Value {
+    let address = crate::allocate::Allocator::new(&[config.service_cidr]).api_address();
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {"name": SERVICE, "namespace": "default", "labels": labels()},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
+            "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.secure_port}],
+        },
+        "status": {"loadBalancer": {}},
+    })
+}
+
+fn service_cidr(config: &Config) -> Value {
+    json!({
+        "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": SERVICE},
+        "spec": {"cidrs": [config.service_cidr.trunc()]},
+    })
+}
+
+fn labels() -> Value {
+    json!({"component": "apiserver", "provider": "kubernetes"})
+}
+
+fn endpoints(config: &Config) -> Value {
+    json!({
+        "kind": "Endpoints", "apiVersion": "v1",
+        // The slice is made here, too: the mirroring controller must not make another.
+        "metadata": {"name": SERVICE, "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": config.advertise_address}],
+            "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn endpoint_slice(config: &Config) -> Value {
+    json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {"name": SERVICE, "namespace": "default",
+            "labels": {"kubernetes.io/service-name": SERVICE}},
+        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
+    })
+}
