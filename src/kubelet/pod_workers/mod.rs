@@ -158,7 +158,7 @@ impl Manager {
     }
 
     /// The cgroups that pods of each quality of service share.
-    async fn make_classes(&self) {
+    async fn make_classes(&mut self) {
         let machine = &self.kubelet.machine;
         let reserved = self.kubelet.cfg.reserved_memory;
         let all = Resources {
