@@ -194,35 +194,35 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(method: Method, uri: &str, expected: [&str; 7]) {
+    fn check(method: &Method, uri: &str, expected: [&str; 7]) {
         let (path, query) = uri.split_once('?').map_or((uri, None), |(p, q)| (p, Some(q)));
-        let i = RequestInfo::parse(&method, path, query);
+        let i = RequestInfo::parse(method, path, query);
         let got = [&*i.verb, &i.group, &i.version, &i.namespace, &i.resource, &i.subresource, &i.name];
         assert_eq!(got, expected, "{method} {uri}");
     }
 
     #[test]
     fn paths_are_read_as_upstream_reads_them() {
-        check(Method::GET, "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]);
-        check(Method::GET, "/api/v1/pods?watch=1", ["watch", "", "v1", "", "pods", "", ""]);
-        check(Method::GET, "/api/v1/pods?watch=false", ["list", "", "v1", "", "pods", "", ""]);
-        check(Method::GET, "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]);
-        check(Method::GET, "/api/v1/namespaces/a", ["get", "", "v1", "a", "namespaces", "", "a"]);
-        check(Method::PUT, "/api/v1/namespaces/a/finalize", ["update", "", "v1", "a", "namespaces", "finalize", "a"]);
-        check(Method::POST, "/api/v1/namespaces/a/pods", ["create", "", "v1", "a", "pods", "", ""]);
-        check(Method::DELETE, "/api/v1/namespaces/a/pods", ["deletecollection", "", "v1", "a", "pods", "", ""]);
+        check(&Method::GET, "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]);
+        check(&Method::GET, "/api/v1/pods?watch=1", ["watch", "", "v1", "", "pods", "", ""]);
+        check(&Method::GET, "/api/v1/pods?watch=false", ["list", "", "v1", "", "pods", "", ""]);
+        check(&Method::GET, "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]);
+        check(&Method::GET, "/api/v1/namespaces/a", ["get", "", "v1", "a", "namespaces", "", "a"]);
+        check(&Method::PUT, "/api/v1/namespaces/a/finalize", ["update", "", "v1", "a", "namespaces", "finalize", "a"]);
+        check(&Method::POST, "/api/v1/namespaces/a/pods", ["create", "", "v1", "a", "pods", "", ""]);
+        check(&Method::DELETE, "/api/v1/namespaces/a/pods", ["deletecollection", "", "v1", "a", "pods", "", ""]);
         check(
-            Method::PATCH,
+            &Method::PATCH,
             "/apis/apps/v1/namespaces/a/deployments/d/scale",
             ["patch", "apps", "v1", "a", "deployments", "scale", "d"],
         );
         check(
-            Method::GET,
+            &Method::GET,
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
             ["get", "rbac.authorization.k8s.io", "v1", "", "clusterroles", "", "system:node"],
         );
-        check(Method::GET, "/apis/apps/v1", ["get", "", "", "", "", "", ""]);
-        check(Method::POST, "/version", ["post", "", "", "", "", "", ""]);
+        check(&Method::GET, "/apis/apps/v1", ["get", "", "", "", "", "", ""]);
+        check(&Method::POST, "/version", ["post", "", "", "", "", "", ""]);
     }
 
     #[test]
