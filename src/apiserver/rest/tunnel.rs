@@ -222,4 +222,53 @@ mod tests {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
         tunnels.close().await;
     }
+
+    /// Reads until the end of a message's head.
+    async fn head(end: &mut tokio::io::DuplexStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(end.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_is_joined_with_the_backends() {
+        let (mut client, front) = duplex(1024);
+        let (near, mut backend) = duplex(1024);
+        let tunnels = std::sync::Arc::new(Tunnels::default());
+        let near = std::sync::Mutex::new(Some(near));
+        let joined = std::sync::Arc::clone(&tunnels);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let near = near.lock().unwrap().take().unwrap();
+            let tunnels = std::sync::Arc::clone(&joined);
+            async move { forward(near, request.map(Body::new), &tunnels).await }
+        });
+        let server =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(front), service).with_upgrades();
+        let session = async {
+            client
+                .write_all(b"GET /exec HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+                .await
+                .unwrap();
+            let asked = head(&mut backend).await;
+            assert!(asked.contains("upgrade: websocket"), "{asked}");
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\nhi";
+            backend.write_all(switch).await.unwrap();
+            let answer = head(&mut client).await;
+            assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"), "{answer}");
+            let mut text = [0; 2];
+            client.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"hi");
+            client.write_all(b"ok").await.unwrap();
+            backend.read_exact(&mut text).await.unwrap();
+            assert_eq!(&text, b"ok");
+            // Closing one end closes the other.
+            drop(backend);
+            assert_eq!(client.read(&mut text).await.unwrap(), 0);
+        };
+        let (served, ()) = tokio::join!(server, session);
+        served.unwrap();
+        tunnels.close().await;
+    }
 }
