@@ -23,6 +23,7 @@ mod reader;
 pub mod registry;
 pub mod request;
 pub mod rest;
+mod served;
 mod server;
 mod system_objects;
 mod watch;
@@ -32,4 +33,5 @@ mod api_tests;
 
 pub use config::Config;
 pub use reader::{Reader, ReaderEvent, ReaderSubscription};
+pub use served::ServedResource;
 pub use server::{ApiServer, StartError};

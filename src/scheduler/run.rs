@@ -75,7 +75,7 @@ impl Scheduler {
             sub(Watched::Pod, self.cluster.subscribe::<Pod>()),
         ]);
         // Without the whole picture a pod might be put on a node that is full.
-        let mut unsynced = 5;
+        let mut unsynced: u8 = 5;
         loop {
             if unsynced == 0 {
                 self.schedule_waiting();
@@ -84,7 +84,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 change = changes.next() => match change {
-                    Some((_, Change::Synced)) => unsynced -= 1,
+                    Some((_, Change::Synced)) => unsynced = unsynced.saturating_sub(1),
                     Some((what, change)) => self.apply(what, change),
                     None => return,
                 },

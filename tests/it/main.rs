@@ -1,1 +1,69 @@
-//! it
+//! End to end: the built binary on a machine of its own, driven by stock clients.
+//!
+//! One machine with a registry serves most tests, each in a namespace of its own; tests that stop
+//! the daemon or boot the machine bring their own. The runner is ours, because the shared machine
+//! must be removed at the end whatever happens. Arguments are substrings of the tests to run.
+
+mod bad_input;
+mod cluster;
+mod machine;
+mod notes;
+mod restart;
+mod scale;
+mod security;
+mod voting_app;
+mod workloads;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use cluster::Cluster;
+
+type Shared = (&'static str, fn(&Cluster));
+type Alone = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let shared: Vec<Shared> =
+        [notes::TESTS, workloads::TESTS, bad_input::TESTS, security::TESTS, voting_app::TESTS, scale::TESTS]
+            .concat()
+            .into_iter()
+            .filter(|(name, _)| is_wanted(name))
+            .collect();
+    let alone: Vec<Alone> = restart::TESTS.iter().copied().filter(|(name, _)| is_wanted(name)).collect();
+    if !nix_is_root() {
+        println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = Vec::new();
+    let mut passed = 0;
+    let mut record = |name: &'static str, test: &mut dyn FnMut()| {
+        let start = tokio::time::Instant::now();
+        let ok = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        let seconds = start.elapsed().as_secs_f32();
+        println!("test {name} ... {} ({seconds:.1} s)", if ok { "ok" } else { "FAILED" });
+        if ok { passed += 1 } else { failed.push(name) }
+    };
+    if !shared.is_empty() {
+        let mut cluster = None;
+        record("a_server_starts", &mut || cluster = Some(Cluster::start("shared")));
+        if let Some(cluster) = &cluster {
+            for (name, test) in shared {
+                record(name, &mut || test(cluster));
+            }
+        }
+    }
+    for (name, mut test) in alone {
+        record(name, &mut test);
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn nix_is_root() -> bool {
+    machine::succeed(machine::command("id").arg("-u")).trim() == "0"
+}

@@ -1,0 +1,135 @@
+//! `coracle check`: tells whether this machine is fit to run pods, and what to do where it is not.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args as ClapArgs;
+use jiff::Timestamp;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// Say nothing about what is in order
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// One finding; `Err` says what is wrong and what helps.
+struct Finding {
+    what: &'static str,
+    result: Result<String, String>,
+    /// Pods cannot run without it.
+    needed: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "a subcommand prints")]
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut fit = true;
+    for finding in findings(Path::new("/"), Timestamp::now()) {
+        match &finding.result {
+            Ok(detail) if !args.quiet => println!("ok       {}: {detail}", finding.what),
+            Ok(_) => {}
+            Err(problem) => {
+                fit &= !finding.needed;
+                let word = if finding.needed { "missing " } else { "warning " };
+                println!("{word} {}: {problem}", finding.what);
+            }
+        }
+    }
+    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn findings(root: &Path, now: Timestamp) -> Vec<Finding> {
+    vec![
+        Finding { what: "root", result: is_root(), needed: true },
+        Finding { what: "cgroups", result: cgroups(root), needed: true },
+        Finding { what: "overlayfs", result: filesystem(root, "overlay"), needed: true },
+        Finding { what: "nf_tables", result: nf_tables(root), needed: true },
+        Finding { what: "clock", result: clock(now), needed: false },
+    ]
+}
+
+fn is_root() -> Result<String, String> {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() { Ok("yes".to_owned()) } else { Err(format!("running as user {uid}; pods need root")) }
+}
+
+/// Version 2 with its controllers, or version 1's hierarchies.
+fn cgroups(root: &Path) -> Result<String, String> {
+    let wanted = ["cpu", "memory", "pids"];
+    let v2 = root.join("sys/fs/cgroup/cgroup.controllers");
+    if let Ok(controllers) = std::fs::read_to_string(v2) {
+        let has = |c: &&str| controllers.split_whitespace().any(|x| x == *c);
+        let lacking: Vec<&str> = wanted.into_iter().filter(|c| !has(c)).collect();
+        if lacking.is_empty() {
+            return Ok("version 2".to_owned());
+        }
+        let help = if lacking.contains(&"memory") { "; add cgroup_enable=memory to the kernel's command line" } else { "" };
+        return Err(format!("the controllers {} are not enabled{help}", lacking.join(", ")));
+    }
+    let lacking: Vec<&str> =
+        wanted.into_iter().filter(|c| !root.join("sys/fs/cgroup").join(c).join("tasks").exists()).collect();
+    if lacking.is_empty() { Ok("version 1".to_owned()) } else { Err(format!("{} not mounted", lacking.join(", "))) }
+}
+
+fn filesystem(root: &Path, name: &str) -> Result<String, String> {
+    let known = std::fs::read_to_string(root.join("proc/filesystems")).map_err(|e| format!("/proc/filesystems: {e}"))?;
+    if known.split_whitespace().any(|f| f == name) {
+        Ok("in the kernel".to_owned())
+    } else {
+        Err(format!("not in the kernel; try `modprobe {name}`"))
+    }
+}
+
+fn nf_tables(root: &Path) -> Result<String, String> {
+    // The per-netns sysctl of netfilter is there as soon as connection tracking is.
+    if root.join("proc/sys/net/netfilter/nf_conntrack_max").exists() {
+        Ok("with connection tracking".to_owned())
+    } else {
+        Err("connection tracking is not in the kernel; try `modprobe nf_conntrack nf_tables`".to_owned())
+    }
+}
+
+/// A board without a battery-backed clock starts in 1970 until NTP has answered.
+fn clock(now: Timestamp) -> Result<String, String> {
+    let built: Timestamp = "2026-01-01T00:00:00Z".parse().map_err(|e| format!("{e}"))?;
+    if now > built { Ok(now.to_string()) } else { Err(format!("it is {now} here; is there an NTP client?")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_pi_without_the_memory_controller_is_told_what_helps() {
+        let dir = tree(&[("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io pids")]);
+        let problem = cgroups(dir.path()).unwrap_err();
+        assert!(problem.contains("memory") && problem.contains("cgroup_enable=memory"), "{problem}");
+    }
+
+    #[test]
+    fn both_versions_of_cgroups_are_known() {
+        let v2 = tree(&[("sys/fs/cgroup/cgroup.controllers", "cpu memory pids")]);
+        assert_eq!(cgroups(v2.path()), Ok("version 2".to_owned()));
+        let v1 = tree(&[
+            ("sys/fs/cgroup/cpu/tasks", ""),
+            ("sys/fs/cgroup/memory/tasks", ""),
+            ("sys/fs/cgroup/pids/tasks", ""),
+        ]);
+        assert_eq!(cgroups(v1.path()), Ok("version 1".to_owned()));
+    }
+
+    #[test]
+    fn a_clock_before_this_release_is_doubted() {
+        assert!(clock(Timestamp::UNIX_EPOCH).is_err());
+    }
+}

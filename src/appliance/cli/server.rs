@@ -1,0 +1,57 @@
+//! `coracle server`: the control plane, and unless told otherwise a node, in this process.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{ServerConfig, ServerOptions};
+use crate::{logging, memory, services};
+
+/// Threads of the runtime: the work is small and mostly waits, and each thread costs memory.
+const WORKERS: usize = 2;
+/// For file systems and the kernel; idle threads end after ten seconds.
+const BLOCKING: usize = 16;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    options: ServerOptions,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    memory::configure();
+    let config = ServerConfig::resolve(args.options)?;
+    logging::install(&config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let signals = watch_signals(stop.clone())?;
+        let served = services::run_server(config, stop).await;
+        drop(signals);
+        served
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGTERM and SIGINT end the server in order; pods run on.
+fn watch_signals(stop: CancellationToken) -> anyhow::Result<client::Owned> {
+    let mut terminate = signal(SignalKind::terminate()).context("watching signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watching signals")?;
+    Ok(client::Owned::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping; pods run on");
+        stop.cancel();
+    }))
+}

@@ -1,0 +1,52 @@
+use super::*;
+
+fn resolve(options: ServerOptions) -> anyhow::Result<ServerConfig> {
+    ServerConfig::from_options(options, "Pi-Zero".to_owned(), || Ok([192, 168, 1, 2].into()))
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let config = resolve(ServerOptions::default()).unwrap();
+    assert_eq!(config.node_name, "pi-zero");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:6443");
+    assert_eq!(config.cluster_cidr.to_string(), "10.244.0.0/16");
+    assert_eq!(config.service_ip().to_string(), "10.96.0.1");
+    assert_eq!(config.cluster_dns.to_string(), "10.96.0.10");
+    assert!(config.run_agent);
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let file = ServerOptions::parse("node-name: from-file\nhttps-port: 7443\ntls-san: [a, b]\n").unwrap();
+    let cli = ServerOptions { node_name: Some("from-flag".to_owned()), ..ServerOptions::default() };
+    let config = resolve(cli.over(file)).unwrap();
+    assert_eq!(config.node_name, "from-flag");
+    assert_eq!(config.listen.port(), 7443);
+    assert_eq!(config.tls_san, ["a", "b"]);
+}
+
+#[track_caller]
+fn refused(options: ServerOptions, word: &str) {
+    let error = resolve(options).unwrap_err().to_string();
+    assert!(error.contains(word), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_name() {
+    let pods = ServerOptions { cluster_cidr: Some("10.96.0.0/12".parse().unwrap()), ..ServerOptions::default() };
+    refused(pods, "overlap");
+    let dns = ServerOptions { cluster_dns: Some([10, 0, 0, 1].into()), ..ServerOptions::default() };
+    refused(dns, "--cluster-dns 10.0.0.1");
+    let name = ServerOptions { node_name: Some("My_Node".to_owned()), ..ServerOptions::default() };
+    refused(name, "My_Node");
+    let small = ServerOptions { cluster_cidr: Some("10.244.0.0/26".parse().unwrap()), ..ServerOptions::default() };
+    refused(small, "/24");
+}
+
+#[test]
+fn a_wrong_key_in_the_file_is_named() {
+    let error = format!("{:#}", ServerOptions::parse("node-nam: x\n").unwrap_err());
+    assert!(error.contains("node-nam"), "{error}");
+    let error = format!("{:#}", ServerOptions::parse("https-port: eighty\n").unwrap_err());
+    assert!(error.contains("https-port"), "{error}");
+}

@@ -1,0 +1,129 @@
+//! A leaf certificate: whom it is for, and whether one on disk still serves.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Subjects;
+
+/// A certificate and its PKCS#8 key, both PEM.
+#[derive(Clone)]
+pub(crate) struct KeyPair {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// What a certificate says.
+pub(crate) struct Leaf {
+    common_name: String,
+    organization: Option<String>,
+    usage: ExtendedKeyUsagePurpose,
+    names: BTreeSet<String>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Leaf {
+    pub(super) const DAYS: i64 = 365;
+    /// Renewed at a start with less left.
+    const RENEW_DAYS: i64 = 90;
+
+    pub(super) fn client(common_name: &str, organization: &str) -> Self {
+        Self {
+            common_name: common_name.to_owned(),
+            organization: Some(organization.to_owned()),
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+            names: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn api_server(subjects: &Subjects<'_>) -> Self {
+        let domain = subjects.cluster_domain;
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .chain([format!("kubernetes.default.svc.{domain}"), subjects.node_name.to_owned()])
+            .collect();
+        let addresses = [IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address"), subjects.node_ip, subjects.service_ip];
+        let mut leaf = Self {
+            common_name: "kube-apiserver".to_owned(),
+            organization: None,
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            names,
+            addresses: addresses.into(),
+        };
+        for extra in subjects.extra {
+            match extra.parse() {
+                Ok(ip) => leaf.addresses.insert(ip),
+                Err(_) => leaf.names.insert(extra.clone()),
+            };
+        }
+        leaf
+    }
+
+    pub(super) fn kubelet(subjects: &Subjects<'_>) -> Self {
+        Self {
+            common_name: format!("system:node:{}", subjects.node_name),
+            organization: Some("system:nodes".to_owned()),
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            names: BTreeSet::from([subjects.node_name.to_owned()]),
+            addresses: BTreeSet::from([subjects.node_ip, IpAddr::from([127, 0, 0, 1])]),
+        }
+    }
+
+    pub(super) fn params(&self) -> anyhow::Result<CertificateParams> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, self.common_name.as_str());
+        if let Some(organization) = &self.organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![self.usage.clone()];
+        for name in &self.names {
+            let name = name.as_str().try_into().with_context(|| format!("{name:?} is not a DNS name"))?;
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        params.subject_alt_names.extend(self.addresses.iter().copied().map(SanType::IpAddress));
+        Ok(params)
+    }
+
+    /// Whether the pair names these subjects and has enough of its time left.
+    pub(super) fn is_served_by(&self, pair: &KeyPair, now: Timestamp) -> bool {
+        let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return false };
+        let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return false };
+        let left = certificate.validity().not_after.timestamp() - now.as_second();
+        left > Self::RENEW_DAYS * 24 * 3600 && self.is_named_in(&certificate)
+    }
+
+    fn is_named_in(&self, certificate: &X509Certificate<'_>) -> bool {
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        if let Ok(Some(san)) = certificate.subject_alternative_name() {
+            for name in &san.value.general_names {
+                match name {
+                    GeneralName::DNSName(n) => {
+                        names.insert((*n).to_owned());
+                    }
+                    GeneralName::IPAddress(b) => {
+                        addresses.extend(address(b));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        names == self.names && addresses == self.addresses
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn pem_bytes(pem: &str) -> anyhow::Result<Vec<u8>> {
+    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not PEM")?;
+    Ok(parsed.contents)
+}

@@ -1,0 +1,61 @@
+use jiff::Timestamp;
+
+use super::*;
+
+fn subjects<'a>(extra: &'a [String]) -> Subjects<'a> {
+    Subjects {
+        node_name: "pi-0",
+        node_ip: [192, 168, 1, 2].into(),
+        service_ip: [10, 96, 0, 1].into(),
+        cluster_domain: "cluster.local",
+        extra,
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_second_start_keeps_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Pki::open(dir.path(), &subjects(&[]), at("2026-06-01T00:00:00Z")).unwrap();
+    let second = Pki::open(dir.path(), &subjects(&[]), at("2026-07-01T00:00:00Z")).unwrap();
+    assert_eq!(first.authority.certificate_pem, second.authority.certificate_pem);
+    assert_eq!(first.server.certificate_pem, second.server.certificate_pem);
+    assert_eq!(first.service_account_key_pem, second.service_account_key_pem);
+}
+
+#[test]
+fn leaves_are_renewed_before_they_end_and_for_new_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Pki::open(dir.path(), &subjects(&[]), at("2026-06-01T00:00:00Z")).unwrap();
+    let later = Pki::open(dir.path(), &subjects(&[]), at("2027-04-01T00:00:00Z")).unwrap();
+    assert_ne!(first.server.certificate_pem, later.server.certificate_pem);
+    let extra = ["pi.example.org".to_owned(), "192.168.9.9".to_owned()];
+    let renamed = Pki::open(dir.path(), &subjects(&extra), at("2027-04-01T00:00:00Z")).unwrap();
+    assert_ne!(later.server.certificate_pem, renamed.server.certificate_pem);
+    assert_eq!(later.admin.certificate_pem, renamed.admin.certificate_pem, "its names did not change");
+}
+
+#[test]
+fn a_board_that_boots_in_1970_issues_what_is_valid_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(dir.path(), &subjects(&[]), Timestamp::UNIX_EPOCH).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pki.server.certificate_pem.as_bytes()).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let valid_at = at("2026-11-01T00:00:00Z").as_second();
+    assert!(certificate.validity().not_before.timestamp() < valid_at);
+    assert!(certificate.validity().not_after.timestamp() > valid_at);
+}
+
+#[test]
+fn keys_are_for_root_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    Pki::open(dir.path(), &subjects(&[]), at("2026-06-01T00:00:00Z")).unwrap();
+    for name in ["ca.key", "service-account.key", "kube-apiserver.key", "admin.key"] {
+        let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

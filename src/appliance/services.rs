@@ -1,0 +1,127 @@
+//! What one server process runs, in the order in which the parts need each other.
+//!
+//! Any part that ends, for whatever reason, ends the process: systemd starts it again, and pods run
+//! on meanwhile. The order at the end is the reverse: the store is closed last.
+
+mod apiserver_config;
+mod image_files;
+mod node;
+mod node_role;
+mod tls;
+
+use std::fs::DirBuilder;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use apiserver::ApiServer;
+use client::{Cluster, Tasks};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::{CLUSTER_DOMAIN, ServerConfig};
+use crate::pki::{Pki, Subjects};
+use crate::{inprocess, kubeconfig, memory};
+
+/// Runs a server until `stop` is cancelled or a part of it fails.
+///
+/// # Errors
+/// Says which part could not start, or ended.
+pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let pki = open_pki(&config)?;
+    make_private(&config.data_dir.join("server/db"))?;
+    make_private(&config.data_dir.join("agent"))?;
+    let server = ApiServer::new(apiserver_config::build(&config, &pki)).await.context("starting the API server")?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("the API server cannot listen on {}", config.listen))?;
+    write_kubeconfig(&config, &pki)?;
+    let mut tasks = Tasks::under(&stop);
+    let result = run_parts(&config, &pki, &server, listener, &mut tasks).await;
+    tasks.shutdown().await;
+    server.close().await.context("closing the store")?;
+    result
+}
+
+async fn run_parts(
+    config: &ServerConfig,
+    pki: &Pki,
+    server: &Arc<ApiServer>,
+    listener: TcpListener,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let token = tasks.token().clone();
+    let cluster = inprocess::cluster(server);
+    let serving = tls::api_server(pki)?;
+    tasks.spawn("apiserver", server.clone().serve(listener, serving, token.clone()));
+    tasks.spawn("system-objects", server.clone().keep_system_objects(token.clone()));
+    info!(listen = %config.listen, node = config.node_name, "API server ready");
+    spawn_control_plane(config, pki, server, &cluster, tasks);
+    if config.run_agent {
+        node::spawn(config, pki, &cluster, tasks).await.context("starting the node")?;
+    }
+    tasks.spawn("malloc-trim", memory::keep_trimmed(token.clone()));
+    tokio::select! {
+        () = token.cancelled() => Ok(()),
+        ended = tasks.any() => anyhow::bail!("{} ended unexpectedly", ended.unwrap_or("a task")),
+    }
+}
+
+fn spawn_control_plane(config: &ServerConfig, pki: &Pki, server: &Arc<ApiServer>, cluster: &Cluster, tasks: &mut Tasks) {
+    let token = tasks.token().clone();
+    let controllers = controllers::Config {
+        resources: apiserver_config::served_resources(server),
+        root_ca: pki.authority.certificate_pem.clone(),
+        cluster_cidr: Some(config.cluster_cidr),
+    };
+    let cx = cluster.clone();
+    let stop = token.clone();
+    tasks.spawn("controllers", async move { report("controllers", controllers::run(cx, controllers, stop).await) });
+    tasks.spawn("scheduler", scheduler::run(cluster.clone(), token));
+}
+
+/// The one log line of a part that failed; that it ended ends the process.
+pub(crate) fn report<E: std::error::Error>(part: &str, result: Result<(), E>) {
+    if let Err(e) = result {
+        let mut text = e.to_string();
+        let mut source = e.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        error!(part, "{text}");
+    }
+}
+
+/// A directory that only root may enter.
+fn make_private(path: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("creating the directory {}", path.display()))
+}
+
+fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {
+    let subjects = Subjects {
+        node_name: &config.node_name,
+        node_ip: IpAddr::V4(config.node_ip),
+        service_ip: IpAddr::V4(config.service_ip()),
+        cluster_domain: CLUSTER_DOMAIN,
+        extra: &config.tls_san,
+    };
+    Pki::open(&config.data_dir.join("server/tls"), &subjects, Timestamp::now()).context("certificates")
+}
+
+fn write_kubeconfig(config: &ServerConfig, pki: &Pki) -> anyhow::Result<()> {
+    let ip = match config.listen.ip() {
+        ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        ip => ip,
+    };
+    let server = format!("https://{}", std::net::SocketAddr::new(ip, config.listen.port()));
+    kubeconfig::write(&config.write_kubeconfig, &server, &pki.authority.certificate_pem, &pki.admin)
+}

@@ -1,0 +1,75 @@
+//! Image archives in `<data-dir>/images`, imported before the first pod starts: boards without a
+//! network, and images baked into an SD card.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use runtime::Runtime;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
+
+/// What was imported from which file, so that a start with unchanged files reads none of them.
+#[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
+struct Imported(BTreeMap<String, Entry>);
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+struct Entry {
+    size: u64,
+    modified: i64,
+    /// Ids of the images; one that was removed since is imported again.
+    images: Vec<String>,
+}
+
+/// Imports what is new. A file that cannot be imported is reported and left alone: the node must
+/// start without it.
+pub(super) async fn import(runtime: &Runtime, directory: &Path, record: &Path) {
+    let before = read_record(record);
+    let mut after = Imported::default();
+    for path in archives(directory) {
+        match import_file(runtime, &path, &before).await {
+            Ok((name, entry)) => {
+                after.0.insert(name, entry);
+            }
+            Err(e) => warn!(file = %path.display(), "image archive not imported: {e:#}"),
+        }
+    }
+    if after != before
+        && let Err(e) = write_record(record, &after)
+    {
+        warn!("the record of imported images could not be written: {e:#}");
+    }
+}
+
+async fn import_file(runtime: &Runtime, path: &Path, before: &Imported) -> anyhow::Result<(String, Entry)> {
+    let metadata = std::fs::metadata(path).context("reading its metadata")?;
+    let name = path.file_name().context("it has no name")?.to_string_lossy().into_owned();
+    let (size, modified) = (metadata.len(), metadata.mtime());
+    let known = before.0.get(&name).filter(|e| e.size == size && e.modified == modified);
+    if let Some(entry) = known.filter(|e| e.images.iter().all(|id| runtime.image_status(id).is_some())) {
+        return Ok((name, entry.clone()));
+    }
+    let images = runtime.import_tarball(path).await?;
+    info!(file = name, tags = ?images.iter().flat_map(|i| &i.tags).collect::<Vec<_>>(), "image archive imported");
+    Ok((name, Entry { size, modified, images: images.into_iter().map(|i| i.id).collect() }))
+}
+
+fn archives(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let is_archive = |p: &PathBuf| ENDINGS.iter().any(|e| p.to_string_lossy().ends_with(e));
+    let mut found: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_archive).collect();
+    found.sort();
+    found
+}
+
+/// Without a readable record everything is imported again, which does no harm.
+fn read_record(record: &Path) -> Imported {
+    std::fs::read(record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn write_record(record: &Path, imported: &Imported) -> anyhow::Result<()> {
+    crate::pki::write_private(record, &serde_json::to_vec(imported)?)
+}

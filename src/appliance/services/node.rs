@@ -1,0 +1,128 @@
+//! The node's parts: runtime, pod network, kubelet, service proxy and DNS.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use api::k8s_openapi::api::core::v1::Node;
+use client::{Cluster, Query, Tasks};
+use ipnet::Ipv4Net;
+use network::services::{ServiceTable, ServiceTableConfig};
+use network::{NetworkConfig, PodNetwork};
+use runtime::{LogLimit, Registries, Runtime, RuntimeConfig};
+
+use super::{image_files, node_role, report, tls};
+use crate::config::{CLUSTER_DOMAIN, ServerConfig};
+use crate::pki::Pki;
+
+const KUBELET_PORT: u16 = 10250;
+const DNS_PORT: u16 = 53;
+/// Upstream's default; a /24 has room for it.
+const MAX_PODS: u32 = 110;
+const REGISTRIES: &str = "/etc/coracle/registries.yaml";
+
+pub(super) async fn spawn(config: &ServerConfig, pki: &Pki, cluster: &Cluster, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let token = tasks.token().clone();
+    let pod_cidr = pod_cidr(config, cluster)?;
+    let agent = config.data_dir.join("agent");
+    let runtime = Runtime::open(runtime_config(config)?).await.context("the container runtime")?;
+    image_files::import(&runtime, &config.data_dir.join("images"), &agent.join("imported.json")).await;
+    let network = PodNetwork::open(NetworkConfig {
+        pod_cidr,
+        cluster_cidr: config.cluster_cidr,
+        cluster_dns: Some(config.cluster_dns),
+        state_dir: agent.join("network"),
+        mtu: None,
+    })
+    .await
+    .context("the pod network")?;
+    let rules = ServiceTable::open(ServiceTableConfig {
+        cluster_cidr: config.cluster_cidr,
+        service_cidr: config.service_cidr,
+        cluster_dns: Some(config.cluster_dns),
+    })
+    .context("the rules of services")?;
+
+    let proxy_config =
+        proxy::Config { node_name: config.node_name.clone(), health_check_address: Ipv4Addr::UNSPECIFIED };
+    let (cx, stop) = (cluster.clone(), token.clone());
+    tasks.spawn("proxy", async move { report("proxy", proxy::run(cx, rules, proxy_config, stop).await) });
+
+    let dns_config = dns::DnsConfig {
+        domain: CLUSTER_DOMAIN.to_owned(),
+        bind: vec![SocketAddrV4::new(config.cluster_dns, DNS_PORT)],
+        ranges: vec![config.cluster_cidr.into(), config.service_cidr.into()],
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    let (cx, stop) = (cluster.clone(), token.clone());
+    tasks.spawn("dns", async move { report("dns", dns::run(cx, dns_config, stop).await) });
+
+    tasks.spawn("node-role", node_role::keep(cluster.clone(), config.node_name.clone(), token.clone()));
+    let kubelet_config = kubelet_config(config, pki, &agent, pod_cidr)?;
+    let cx = cluster.clone();
+    tasks.spawn("kubelet", async move {
+        report("kubelet", kubelet::run(cx, kubelet_config, runtime, network, token).await);
+    });
+    Ok(())
+}
+
+fn runtime_config(config: &ServerConfig) -> anyhow::Result<RuntimeConfig> {
+    Ok(RuntimeConfig {
+        data_dir: config.data_dir.join("agent/runtime"),
+        run_dir: run_dir(&config.data_dir),
+        exe: std::env::current_exe().context("finding this binary")?,
+        registries: Registries::load(Path::new(REGISTRIES)).with_context(|| format!("reading {REGISTRIES}"))?,
+        log_limit: LogLimit::default(),
+    })
+}
+
+/// Sockets have short paths (108 bytes at the most), so they live below the run directory's root.
+fn run_dir(data_dir: &Path) -> PathBuf {
+    if data_dir == Path::new("/var/lib/coracle") { "/run/coracle".into() } else { data_dir.join("run") }
+}
+
+/// The range that this node has already, else the first that no other node has.
+fn pod_cidr(config: &ServerConfig, cluster: &Cluster) -> anyhow::Result<Ipv4Net> {
+    let mut taken = HashSet::new();
+    for node in cluster.list::<Node>(&Query::ALL) {
+        let cidr = node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref()).and_then(|c| c.parse().ok());
+        let Some(cidr) = cidr else { continue };
+        if node.metadata.name.as_deref() == Some(&config.node_name) {
+            return Ok(cidr);
+        }
+        taken.insert(cidr);
+    }
+    let free = config.cluster_cidr.subnets(24).context("dividing --cluster-cidr")?.find(|c| !taken.contains(c));
+    ensure!(free.is_some(), "--cluster-cidr {}: every /24 of it belongs to a node", config.cluster_cidr);
+    free.context("a free range for pods")
+}
+
+fn kubelet_config(config: &ServerConfig, pki: &Pki, agent: &Path, pod_cidr: Ipv4Net) -> anyhow::Result<kubelet::Config> {
+    Ok(kubelet::Config {
+        node_name: config.node_name.clone(),
+        node_ips: vec![IpAddr::V4(config.node_ip)],
+        root_dir: agent.join("kubelet"),
+        log_dir: agent.join("logs"),
+        seccomp_dir: agent.join("seccomp"),
+        resolv_conf: "/etc/resolv.conf".into(),
+        hosts_file: "/etc/hosts".into(),
+        cluster_dns: vec![IpAddr::V4(config.cluster_dns)],
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        pod_cidr: Some(pod_cidr.to_string()),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        max_pods: MAX_PODS,
+        pod_pids_limit: None,
+        reserved_cpu_milli: 0,
+        reserved_memory: 0,
+        kubelet_version: api::version::GIT_VERSION.to_owned(),
+        runtime_version: format!("coracle://{}", env!("CARGO_PKG_VERSION")),
+        server: Some(kubelet::ServerConfig {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
+            tls: tls::kubelet(pki)?,
+            client_name: "kube-apiserver-kubelet-client".to_owned(),
+        }),
+        thresholds: kubelet::Thresholds::default(),
+    })
+}

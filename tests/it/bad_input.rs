@@ -1,0 +1,143 @@
+//! What clients get wrong, and the status, reason and message that upstream answers.
+
+use crate::cluster::Cluster;
+use crate::machine::text;
+
+pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
+    ("bad_input_is_refused_in_upstreams_words", manifests),
+    ("bad_input_by_raw_requests", raw),
+    ("bad_credentials_are_refused", credentials),
+    ("bad_images_are_told_apart", images),
+];
+
+#[track_caller]
+fn refused(c: &Cluster, args: &[&str], manifest: &str, expected: &str) {
+    let out = c.kubectl_stdin(args, manifest);
+    assert!(!out.status.success(), "it was accepted: {}", text(&out));
+    assert!(text(&out).contains(expected), "{expected}\nis not in\n{}", text(&out));
+}
+
+fn manifests(c: &Cluster) {
+    c.namespace("b1");
+    let create: &[&str] = &["create", "-nb1", "-f", "-"];
+    refused(c, create, "apiVersion: v1\nkind: Pod\nmetadata: [\n", "error converting YAML to JSON");
+    let unknown = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i, imagee: x}]}\n";
+    refused(
+        c,
+        create,
+        unknown,
+        "Error from server (BadRequest): error when creating \"STDIN\": Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \"spec.containers[0].imagee\"",
+    );
+    let warned = c.kubectl_stdin(&["create", "-nb1", "--validate=warn", "--dry-run=server", "-f", "-"], unknown);
+    assert!(warned.status.success() && text(&warned).contains("Warning: unknown field \"spec.containers[0].imagee\""), "{}", text(&warned));
+    refused(
+        c,
+        create,
+        "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: r}\nspec: {replicas: many}\n",
+        "ReplicaSet in version \"v1\" cannot be handled as a ReplicaSet: json: cannot unmarshal string into Go struct field ReplicaSetSpec.spec.replicas of type int32",
+    );
+    refused(
+        c,
+        create,
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c}]}\n",
+        "The Pod \"p\" is invalid: spec.containers[0].image: Required value",
+    );
+    refused(
+        c,
+        create,
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: My_Pod}\nspec: {containers: [{name: c, image: i}]}\n",
+        "The Pod \"My_Pod\" is invalid: metadata.name: Invalid value: \"My_Pod\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    );
+    refused(c, create, "apiVersion: v9\nkind: Pod\nmetadata: {name: p}\n", "no matches for kind \"Pod\" in version \"v9\"");
+    refused(
+        c,
+        &["create", "-n", "nowhere", "-f", "-"],
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\n",
+        "Error from server (NotFound): error when creating \"STDIN\": namespaces \"nowhere\" not found",
+    );
+    let missing = c.kubectl_fails(&["patch", "-nb1", "pod", "ghost", "-p", "{}"]);
+    assert!(missing.contains("Error from server (NotFound): pods \"ghost\" not found"), "{missing}");
+    assert_eq!(c.kubectl(&["get", "pods,rs", "-nb1", "-o", "name"]), "", "nothing is half-written");
+    c.kubectl(&["delete", "namespace", "b1"]);
+}
+
+/// `curl` with the administrator's certificate: the status code on the last line.
+fn curl(c: &Cluster, args: &[&str]) -> (String, u16) {
+    let directory = "/var/lib/coracle/server/tls";
+    let mut call = c.machine.command("curl");
+    call.args(["-sS", "-w", "\n%{http_code}", "--cacert", &format!("{directory}/ca.crt")]);
+    call.args(["--cert", &format!("{directory}/admin.crt"), "--key", &format!("{directory}/admin.key")]);
+    let out = call.args(args).output().unwrap();
+    let all = text(&out);
+    let (body, code) = all.trim_end().rsplit_once('\n').unwrap();
+    (body.to_owned(), code.parse().unwrap())
+}
+
+const API: &str = "https://127.0.0.1:6443";
+
+fn raw(c: &Cluster) {
+    c.namespace("b2");
+    let maps = format!("{API}/api/v1/namespaces/b2/configmaps");
+    let json = ["-H", "Content-Type: application/json"];
+    let (body, code) = curl(c, &[&json[..], &["-d", "{\"kind\":", &maps]].concat());
+    assert_eq!(code, 400, "{body}");
+    assert!(body.contains("\"reason\":\"BadRequest\""), "{body}");
+
+    let big = c.machine.directory().join("var-lib/big.json");
+    let value = "x".repeat(2 << 20);
+    std::fs::write(&big, format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"big"}},"data":{{"k":"{value}"}}}}"#)).unwrap();
+    let (body, code) = curl(c, &[&json[..], &["--data-binary", "@/var/lib/big.json", &maps]].concat());
+    assert_eq!(code, 422, "{body}");
+    assert!(body.contains("Too long: may not be more than 1048576 bytes"), "{body}");
+
+    std::fs::write(&big, "x".repeat(4 << 20)).unwrap();
+    let (body, code) = curl(c, &[&json[..], &["--data-binary", "@/var/lib/big.json", &maps]].concat());
+    assert_eq!(code, 413, "{body}");
+    assert!(body.contains("RequestEntityTooLarge"), "{body}");
+
+    let (body, code) = curl(c, &[&format!("{API}/api/v1/namespaces/b2/ghosts")]);
+    assert_eq!((code, body.contains("the server could not find the requested resource")), (404, true), "{body}");
+    let (body, code) = curl(c, &["-X", "PUT", &maps]);
+    assert_eq!((code, body.contains("MethodNotAllowed")), (405, true), "{body}");
+    let (body, code) = curl(c, &["-H", "Content-Type: text/csv", "-d", "a,b", &maps]);
+    assert_eq!((code, body.contains("UnsupportedMediaType")), (415, true), "{body}");
+    c.kubectl(&["create", "configmap", "-nb2", "kept", "--from-literal=a=b"]);
+    let stale = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kept","resourceVersion":"1"}}"#;
+    let (body, code) = curl(c, &[&json[..], &["-X", "PUT", "-d", stale, &format!("{maps}/kept")]].concat());
+    assert_eq!(code, 409, "{body}");
+    assert!(body.contains("Operation cannot be fulfilled on configmaps \\\"kept\\\": the object has been modified; please apply your changes to the latest version and try again"), "{body}");
+    assert_eq!(c.kubectl(&["get", "configmap", "-nb2", "-o", "name"]).matches("configmap/").count(), 2, "kept and the root CA");
+    c.kubectl(&["delete", "namespace", "b2"]);
+}
+
+fn credentials(c: &Cluster) {
+    let (body, code) = {
+        let out = c.machine.command("curl").args(["-sk", "-w", "\n%{http_code}", "-H", "Authorization: Bearer wrong", &format!("{API}/api/v1/pods")]).output().unwrap();
+        let all = text(&out);
+        let (b, code) = all.rsplit_once('\n').unwrap();
+        (b.to_owned(), code.to_owned())
+    };
+    assert_eq!(code, "401", "{body}");
+    assert!(body.contains("\"message\":\"Unauthorized\",\"reason\":\"Unauthorized\""), "{body}");
+    let anonymous = c.machine.command("curl").args(["-sk", &format!("{API}/api/v1/pods")]).output().unwrap();
+    assert!(text(&anonymous).contains("Unauthorized"), "{}", text(&anonymous));
+    assert_eq!(c.machine.run("curl", &["-sk", &format!("{API}/livez")]), "ok");
+    let forbidden = c.kubectl_fails(&["get", "pods", "--as=system:serviceaccount:default:default"]);
+    assert!(
+        forbidden.contains("Error from server (Forbidden): pods is forbidden: User \"system:serviceaccount:default:default\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""),
+        "{forbidden}"
+    );
+}
+
+fn images(c: &Cluster) {
+    c.namespace("b4");
+    c.kubectl(&["run", "-nb4", "ghost", "--image=no-such-image"]);
+    c.kubectl(&["run", "-nb4", "wrong", "--image=Not//An@Image"]);
+    c.wait("the image that is not there", |c| {
+        let described = c.kubectl(&["describe", "pod", "-nb4", "ghost"]);
+        described.contains("Failed to pull image \"no-such-image\"") && described.contains("Error: ErrImagePull")
+    });
+    c.wait("it backs off", |c| c.kubectl(&["get", "pod", "-nb4", "ghost"]).contains("ImagePullBackOff"));
+    c.wait("the name that is none", |c| c.kubectl(&["get", "pod", "-nb4", "wrong"]).contains("InvalidImageName"));
+    c.kubectl(&["delete", "namespace", "b4"]);
+}
