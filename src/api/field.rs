@@ -242,6 +242,20 @@ pub fn invalid_each(
     errs.extend(complaints.into_iter().map(|why| invalid(path, value, why)));
 }
 
+/// Refuses a number below zero.
+pub fn non_negative(path: &Path<'_>, value: i64, errs: &mut ErrorList) {
+    if value < 0 {
+        errs.push(invalid(path, &value, "must be greater than or equal to 0"));
+    }
+}
+
+/// Refuses a change.
+pub fn immutable<T: PartialEq + Serialize>(path: &Path<'_>, new: &T, old: &T, errs: &mut ErrorList) {
+    if new != old {
+        errs.push(invalid(path, new, "field is immutable"));
+    }
+}
+
 #[must_use]
 pub fn not_supported(path: &Path<'_>, value: &(impl Serialize + ?Sized), supported: &[&str]) -> Error {
     let detail = match supported {

@@ -7,16 +7,31 @@
 
 pub use k8s_openapi;
 
+mod apps;
+mod autoscaling;
+pub mod batch;
+mod certificates;
 pub mod convert;
+mod coordination;
+pub mod core;
+mod difference;
+mod discovery;
+mod events;
 pub mod field;
 pub mod kinds;
 pub mod meta;
+mod networking;
+mod node;
 pub mod object;
 pub mod openapi;
 pub mod patch;
+mod policy;
 pub mod protobuf;
 pub mod quantity;
+mod rbac;
+mod scheduling;
 pub mod schema;
 pub mod selector;
+mod storage;
 pub mod table;
 pub mod version;

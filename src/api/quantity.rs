@@ -29,9 +29,7 @@ pub struct Quantity {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     #[error("unable to parse numeric part of quantity")]
     Number,
@@ -108,6 +106,15 @@ impl Quantity {
     pub fn minus(self, other: Self) -> Self {
         let notation = if self.nanos == 0 { other.notation } else { self.notation };
         Self { nanos: capped(self.nanos - other.nanos), notation }
+    }
+
+    /// This amount in thousandths at the finest, rounded away from zero.
+    #[must_use]
+    pub fn rounded_to_milli(self) -> Self {
+        let unit = NANO / 1000;
+        let magnitude = self.nanos.abs();
+        let rounded = (magnitude + unit - 1) / unit * unit;
+        Self { nanos: if self.nanos < 0 { -rounded } else { rounded }, ..self }
     }
 
     /// The wire form.

@@ -179,7 +179,10 @@ impl LabelSelector {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(SelectorError(format!("{} is not a valid label selector operator", field::quote(other))));
+                    return Err(SelectorError(format!(
+                        "{} is not a valid label selector operator",
+                        field::quote(other)
+                    )));
                 }
             };
             let values = expression.values.iter().flatten().map(|v| v.as_str().into()).collect();
@@ -327,13 +330,19 @@ impl<'a> Parser<'a> {
                         Token::Comma => {
                             let (token, literal) = self.peek(Context::Values);
                             if !matches!(token, Token::Identifier | Token::Bang) {
-                                return Err(SelectorError(format!("found '{literal}', expected: identifier after ','")));
+                                return Err(SelectorError(format!(
+                                    "found '{literal}', expected: identifier after ','"
+                                )));
                             }
                         }
                         _ => return Err(SelectorError(format!("found '{literal}', expected: ',' or 'end of string'"))),
                     }
                 }
-                _ => return Err(SelectorError(format!("found '{literal}', expected: !, identifier, or 'end of string'"))),
+                _ => {
+                    return Err(SelectorError(format!(
+                        "found '{literal}', expected: !, identifier, or 'end of string'"
+                    )));
+                }
             }
         }
     }
@@ -514,9 +523,7 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
             '\\' => match chars.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
                 Some(next) => {
-                    return Err(SelectorError(format!(
-                        "invalid field selector: invalid escape sequence: \\{next}"
-                    )));
+                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{next}")));
                 }
                 None => return Err(SelectorError("invalid field selector: unfinished escape sequence".to_owned())),
             },

@@ -53,8 +53,10 @@ pub struct Traits {
     pub namespaced: bool,
     pub names: NameRule,
     pub generation: Generation,
-    /// The kind has a status that ordinary writes cannot touch.
+    /// The kind has a status that ordinary updates cannot touch.
     pub status: bool,
+    /// A creator cannot set the status either.
+    pub status_reset: bool,
     pub fields: &'static [SelectableField],
 }
 
@@ -64,6 +66,7 @@ impl Traits {
         names: NameRule::Subdomain,
         generation: Generation::None,
         status: false,
+        status_reset: false,
         fields: &[],
     };
     pub(crate) const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
@@ -77,7 +80,11 @@ impl Traits {
     }
 
     pub(crate) const fn status(self) -> Self {
-        Self { status: true, ..self }
+        Self { status: true, status_reset: true, ..self }
+    }
+
+    pub(crate) const fn status_on_create(self) -> Self {
+        Self { status: true, status_reset: false, ..self }
     }
 
     pub(crate) const fn fields(self, fields: &'static [SelectableField]) -> Self {

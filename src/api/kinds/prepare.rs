@@ -23,7 +23,7 @@ fn set_or_remove(map: &mut Map<String, Value>, key: &str, value: Option<&Value>)
 
 /// A new object has no status yet and is of the first generation.
 pub(super) fn create(obj: &mut Value, traits: &Traits) {
-    if let Some(map) = obj.as_object_mut().filter(|_| traits.status) {
+    if let Some(map) = obj.as_object_mut().filter(|_| traits.status_reset) {
         map.remove("status");
     }
     if let Some(meta) = metadata(obj) {
@@ -96,8 +96,8 @@ pub(super) fn status_update(new: &mut Value, old: &Value) {
         }
     }
     if let Some(meta) = metadata(new) {
-        // Owners and labels belong to whoever writes the object itself.
-        for key in ["labels", "ownerReferences", "deletionTimestamp"] {
+        // Owners and the end of an object belong to whoever writes the object itself.
+        for key in ["ownerReferences", "deletionTimestamp"] {
             set_or_remove(meta, key, old.get(METADATA).and_then(|m| m.get(key)));
         }
     }

@@ -6,19 +6,7 @@ use super::format;
 use super::object_meta::validate_labels;
 use crate::field::{self, ErrorList, Path};
 
-/// Whether values that no label could have are refused or, as in some older kinds, let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SelectorRules {
-    Strict,
-    AnyValue,
-}
-
-pub(crate) fn validate_label_selector(
-    selector: Option<&LabelSelector>,
-    rules: SelectorRules,
-    path: &Path<'_>,
-    errs: &mut ErrorList,
-) {
+pub(crate) fn validate_label_selector(selector: Option<&LabelSelector>, path: &Path<'_>, errs: &mut ErrorList) {
     let Some(selector) = selector else { return };
     validate_labels(selector.match_labels.as_ref(), &path.child("matchLabels"), errs);
     let list = path.child("matchExpressions");
@@ -39,12 +27,9 @@ pub(crate) fn validate_label_selector(
         }
         let key = &requirement.key;
         field::invalid_each(&at.child("key"), key, format::qualified_name(key), errs);
-        if rules == SelectorRules::Strict {
-            let values_at = at.child("values");
-            for (j, value) in values.iter().enumerate() {
-                let at = values_at.index(j);
-                field::invalid_each(&at, value, format::label_value(value), errs);
-            }
+        let values_at = at.child("values");
+        for (j, value) in values.iter().enumerate() {
+            field::invalid_each(&values_at.index(j), value, format::label_value(value), errs);
         }
     }
 }

@@ -6,7 +6,7 @@ pub mod format;
 mod label_selector;
 mod object_meta;
 
-pub(crate) use label_selector::{SelectorRules, validate_label_selector};
+pub(crate) use label_selector::validate_label_selector;
 pub(crate) use object_meta::{meta_of, validate_annotations, validate_labels};
 pub use object_meta::{
     missing_resource_version, validate_metadata, validate_metadata_update, validate_object_meta,

@@ -41,14 +41,8 @@ pub fn validate_metadata(meta: &ObjectMeta, namespaced: bool, names: NameRule, p
         (false, "") => {}
         (false, _) => errs.push(field::forbidden(&at, "not allowed on this type")),
     }
-    validate_generation(meta, path, errs);
+    field::non_negative(&path.child("generation"), meta.generation.unwrap_or(0), errs);
     validate_changeable(meta, path, errs);
-}
-
-fn validate_generation(meta: &ObjectMeta, path: &Path<'_>, errs: &mut ErrorList) {
-    if let Some(generation) = meta.generation.filter(|g| *g < 0) {
-        errs.push(field::invalid(&path.child("generation"), &generation, "must be greater than or equal to 0"));
-    }
 }
 
 /// The parts that may differ from one version of an object to the next.
@@ -150,12 +144,6 @@ pub fn missing_resource_version() -> field::Error {
     field::invalid(&Path::new("metadata.resourceVersion"), &0, "must be specified for an update")
 }
 
-fn immutable<T: PartialEq + serde::Serialize>(new: &T, old: &T, path: &Path<'_>, errs: &mut ErrorList) {
-    if new != old {
-        errs.push(field::invalid(path, new, "field is immutable"));
-    }
-}
-
 /// Checks what changed in the metadata of an object.
 #[must_use]
 pub fn validate_object_meta_update(new: &ObjectMeta, old: &ObjectMeta) -> ErrorList {
@@ -186,13 +174,13 @@ pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path<
         errs.push(field::invalid(&path.child("generation"), &generation, "must not be decremented"));
     }
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    immutable(&text(&new.name), &text(&old.name), &path.child("name"), errs);
-    immutable(&text(&new.namespace), &text(&old.namespace), &path.child("namespace"), errs);
-    immutable(&text(&new.uid), &text(&old.uid), &path.child("uid"), errs);
-    immutable(&new.creation_timestamp, &old.creation_timestamp, &path.child("creationTimestamp"), errs);
-    immutable(&new.deletion_timestamp, &old.deletion_timestamp, &path.child("deletionTimestamp"), errs);
+    field::immutable(&path.child("name"), &text(&new.name), &text(&old.name), errs);
+    field::immutable(&path.child("namespace"), &text(&new.namespace), &text(&old.namespace), errs);
+    field::immutable(&path.child("uid"), &text(&new.uid), &text(&old.uid), errs);
+    field::immutable(&path.child("creationTimestamp"), &new.creation_timestamp, &old.creation_timestamp, errs);
+    field::immutable(&path.child("deletionTimestamp"), &new.deletion_timestamp, &old.deletion_timestamp, errs);
     let grace = path.child("deletionGracePeriodSeconds");
-    immutable(&new.deletion_grace_period_seconds, &old.deletion_grace_period_seconds, &grace, errs);
+    field::immutable(&grace, &new.deletion_grace_period_seconds, &old.deletion_grace_period_seconds, errs);
     validate_changeable(new, path, errs);
 }
 
@@ -219,23 +207,32 @@ mod tests {
         check(&json!({"name": "a", "namespace": "default", "labels": {"app": "x"}}), true, &[]);
         check(&json!({}), false, &["metadata.name: Required value: name or generateName is required"]);
         check(&json!({"name": "a"}), true, &["metadata.namespace: Required value"]);
-        check(&json!({"name": "a", "namespace": "b"}), false, &["metadata.namespace: Forbidden: not allowed on this type"]);
+        check(
+            &json!({"name": "a", "namespace": "b"}),
+            false,
+            &["metadata.namespace: Forbidden: not allowed on this type"],
+        );
         check(
             &json!({"name": "a", "labels": {"app": "a b"}}),
             false,
-            &["metadata.labels: Invalid value: \"a b\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"],
+            &[
+                "metadata.labels: Invalid value: \"a b\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            ],
         );
         check(
             &json!({"name": "a", "finalizers": ["mine"]}),
             false,
-            &["metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"],
+            &[
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
         );
         check(
             &json!({"name": "a", "annotations": {"k": "v".repeat(300_000)}}),
             false,
             &["metadata.annotations: Too long: may not be more than 262144 bytes"],
         );
-        let owner = |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u", "controller": true});
+        let owner =
+            |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "u", "controller": true});
         check(&json!({"name": "a", "ownerReferences": [owner("x")]}), false, &[]);
     }
 

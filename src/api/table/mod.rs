@@ -19,8 +19,20 @@ pub struct Column {
 }
 
 const GENERIC: &[Column] = &[
-    Column { name: "Name", r#type: "string", format: "name", description: "Name of the object, unique in its namespace.", priority: 0 },
-    Column { name: "Created At", r#type: "date", format: "", description: "When the server made the object.", priority: 0 },
+    Column {
+        name: "Name",
+        r#type: "string",
+        format: "name",
+        description: "Name of the object, unique in its namespace.",
+        priority: 0,
+    },
+    Column {
+        name: "Created At",
+        r#type: "date",
+        format: "",
+        description: "When the server made the object.",
+        priority: 0,
+    },
 ];
 
 /// The columns of a resource.

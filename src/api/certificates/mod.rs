@@ -1,0 +1,3 @@
+//! The certificates.k8s.io group.
+
+pub(crate) mod certificate_signing_request;

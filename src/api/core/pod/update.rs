@@ -1,0 +1,238 @@
+//! What may change in a pod once it exists.
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Toleration};
+
+use super::validate_scheduling::validate_tolerations;
+use crate::difference::difference;
+use crate::field::{self, ErrorList, Path};
+use crate::meta::format;
+
+const CHANGEABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const SECONDS_MAX: i64 = i32::MAX as i64;
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// Checks an ordinary update; the new pod as such was validated before.
+pub(super) fn validate_pod_update(new: &Pod, old: &Pod, errs: &mut ErrorList) {
+    validate_annotation_update(new, old, errs);
+    let (Some(new), Some(old)) = (new.spec.as_ref(), old.spec.as_ref()) else { return };
+    let path = Path::new("spec");
+    let none: &[Container] = &[];
+    let (new_init, old_init) =
+        (new.init_containers.as_deref().unwrap_or(none), old.init_containers.as_deref().unwrap_or(none));
+    if !validate_images(&new.containers, &old.containers, &path.child("containers"), errs)
+        || !validate_images(new_init, old_init, &path.child("initContainers"), errs)
+        || !validate_deadline(new, old, &path.child("activeDeadlineSeconds"), errs)
+    {
+        return;
+    }
+    validate_added_tolerations(new, old, &path.child("tolerations"), errs);
+    validate_removed_gates(new, old, &path.child("schedulingGates"), errs);
+    if new == old {
+        return;
+    }
+    let munged = with_changeable_of(new, old, &path, errs);
+    if munged != *old {
+        let why = format!("pod updates may not change fields other than {CHANGEABLE}\n{}", difference(old, &munged));
+        errs.push(field::forbidden(&path, why));
+    }
+}
+
+fn validate_annotation_update(new: &Pod, old: &Pod, errs: &mut ErrorList) {
+    let path = Path::new("metadata.annotations");
+    let (new, old) = (new.metadata.annotations.as_ref(), old.metadata.annotations.as_ref());
+    for (key, value) in old.into_iter().flatten() {
+        if new.and_then(|a| a.get(key)) == Some(value) {
+            continue;
+        }
+        if key.starts_with(APP_ARMOR) {
+            errs.push(field::forbidden(&path.key(key), "may not remove or update AppArmor annotations"));
+        }
+        if key == MIRROR {
+            errs.push(field::forbidden(&path.key(key), "may not remove or update mirror pod annotation"));
+        }
+    }
+    for key in new.into_iter().flat_map(|a| a.keys()).filter(|key| old.is_none_or(|o| !o.contains_key(*key))) {
+        if key.starts_with(APP_ARMOR) {
+            errs.push(field::forbidden(&path.key(key), "may not add AppArmor annotations"));
+        }
+        if key == MIRROR {
+            errs.push(field::forbidden(&path.key(key), "may not add mirror pod annotation"));
+        }
+    }
+}
+
+/// False when further comparison makes no sense.
+fn validate_images(new: &[Container], old: &[Container], path: &Path<'_>, errs: &mut ErrorList) -> bool {
+    if new.len() != old.len() {
+        errs.push(field::forbidden(path, "pod updates may not add or remove containers"));
+        return false;
+    }
+    for (i, ctr) in new.iter().enumerate() {
+        if ctr.image.as_deref().unwrap_or("").is_empty() {
+            errs.push(field::required(&path.index(i).child("image"), ""));
+        }
+    }
+    true
+}
+
+fn validate_deadline(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) -> bool {
+    match (new.active_deadline_seconds, old.active_deadline_seconds) {
+        (Some(new), _) if !(0..=SECONDS_MAX).contains(&new) => {
+            errs.push(field::invalid(path, &new, format::inclusive_range(0, SECONDS_MAX)));
+            false
+        }
+        (Some(new), Some(old)) if old < new => {
+            errs.push(field::invalid(path, &new, "must be less than or equal to previous value"));
+            false
+        }
+        (None, Some(_)) => {
+            let why = "must not update from a positive integer to nil value";
+            errs.push(field::invalid(path, &None::<i64>, why));
+            true
+        }
+        _ => true,
+    }
+}
+
+fn validate_added_tolerations(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let new = new.tolerations.as_deref().unwrap_or_default();
+    let same = |a: &Toleration, b: &Toleration| {
+        (&a.key, &a.operator, &a.value, &a.effect) == (&b.key, &b.operator, &b.value, &b.effect)
+    };
+    if old.tolerations.iter().flatten().any(|o| !new.iter().any(|n| same(n, o))) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        errs.push(field::forbidden(path, why));
+        return;
+    }
+    validate_tolerations(new, path, errs);
+}
+
+fn validate_removed_gates(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let known = old.scheduling_gates.as_deref().unwrap_or_default();
+    for (i, gate) in new.scheduling_gates.iter().flatten().enumerate().filter(|(_, g)| !known.contains(g)) {
+        let why = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
+        errs.push(field::forbidden(&path.index(i).child("name"), why));
+    }
+}
+
+/// The new spec with what may change put back to what it was.
+fn with_changeable_of(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) -> PodSpec {
+    let mut munged = new.clone();
+    let new_lists = munged.containers.iter_mut().chain(munged.init_containers.iter_mut().flatten());
+    let old_lists = old.containers.iter().chain(old.init_containers.iter().flatten());
+    for (new, old) in new_lists.zip(old_lists) {
+        new.image.clone_from(&old.image);
+    }
+    munged.active_deadline_seconds = old.active_deadline_seconds;
+    munged.scheduling_gates.clone_from(&old.scheduling_gates);
+    munged.tolerations.clone_from(&old.tolerations);
+    if old.termination_grace_period_seconds.is_some_and(|s| s < 0) && new.termination_grace_period_seconds == Some(1) {
+        munged.termination_grace_period_seconds = old.termination_grace_period_seconds;
+    }
+    if old.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty()) {
+        allow_gated(&mut munged, old, path, errs);
+    }
+    munged
+}
+
+/// A pod that may not be scheduled yet may be narrowed further.
+fn allow_gated(munged: &mut PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let at = path.child("nodeSelector");
+    let kept = |key: &String, value: &String| munged.node_selector.as_ref().and_then(|s| s.get(key)) == Some(value);
+    if !old.node_selector.iter().flatten().all(|(key, value)| kept(key, value)) {
+        errs.push(field::invalid(
+            &at,
+            &munged.node_selector,
+            "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+        ));
+    }
+    munged.node_selector.clone_from(&old.node_selector);
+    let old_node = old.affinity.as_ref().and_then(|a| a.node_affinity.clone());
+    if let Some(affinity) = munged.affinity.as_mut().filter(|_| old_node.is_none()) {
+        affinity.node_affinity = None;
+        if *affinity == k8s_openapi::api::core::v1::Affinity::default() && old.affinity.is_none() {
+            munged.affinity = None;
+        }
+    }
+}
+
+/// A terminated container that must not restart stays terminated.
+pub(super) fn validate_pod_status_update(new: &Pod, old: &Pod, errs: &mut ErrorList) {
+    let path = Path::new("status");
+    let (Some(new_status), Some(old_status)) = (new.status.as_ref(), old.status.as_ref()) else { return };
+    if let (Some(new), Some(old)) = (new_status.qos_class.as_ref(), old_status.qos_class.as_ref()) {
+        field::immutable(&path.child("qosClass"), new, old, errs);
+    }
+    let policy = old.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
+    let sidecars = old.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
+    let sidecars: Vec<&str> =
+        sidecars.filter(|c| super::validate_containers::is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let rows = [
+        ("containerStatuses", &new_status.container_statuses, &old_status.container_statuses, policy),
+        ("initContainerStatuses", &new_status.init_container_statuses, &old_status.init_container_statuses, policy),
+        (
+            "ephemeralContainerStatuses",
+            &new_status.ephemeral_container_statuses,
+            &old_status.ephemeral_container_statuses,
+            "Never",
+        ),
+    ];
+    for (name, new, old, policy) in rows {
+        let old = old.as_deref().unwrap_or_default();
+        validate_transitions(new.as_deref().unwrap_or_default(), old, policy, &sidecars, &path.child(name), errs);
+    }
+}
+
+fn validate_transitions(
+    new: &[ContainerStatus],
+    old: &[ContainerStatus],
+    policy: &str,
+    sidecars: &[&str],
+    path: &Path<'_>,
+    errs: &mut ErrorList,
+) {
+    let terminated = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+    for (i, before) in old.iter().enumerate() {
+        let Some(code) = terminated(before) else { continue };
+        let may_restart = policy == "Always" || (policy == "OnFailure" && code != 0);
+        if may_restart || sidecars.contains(&before.name.as_str()) {
+            continue;
+        }
+        if new.iter().any(|after| after.name == before.name && terminated(after).is_none()) {
+            errs.push(field::forbidden(
+                &path.index(i).child("state"),
+                "may not be transitioned to non-terminated state",
+            ));
+        }
+    }
+}
+
+/// Checks an update through `ephemeralcontainers`: containers may be added there and nothing else.
+#[must_use]
+pub fn validate_ephemeral_containers_update(new: &Pod, old: &Pod) -> ErrorList {
+    let mut errs = ErrorList::new();
+    if old.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
+        errs.push(field::forbidden(&Path::new(""), "static pods do not support ephemeral containers"));
+        return errs;
+    }
+    super::validate_spec::validate_pod(new, &mut errs);
+    let path = Path::new("spec.ephemeralContainers");
+    let list = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
+    let new = list(new);
+    for old in list(old) {
+        match new.iter().find(|c| c.name == old.name) {
+            None => {
+                let why = format!("existing ephemeral containers {} may not be removed\n", field::quote(&old.name));
+                errs.push(field::forbidden(&path, why));
+            }
+            Some(now) if *now != old => {
+                let name = field::quote(&old.name);
+                let why = format!("existing ephemeral containers {name} may not be changed\n{}", difference(&old, now));
+                errs.push(field::forbidden(&path, why));
+            }
+            Some(_) => {}
+        }
+    }
+    errs
+}

@@ -1,0 +1,106 @@
+//! Secrets: `stringData` becomes `data` on the way in, well-known types need their keys.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1 as api;
+
+use super::config_map::{FROZEN, SIZE_MAX};
+use crate::field::{self, ErrorList, Path};
+use crate::kinds::Kind;
+use crate::meta::format;
+
+const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
+
+pub(crate) struct Secret;
+
+impl Kind for Secret {
+    type Object = api::Secret;
+
+    fn default(&self, obj: &mut api::Secret) {
+        if obj.type_.as_deref().unwrap_or("").is_empty() {
+            obj.type_ = Some("Opaque".to_owned());
+        }
+        if let Some(text) = obj.string_data.take() {
+            let data = obj.data.get_or_insert_default();
+            data.extend(text.into_iter().map(|(key, value)| (key, ByteString(value.into_bytes()))));
+        }
+    }
+
+    fn validate(&self, obj: &api::Secret, errs: &mut ErrorList) {
+        let path = Path::new("data");
+        let mut size = 0;
+        for (key, value) in obj.data.iter().flatten() {
+            field::invalid_each(&path.key(key), key, format::config_map_key(key), errs);
+            size += value.0.len();
+        }
+        if size > SIZE_MAX {
+            errs.push(field::too_long(&path, SIZE_MAX));
+        }
+        validate_type(obj, &path, errs);
+    }
+
+    fn validate_update(&self, new: &api::Secret, old: &api::Secret, errs: &mut ErrorList) {
+        let (kind, was) = (new.type_.as_deref().unwrap_or(""), old.type_.as_deref().unwrap_or(""));
+        field::immutable(&Path::new("type"), &kind, &was, errs);
+        if old.immutable == Some(true) {
+            if new.immutable != Some(true) {
+                errs.push(field::forbidden(&Path::new("immutable"), FROZEN));
+            }
+            if new.data != old.data {
+                errs.push(field::forbidden(&Path::new("data"), FROZEN));
+            }
+        }
+        self.validate(new, errs);
+    }
+
+    fn warnings(&self, obj: &api::Secret) -> Vec<String> {
+        let empty = |key: &str| obj.data.as_ref().and_then(|d| d.get(key)).is_some_and(|v| v.0.is_empty());
+        let keys: &[&str] = match obj.type_.as_deref() {
+            Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
+            _ => &[],
+        };
+        keys.iter().filter(|k| empty(k)).map(|k| format!("data[{k}]: must not be empty")).collect()
+    }
+}
+
+fn validate_type(obj: &api::Secret, path: &Path<'_>, errs: &mut ErrorList) {
+    let value = |key: &str| obj.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
+    let require = |key: &str, errs: &mut ErrorList| errs.push(field::required(&path.key(key), ""));
+    let json = |key: &str, errs: &mut ErrorList| match value(key) {
+        None => require(key, errs),
+        Some(bytes) => {
+            if let Err(error) = serde_json::from_slice::<serde_json::Map<_, _>>(bytes) {
+                errs.push(field::invalid(&path.key(key), "<secret contents redacted>", error.to_string()));
+            }
+        }
+    };
+    match obj.type_.as_deref().unwrap_or("") {
+        "kubernetes.io/service-account-token" => {
+            let annotations = obj.metadata.annotations.as_ref();
+            if annotations.and_then(|a| a.get(SERVICE_ACCOUNT)).is_none_or(String::is_empty) {
+                let at = Path::new("metadata.annotations");
+                errs.push(field::required(&at.key(SERVICE_ACCOUNT), ""));
+            }
+        }
+        "kubernetes.io/dockercfg" => json(".dockercfg", errs),
+        "kubernetes.io/dockerconfigjson" => json(".dockerconfigjson", errs),
+        "kubernetes.io/basic-auth" => {
+            if value("username").is_none() && value("password").is_none() {
+                require("username", errs);
+                require("password", errs);
+            }
+        }
+        "kubernetes.io/ssh-auth" => {
+            if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
+                require("ssh-privatekey", errs);
+            }
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"] {
+                if value(key).is_none() {
+                    require(key, errs);
+                }
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,390 @@
+//! Services. Addresses and node ports are given out elsewhere; here is what a manifest may say.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::endpoints::validate_ordinary_ip;
+use super::pod::{validate_port, validate_protocol};
+use super::service_addresses::{validate_address_update, validate_addresses};
+use crate::field::{self, ErrorList, Path};
+use crate::kinds::Kind;
+use crate::meta::{format, validate_labels};
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const AFFINITY_SECONDS: i32 = 10800;
+const AFFINITY_SECONDS_MAX: i32 = 86400;
+
+pub(crate) struct Service;
+
+fn kind_of(spec: &api::ServiceSpec) -> &str {
+    spec.type_.as_deref().unwrap_or("")
+}
+
+pub(super) fn is_headless(spec: &api::ServiceSpec) -> bool {
+    matches!(spec.cluster_ips.as_deref(), Some([only]) if only == "None")
+}
+
+fn reachable_from_outside(spec: &api::ServiceSpec) -> bool {
+    let external = kind_of(spec) == "ClusterIP" && spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    ["LoadBalancer", "NodePort"].contains(&kind_of(spec)) || external
+}
+
+impl Kind for Service {
+    type Object = api::Service;
+
+    fn default(&self, obj: &mut api::Service) {
+        let spec = obj.spec.get_or_insert_default();
+        default_affinity(spec);
+        if kind_of(spec).is_empty() {
+            spec.type_ = Some("ClusterIP".to_owned());
+        }
+        for port in spec.ports.iter_mut().flatten() {
+            port.protocol.get_or_insert_with(|| "TCP".to_owned());
+            let unset = match port.target_port.as_ref() {
+                None | Some(IntOrString::Int(0)) => true,
+                Some(IntOrString::String(name)) => name.is_empty(),
+                Some(IntOrString::Int(_)) => false,
+            };
+            if unset {
+                port.target_port = Some(IntOrString::Int(port.port));
+            }
+        }
+        if reachable_from_outside(spec) && spec.external_traffic_policy.as_deref().unwrap_or("").is_empty() {
+            spec.external_traffic_policy = Some("Cluster".to_owned());
+        }
+        if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind_of(spec)) {
+            spec.internal_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
+        }
+        if kind_of(spec) == "LoadBalancer" {
+            spec.allocate_load_balancer_node_ports.get_or_insert(true);
+        }
+    }
+
+    fn prepare_create(&self, obj: &mut api::Service) {
+        obj.status = Some(api::ServiceStatus {
+            load_balancer: Some(api::LoadBalancerStatus::default()),
+            ..api::ServiceStatus::default()
+        });
+        if let Some(spec) = obj.spec.as_mut() {
+            mirror_cluster_ip(spec, None);
+        }
+    }
+
+    fn prepare_update(&self, new: &mut api::Service, old: &api::Service) {
+        if let (Some(new), Some(old)) = (new.spec.as_mut(), old.spec.as_ref()) {
+            mirror_cluster_ip(new, Some(old));
+            keep_allocated(new, old);
+            drop_what_type_left_behind(new, old);
+        }
+    }
+
+    fn validate(&self, obj: &api::Service, errs: &mut ErrorList) {
+        let empty = api::ServiceSpec::default();
+        let spec = obj.spec.as_ref().unwrap_or(&empty);
+        let path = Path::new("spec");
+        validate_type(spec, &path, errs);
+        validate_ports(spec, &path.child("ports"), errs);
+        validate_labels(spec.selector.as_ref(), &path.child("selector"), errs);
+        validate_affinity(spec, &path, errs);
+        validate_addresses(spec, &path, errs);
+        let at = path.child("externalIPs");
+        for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
+            let wrong = format::ip_address(ip);
+            if wrong.is_empty() {
+                validate_ordinary_ip(ip, &at.index(i), errs);
+            }
+            field::invalid_each(&at.index(i), ip, wrong, errs);
+        }
+        super::pod::validate_choice(spec.type_.as_deref(), TYPES, &path.child("type"), errs);
+        validate_repeated_ports(spec, &path.child("ports"), errs);
+        validate_load_balancer(spec, &path, errs);
+        validate_traffic(spec, &path, errs);
+    }
+
+    fn validate_update(&self, new: &api::Service, old: &api::Service, errs: &mut ErrorList) {
+        if let (Some(new), Some(old)) = (new.spec.as_ref(), old.spec.as_ref()) {
+            validate_address_update(new, old, errs);
+            let both = kind_of(new) == "LoadBalancer" && kind_of(old) == "LoadBalancer";
+            if both && new.load_balancer_class != old.load_balancer_class {
+                let at = Path::new("spec.loadBalancerClass");
+                errs.push(field::invalid(&at, &new.load_balancer_class, "may not change once set"));
+            }
+            if needs_health_check(new)
+                && needs_health_check(old)
+                && new.health_check_node_port != old.health_check_node_port
+            {
+                errs.push(field::forbidden(&Path::new("spec.healthCheckNodePort"), "field is immutable"));
+            }
+        }
+        self.validate(new, errs);
+    }
+}
+
+fn default_affinity(spec: &mut api::ServiceSpec) {
+    if spec.session_affinity.as_deref().unwrap_or("").is_empty() {
+        spec.session_affinity = Some("None".to_owned());
+    }
+    if spec.session_affinity.as_deref() == Some("None") {
+        spec.session_affinity_config = None;
+    }
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        let config = spec.session_affinity_config.get_or_insert_default();
+        config.client_ip.get_or_insert_default().timeout_seconds.get_or_insert(AFFINITY_SECONDS);
+    }
+}
+
+/// `clusterIP` and the first of `clusterIPs` are one value with two names; the side that changed wins.
+fn mirror_cluster_ip(new: &mut api::ServiceSpec, old: Option<&api::ServiceSpec>) {
+    let ip = new.cluster_ip.clone().unwrap_or_default();
+    let ips = new.cluster_ips.clone().unwrap_or_default();
+    let Some(old) = old else {
+        if !ip.is_empty() && ips.is_empty() {
+            new.cluster_ips = Some(vec![ip]);
+        }
+        return;
+    };
+    let old_ip = old.cluster_ip.clone().unwrap_or_default();
+    let ips_same = ips == old.cluster_ips.clone().unwrap_or_default();
+    if ip != old_ip {
+        if ip.is_empty() && ips_same {
+            new.cluster_ips = None;
+        } else if !ip.is_empty() && ips_same {
+            new.cluster_ips = Some(vec![ip]);
+        }
+    } else if !ips_same && ips.is_empty() {
+        new.cluster_ip = None;
+    }
+}
+
+/// A client that leaves out what the server gave does not mean to give it back.
+fn keep_allocated(new: &mut api::ServiceSpec, old: &api::ServiceSpec) {
+    let given = |spec: &api::ServiceSpec| kind_of(spec) != "ExternalName" && !kind_of(spec).is_empty();
+    if !given(new) || !given(old) {
+        return;
+    }
+    if new.cluster_ip.as_deref().unwrap_or("").is_empty() && new.cluster_ips.as_deref().unwrap_or_default().is_empty() {
+        new.cluster_ip.clone_from(&old.cluster_ip);
+        new.cluster_ips.clone_from(&old.cluster_ips);
+    }
+    let exposes = |spec: &api::ServiceSpec| ["NodePort", "LoadBalancer"].contains(&kind_of(spec));
+    if exposes(new) && exposes(old) {
+        let taken: BTreeSet<i32> = new.ports.iter().flatten().filter_map(|p| p.node_port).collect();
+        for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
+            let was = old.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
+            port.node_port = was.and_then(|o| o.node_port).filter(|n| !taken.contains(n));
+        }
+    }
+    if needs_health_check(new) && needs_health_check(old) && new.health_check_node_port.unwrap_or(0) == 0 {
+        new.health_check_node_port = old.health_check_node_port;
+    }
+}
+
+/// Fields that only the old type had, left as they were, go with it.
+fn drop_what_type_left_behind(new: &mut api::ServiceSpec, old: &api::ServiceSpec) {
+    if kind_of(new) == kind_of(old) {
+        return;
+    }
+    if kind_of(new) == "ExternalName" {
+        if new.cluster_ip == old.cluster_ip && new.cluster_ips == old.cluster_ips {
+            (new.cluster_ip, new.cluster_ips) = (None, None);
+        }
+        new.ip_families = None;
+        new.ip_family_policy = None;
+    }
+    if ["ClusterIP", "ExternalName"].contains(&kind_of(new)) {
+        for port in new.ports.iter_mut().flatten() {
+            let was = old.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
+            if was.is_some_and(|o| o.node_port == port.node_port) {
+                port.node_port = None;
+            }
+        }
+    }
+    if !reachable_from_outside(new) && new.external_traffic_policy == old.external_traffic_policy {
+        new.external_traffic_policy = None;
+    }
+    if !needs_health_check(new) && new.health_check_node_port == old.health_check_node_port {
+        new.health_check_node_port = None;
+    }
+    if kind_of(new) != "LoadBalancer" {
+        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
+            new.allocate_load_balancer_node_ports = None;
+        }
+        if new.load_balancer_class == old.load_balancer_class {
+            new.load_balancer_class = None;
+        }
+    }
+}
+
+fn needs_health_check(spec: &api::ServiceSpec) -> bool {
+    kind_of(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+fn validate_type(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let no_ports = spec.ports.as_deref().unwrap_or_default().is_empty();
+    if no_ports && !is_headless(spec) && kind_of(spec) != "ExternalName" {
+        errs.push(field::required(&path.child("ports"), ""));
+    }
+    match kind_of(spec) {
+        kind @ ("LoadBalancer" | "NodePort") if is_headless(spec) => {
+            let at = path.child("clusterIPs");
+            errs.push(field::invalid(&at.index(0), "None", format!("may not be set to 'None' for {kind} services")));
+        }
+        "ExternalName" => {
+            let set = [
+                ("clusterIPs", spec.cluster_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
+                ("ipFamilies", spec.ip_families.as_ref().is_some_and(|f| !f.is_empty())),
+                ("ipFamilyPolicy", spec.ip_family_policy.is_some()),
+            ];
+            for (name, _) in set.into_iter().filter(|(_, set)| *set) {
+                errs.push(field::forbidden(&path.child(name), "may not be set for ExternalName services"));
+            }
+            let name = spec.external_name.as_deref().unwrap_or("");
+            match name.strip_suffix('.').unwrap_or(name) {
+                "" => errs.push(field::required(&path.child("externalName"), "")),
+                name => {
+                    field::invalid_each(&path.child("externalName"), name, format::dns1123_subdomain(name), errs);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn validate_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let mut names = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let at = path.index(i);
+        match port.name.as_deref().unwrap_or("") {
+            "" if ports.len() > 1 => errs.push(field::required(&at.child("name"), "")),
+            "" => {}
+            name => {
+                field::invalid_each(&at.child("name"), name, format::dns1123_label(name), errs);
+                if !names.insert(name) {
+                    errs.push(field::duplicate(&at.child("name"), name));
+                }
+            }
+        }
+        field::invalid_each(&at.child("port"), &port.port, format::port_number(i64::from(port.port)), errs);
+        validate_protocol(port.protocol.as_deref(), &at.child("protocol"), errs);
+        if let Some(target) = port.target_port.as_ref() {
+            validate_port(target, &at.child("targetPort"), errs);
+        }
+        if let Some(name) = port.app_protocol.as_deref() {
+            field::invalid_each(&at.child("appProtocol"), name, format::qualified_name(name), errs);
+        }
+    }
+}
+
+fn validate_affinity(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let at = path.child("sessionAffinityConfig");
+    match spec.session_affinity.as_deref().unwrap_or("") {
+        "" => errs.push(field::required(&path.child("sessionAffinity"), "")),
+        "None" => {
+            if spec.session_affinity_config.is_some() {
+                errs.push(field::forbidden(&at, "must not be set when session affinity is None"));
+            }
+        }
+        "ClientIP" => {
+            let why = "when session affinity type is ClientIP";
+            let client = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+            let timeout_at = at.child("clientIP.timeoutSeconds");
+            match (spec.session_affinity_config.as_ref(), client.map(|c| c.timeout_seconds)) {
+                (None, _) => errs.push(field::required(&at, why)),
+                (Some(_), None) => errs.push(field::required(&at.child("clientIP"), why)),
+                (Some(_), Some(None)) => errs.push(field::required(&timeout_at, why)),
+                (Some(_), Some(Some(seconds))) if !(1..=AFFINITY_SECONDS_MAX).contains(&seconds) => {
+                    let why = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
+                    errs.push(field::invalid(&timeout_at, &seconds, why));
+                }
+                _ => {}
+            }
+        }
+        other => errs.push(field::not_supported(&path.child("sessionAffinity"), other, &["ClientIP", "None"])),
+    }
+}
+
+fn validate_repeated_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let cluster = kind_of(spec) == "ClusterIP";
+    for (i, port) in ports.iter().enumerate().filter(|(_, p)| p.node_port.unwrap_or(0) != 0) {
+        let at = path.index(i);
+        if cluster {
+            errs.push(field::forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
+        }
+        let same = |other: &api::ServicePort| other.node_port == port.node_port && other.protocol == port.protocol;
+        if ports[..i].iter().any(same) {
+            errs.push(field::duplicate(&at.child("nodePort"), &port.node_port));
+        }
+    }
+    for (i, port) in ports.iter().enumerate() {
+        let same = |other: &api::ServicePort| other.port == port.port && other.protocol == port.protocol;
+        if ports[..i].iter().any(same) {
+            let key = api::ServicePort { port: port.port, protocol: port.protocol.clone(), ..Default::default() };
+            errs.push(field::duplicate(&path.index(i), &key));
+        }
+    }
+}
+
+fn validate_load_balancer(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let balancer = kind_of(spec) == "LoadBalancer";
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let at = path.child("LoadBalancerSourceRanges");
+    if !ranges.is_empty() && !balancer {
+        errs.push(field::forbidden(&at, ONLY));
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        field::invalid_each(&at.index(i), range.trim(), format::cidr(range.trim()), errs);
+    }
+    match spec.allocate_load_balancer_node_ports {
+        Some(_) if !balancer => errs.push(field::forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY)),
+        None if balancer => errs.push(field::required(&Path::new("allocateLoadBalancerNodePorts"), "")),
+        _ => {}
+    }
+    if let Some(class) = spec.load_balancer_class.as_deref() {
+        let at = path.child("loadBalancerClass");
+        if balancer {
+            field::invalid_each(&at, class, format::qualified_name(class), errs);
+        } else {
+            errs.push(field::forbidden(&at, ONLY));
+        }
+    }
+}
+
+fn validate_traffic(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let at = path.child("externalTrafficPolicy");
+    let policy = spec.external_traffic_policy.as_deref().unwrap_or("");
+    if reachable_from_outside(spec) {
+        super::pod::validate_choice(Some(policy), &["Cluster", "Local"], &at, errs);
+    } else if !policy.is_empty() {
+        errs.push(field::invalid(&at, policy, "may only be set for externally-accessible services"));
+    }
+    let at = path.child("healthCheckNodePort");
+    let port = spec.health_check_node_port.unwrap_or(0);
+    if !needs_health_check(spec) {
+        if port != 0 {
+            let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+            errs.push(field::invalid(&at, &port, why));
+        }
+    } else if port != 0 {
+        // Zero means that the allocator has not been asked yet.
+        field::invalid_each(&at, &port, format::port_number(i64::from(port)), errs);
+    }
+    let at = path.child("internalTrafficPolicy");
+    match spec.internal_traffic_policy.as_deref() {
+        None if ["ClusterIP", "NodePort", "LoadBalancer"].contains(&kind_of(spec)) => {
+            errs.push(field::required(&at, ""));
+        }
+        Some(other) if !["Cluster", "Local"].contains(&other) => {
+            errs.push(field::not_supported(&at, other, &["Cluster", "Local"]));
+        }
+        _ => {}
+    }
+    const CLOSE: &[&str] = &["PreferClose", "PreferSameNode", "PreferSameZone"];
+    if let Some(other) = spec.traffic_distribution.as_deref().filter(|d| !CLOSE.contains(d)) {
+        errs.push(field::not_supported(&path.child("trafficDistribution"), other, CLOSE));
+    }
+}
