@@ -27,8 +27,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The range of this node's pods, shown in `spec.podCIDR`.
     pub pod_cidr: Option<String>,
-    /// Set on the Node when it is registered, beside the well-known ones. Roles
-    /// (`node-role.kubernetes.io/…`) are for a server's own node only.
+    /// Set on the Node when it is registered, beside the well-known ones. A node may not give itself
+    /// a role.
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub max_pods: u32,

@@ -47,7 +47,7 @@ pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
         working_dir: c.working_dir.clone().filter(|d| !d.is_empty()),
         env,
         mounts,
-        labels: container_labels(pod, c, image_ref(image), sandbox_attempt),
+        labels: container_labels(pod, c, image_name(c, image), image_ref(image), sandbox_attempt),
         tty: c.tty == Some(true),
         stdin: c.stdin == Some(true),
         stdin_once: c.stdin_once == Some(true),
@@ -66,6 +66,15 @@ pub(crate) fn log_path(log_dir: &Path, container: &str, attempt: u32) -> PathBuf
 /// `<logs>/<namespace>_<name>_<uid>`.
 pub(crate) fn pod_log_dir(logs: &Path, pod: &Pod) -> PathBuf {
     logs.join(format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid()))
+}
+
+/// The image's full name, when it is the one that the pod means.
+fn image_name<'a>(c: &'a Container, image: &'a ImageStatus) -> &'a str {
+    let name = c.image.as_deref().unwrap_or_default();
+    let full = |tag: &&String| {
+        tag.strip_suffix(":latest").unwrap_or(tag).ends_with(&format!("/{}", name.trim_end_matches(":latest")))
+    };
+    image.tags.iter().find(full).map_or(name, String::as_str)
 }
 
 /// What a status shows as the image's id: its digest in a registry, else its own.
@@ -185,6 +194,7 @@ mod tests {
         let got = config(&pod, &image(None, None)).unwrap();
         assert_eq!(got.command, ["echo", "me"]);
         assert_eq!(got.args, ["$(WHO)"]);
+        assert_eq!(got.labels["io.coracle.container.image"], "docker.io/library/nginx:latest");
         assert_eq!(got.log_path, Path::new("/logs/prod_web_u1/a/2.log"));
         assert_eq!(got.stop_signal.as_deref(), Some("SIGQUIT"));
         let security = got.security;

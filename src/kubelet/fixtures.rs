@@ -61,7 +61,7 @@ pub(crate) fn container(pod: &Pod, name: &str, attempt: u32, state: ContainerSta
         oom_killed: false,
         error: None,
         log_path: PathBuf::new(),
-        labels: container_labels(pod, &spec, "docker.io/library/nginx@sha256:2", 0),
+        labels: container_labels(pod, &spec, "docker.io/library/nginx:latest", "docker.io/library/nginx@sha256:2", 0),
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) fn container_hash(c: &Container) -> String {
 pub(crate) fn container_labels(
     pod: &Pod,
     c: &Container,
+    image_name: &str,
     image_ref: &str,
     sandbox_attempt: u32,
 ) -> BTreeMap<String, String> {
@@ -108,7 +109,7 @@ pub(crate) fn container_labels(
     set(label::HASH, &container_hash(c));
     set(label::MESSAGE_PATH, message_path(c));
     set(label::MESSAGE_POLICY, c.termination_message_policy.as_deref().unwrap_or("File"));
-    set(label::IMAGE, c.image.as_deref().unwrap_or_default());
+    set(label::IMAGE, image_name);
     set(label::IMAGE_REF, image_ref);
     set(label::SANDBOX_ATTEMPT, &sandbox_attempt.to_string());
     labels

@@ -34,9 +34,6 @@ const CHECK: Duration = Duration::from_secs(10);
 /// Registers the node and keeps its object true until `token` is cancelled.
 pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
     let Some(registered) = token.run_until_cancelled(register(&kubelet)).await else { return };
-    if let Err(e) = set_roles(&kubelet, &registered).await {
-        warn!("role labels not set: {}", api_status::message(&e));
-    }
     let name = kubelet.cfg.node_name.clone();
     let about = events::node(&name);
     kubelet.recorder.event(&about, EventType::Normal, "Starting", "Starting kubelet.");
@@ -96,24 +93,6 @@ async fn try_register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> 
     api.patch(&cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await
 }
 
-/// Labels that no node may give itself. A server's own node gets them from the server, whose process
-/// this is.
-async fn set_roles(kubelet: &Kubelet, node: &Node) -> kube::Result<()> {
-    let current = node.metadata.labels.as_ref();
-    let missing: BTreeMap<_, _> =
-        kubelet.cfg.labels.iter().filter(|(k, v)| is_role(k) && current.and_then(|c| c.get(*k)) != Some(*v)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let api: Api<Node> = Api::all(kubelet.cluster.as_user("system:admin", &["system:masters"]));
-    let patch = json!({ "metadata": { "labels": missing } });
-    api.patch(&kubelet.cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
-}
-
-fn is_role(label: &str) -> bool {
-    label.starts_with("node-role.kubernetes.io/")
-}
-
 fn labels(kubelet: &Kubelet) -> BTreeMap<String, String> {
     let arch = kubelet.machine.architecture;
     let mut labels: BTreeMap<String, String> = [
@@ -126,7 +105,7 @@ fn labels(kubelet: &Kubelet) -> BTreeMap<String, String> {
     .into_iter()
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .collect();
-    labels.extend(kubelet.cfg.labels.iter().filter(|(k, _)| !is_role(k)).map(|(k, v)| (k.clone(), v.clone())));
+    labels.extend(kubelet.cfg.labels.clone());
     labels
 }
 
