@@ -113,14 +113,14 @@ impl<R: Reconcile> Controller<R> {
     pub async fn run(self, token: CancellationToken) {
         let mut tasks = Tasks::under(&token);
         let shared = self.shared.clone();
-        tasks.spawn(R::NAME, async move { feed(&shared, self.watches).await });
+        tasks.spawn_cancellable(R::NAME, async move { feed(&shared, self.watches).await });
         for _ in 0..self.workers {
             let shared = self.shared.clone();
             tasks.spawn(R::NAME, async move { work(&shared).await });
         }
         token.cancelled().await;
         self.shared.queue.close();
-        // The feed waits for changes that may never come; the workers finish what they have begun.
+        // The workers finish what they have begun.
         tasks.shutdown().await;
     }
 }

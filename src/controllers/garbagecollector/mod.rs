@@ -50,7 +50,7 @@ pub(crate) async fn run(cluster: Cluster, resources: Arc<[ServedResource]>, toke
     let collector = Arc::new(Collector { cluster, requests, resources, kinds, queue });
     let mut tasks = Tasks::under(&token);
     let feeding = collector.clone();
-    tasks.spawn("garbage-collector", async move { feeding.feed().await });
+    tasks.spawn_cancellable("garbage-collector", async move { feeding.feed().await });
     for _ in 0..WORKERS {
         let working = collector.clone();
         tasks.spawn("garbage-collector", async move { working.work().await });
