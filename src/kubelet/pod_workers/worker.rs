@@ -27,7 +27,7 @@ use crate::kubelet::Kubelet;
 use crate::observed::{Observed, has_ended};
 use crate::pod::{PodExt, is_terminal_phase};
 use crate::prober::{ProbeKind, ProbeReport, Verdict as ProbeVerdict};
-use crate::status::{self, Health, StatusWriter, Verdict, Waiting};
+use crate::status::{self, Health, StatusWriter, Urgency, Verdict, Waiting};
 use crate::volumes::{Mounted, Tokens, VolumeError};
 
 /// Verdicts of a pod's probes that wait to be read; each probe sends one at a time.
@@ -157,7 +157,7 @@ impl Worker {
         let about = events::pod(&self.pod);
         self.kubelet.recorder.event(&about, EventType::Warning, reason, message);
         self.status = Arc::new(status::rejected(&self.pod, reason, message, Timestamp::now()));
-        self.writer.set(self.status.clone());
+        self.writer.set(self.status.clone(), Urgency::Now);
     }
 
     /// Runs until the pod is gone or the kubelet ends; then its containers run on.
@@ -341,8 +341,10 @@ impl Worker {
             now,
         });
         if *self.status != computed {
+            let starting = computed.phase.as_deref() == Some("Pending") && self.waiting.is_empty();
+            let urgency = if starting && !self.state.is_ending() { Urgency::Step } else { Urgency::Now };
             self.status = Arc::new(computed);
-            self.writer.set(self.status.clone());
+            self.writer.set(self.status.clone(), urgency);
         }
         self.kubelet.pods.publish(self.pod.uid(), &self.pod, &self.status);
     }

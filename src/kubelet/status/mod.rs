@@ -15,7 +15,7 @@ use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
 pub(crate) use containers::ID_PREFIX;
-pub(crate) use writer::StatusWriter;
+pub(crate) use writer::{StatusWriter, Urgency};
 
 use crate::observed::Observed;
 use crate::pod::{PodExt, is_terminal_phase};

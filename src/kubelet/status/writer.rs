@@ -1,5 +1,8 @@
 //! Carries a pod's computed status to the API server: one task a pod, always the newest status,
 //! retried until it is there or the pod is gone.
+//!
+//! The steps of a start follow each other within milliseconds and each would cost a write of the
+//! store; so a status that only tells of such a step waits a moment for the next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +11,7 @@ use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
 use client::{Backoff, Owned, kube, status as api_status};
 use kube::api::{Api, Patch, PatchParams};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::diff;
@@ -15,6 +19,17 @@ use crate::pod::PodExt;
 
 const RETRY: Backoff =
     Backoff { base: Duration::from_millis(100), factor: 2.0, max: Duration::from_secs(30), jitter: 0.2 };
+
+/// How long a step of a start waits to be overtaken.
+const STEP: Duration = Duration::from_millis(150);
+
+/// Whether a status may wait for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    Now,
+    /// One step of a start.
+    Step,
+}
 
 /// How far the API server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +42,23 @@ enum Written {
 
 /// The sending side, owned by the pod's worker.
 pub(crate) struct StatusWriter {
-    wanted: watch::Sender<(u64, Arc<PodStatus>)>,
+    wanted: watch::Sender<Wanted>,
     written: watch::Receiver<Written>,
     _task: Owned,
+}
+
+#[derive(Clone)]
+struct Wanted {
+    version: u64,
+    status: Arc<PodStatus>,
+    urgency: Urgency,
 }
 
 impl StatusWriter {
     /// Starts from the status that the API server has in `pod`.
     pub(crate) fn new(client: kube::Client, pod: &Pod) -> Self {
         let current = Arc::new(pod.status().clone());
-        let (wanted, wanted_rx) = watch::channel((0, current.clone()));
+        let (wanted, wanted_rx) = watch::channel(Wanted { version: 0, status: current.clone(), urgency: Urgency::Now });
         let (written_tx, written) = watch::channel(Written::Version(0));
         let shell = Shell {
             api: Api::namespaced(client, pod.namespace()),
@@ -50,20 +72,19 @@ impl StatusWriter {
     }
 
     /// Replaces the wanted status; nothing happens when it is the same.
-    pub(crate) fn set(&self, status: Arc<PodStatus>) {
-        self.wanted.send_if_modified(|(version, old)| {
-            if **old == *status {
+    pub(crate) fn set(&self, status: Arc<PodStatus>, urgency: Urgency) {
+        self.wanted.send_if_modified(|wanted| {
+            if *wanted.status == *status {
                 return false;
             }
-            *version += 1;
-            *old = status;
+            *wanted = Wanted { version: wanted.version + 1, status, urgency };
             true
         });
     }
 
     /// Waits until the API server has the newest status or has no such pod.
     pub(crate) async fn flushed(&self) {
-        let version = self.wanted.borrow().0;
+        let version = self.wanted.borrow().version;
         let mut written = self.written.clone();
         // The task ends only with this object, so an error means that nobody waits any more.
         let _ = written
@@ -81,16 +102,17 @@ struct Shell {
     uid: String,
     /// What the API server has, as far as this kubelet knows.
     current: Arc<PodStatus>,
-    wanted: watch::Receiver<(u64, Arc<PodStatus>)>,
+    wanted: watch::Receiver<Wanted>,
     written: watch::Sender<Written>,
 }
 
 impl Shell {
     async fn run(mut self) {
         while self.wanted.changed().await.is_ok() {
+            self.let_steps_pass().await;
             let mut attempt = 0;
             loop {
-                let (version, status) = self.wanted.borrow_and_update().clone();
+                let Wanted { version, status, .. } = self.wanted.borrow_and_update().clone();
                 match self.write(&status).await {
                     Ok(()) => {
                         self.current = status;
@@ -108,6 +130,17 @@ impl Shell {
                         attempt += 1;
                     }
                 }
+            }
+        }
+    }
+
+    async fn let_steps_pass(&mut self) {
+        let until = Instant::now() + STEP;
+        while self.wanted.borrow_and_update().urgency == Urgency::Step {
+            match timeout_at(until, self.wanted.changed()).await {
+                Ok(Ok(())) => {}
+                // Time is up, or nobody will send another.
+                Ok(Err(_)) | Err(_) => return,
             }
         }
     }
