@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use api::batch::cron_schedule::{CronSchedule, ScheduleError};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::schedule::{Schedule, Unparseable};
+use super::schedule::next;
 use crate::{claim, job};
 
 const SCHEDULED_TIMESTAMP: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
@@ -41,11 +42,10 @@ pub(super) fn decide(
     status: &CronJobStatus,
     zone: &TimeZone,
     now: Timestamp,
-) -> Result<Decision, Unparseable> {
-    let schedule = Schedule::parse(&spec.schedule)?;
-    let recheck = schedule
-        .next(now, zone)
-        .map(|next| Duration::try_from(next.duration_since(now)).unwrap_or(Duration::ZERO) + SLACK);
+) -> Result<Decision, ScheduleError> {
+    let schedule: CronSchedule = spec.schedule.parse()?;
+    let recheck = next(&schedule, now, zone)
+        .map(|due| Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO) + SLACK);
     let (due, missed) = most_recent(cron, spec, status, &schedule, zone, now);
     let start = match due {
         None => Start::Nothing,
@@ -63,7 +63,7 @@ fn most_recent(
     cron: &CronJob,
     spec: &CronJobSpec,
     status: &CronJobStatus,
-    schedule: &Schedule,
+    schedule: &CronSchedule,
     zone: &TimeZone,
     now: Timestamp,
 ) -> (Option<Timestamp>, usize) {
@@ -74,10 +74,10 @@ fn most_recent(
     }
     let (mut recent, mut missed) = (None, 0);
     let mut at = earliest;
-    while let Some(next) = schedule.next(at, zone).filter(|next| *next <= now) {
-        recent = Some(next);
+    while let Some(found) = next(schedule, at, zone).filter(|found| *found <= now) {
+        recent = Some(found);
         missed += 1;
-        at = next;
+        at = found;
         if missed > MANY {
             // Far behind: only the last one before now matters, found from close by.
             at = at.max(latest_before(schedule, zone, now).unwrap_or(at));
@@ -88,14 +88,14 @@ fn most_recent(
 }
 
 /// The last start before `now`, looked for in windows that grow.
-fn latest_before(schedule: &Schedule, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
+fn latest_before(schedule: &CronSchedule, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     let mut window = SignedDuration::from_mins(2);
     while window < SignedDuration::from_hours(24 * 366 * 5) {
         let from = now.saturating_sub(window).ok()?;
         let mut last = None;
         let mut at = from;
-        while let Some(next) = schedule.next(at, zone).filter(|next| *next <= now) {
-            (last, at) = (Some(next), next);
+        while let Some(found) = next(schedule, at, zone).filter(|found| *found <= now) {
+            (last, at) = (Some(found), found);
         }
         if last.is_some() {
             return last;

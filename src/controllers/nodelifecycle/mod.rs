@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::object::ObjectKey;
+use api::object::{Object, ObjectKey};
 use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -59,9 +59,18 @@ fn hear_node(heard: &Heard, change: &Change) -> Vec<ObjectKey> {
         Change::Deleted { .. } => {
             heard.lock().remove(key);
         }
+        Change::Applied { object, old: Some(old) } if heartbeat(object) != heartbeat(old) => {
+            heard.lock().insert(key.clone(), Instant::now());
+        }
         Change::Applied { .. } | Change::Synced | Change::Resync => {}
     }
     vec![key.clone()]
+}
+
+/// When the kubelet last posted the node's status; what this controller writes leaves it alone.
+fn heartbeat(object: &Object) -> Option<Time> {
+    let node = object.decode::<Node>().ok()?;
+    plan::condition(&node, "Ready")?.last_heartbeat_time.clone()
 }
 
 fn hear_lease(heard: &Heard, change: &Change) -> Vec<ObjectKey> {
