@@ -20,6 +20,7 @@ use crate::container_config::{log_path, pod_log_dir};
 use crate::events;
 use crate::observed::{Observed, has_ended};
 use crate::pod::PodExt;
+use crate::resources;
 use crate::volumes::Mounted;
 use api::k8s_openapi::api::core::v1::Pod;
 
@@ -71,7 +72,40 @@ impl Worker {
         {
             self.start(observed, name, now);
         }
+        self.resize(observed);
         wake
+    }
+
+    /// Limits that changed in the spec are set on the containers that run.
+    fn resize(&mut self, observed: &Observed) {
+        let mut changed = Vec::new();
+        for c in observed.running() {
+            let Some((_, spec)) = self.pod.container(&c.name) else { continue };
+            let wanted = resources::container_resources(&spec);
+            let before = self.applied.insert(c.id.clone(), wanted.clone());
+            if before.is_some_and(|b| b != wanted) {
+                changed.push((c.id.clone(), wanted));
+            }
+        }
+        self.applied.retain(|id, _| observed.running().any(|c| c.id == *id));
+        if changed.is_empty() {
+            return;
+        }
+        let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
+        self.ops.spawn(async move {
+            let whole = resources::pod_resources(&pod, kubelet.cfg.pod_pids_limit);
+            // The pod's own limit may grow before or shrink after those of its containers; the kernel
+            // takes either order unless one is below what is in use.
+            if let Err(e) = kubelet.runtime.update_sandbox_resources(pod.uid(), whole).await {
+                warn!(pod = %pod.full_name(), "limits of the pod not changed: {e}");
+            }
+            for (id, wanted) in changed {
+                if let Err(e) = kubelet.runtime.update_container_resources(&id, wanted).await {
+                    warn!(pod = %pod.full_name(), "limits of a container not changed: {e}");
+                }
+            }
+            Done::Resized
+        });
     }
 
     fn set_up(&mut self, sandbox: SandboxPlan) {
@@ -272,7 +306,7 @@ impl Worker {
                 }
             }
             Ok(Done::Deleted(result)) => self.note_deleted(result, now),
-            Ok(Done::Pruned) => {}
+            Ok(Done::Pruned | Done::Resized) => {}
             // A stop that was cut short for a shorter one.
             Err(e) if e.is_cancelled() => {}
             Err(e) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
 use client::{EventType, Owned, kube};
 use jiff::{SignedDuration, Timestamp};
-use runtime::{ContainerState, ContainerStatus};
+use runtime::{ContainerState, ContainerStatus, Resources};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -43,6 +43,7 @@ pub(super) enum Done {
     TornDown(Result<(), String>),
     Deleted(Result<(), kube::Error>),
     Pruned,
+    Resized,
 }
 
 /// The operations under way.
@@ -89,6 +90,8 @@ pub(crate) struct Worker {
     pub(super) reports_tx: mpsc::Sender<ProbeReport>,
     reports: mpsc::Receiver<ProbeReport>,
     pub(super) messages: HashMap<String, String>,
+    /// Limits that running containers have, by id.
+    pub(super) applied: HashMap<String, Resources>,
 
     status: Arc<PodStatus>,
     /// The status is final and not computed any more.
@@ -140,6 +143,7 @@ impl Worker {
             reports_tx,
             reports,
             messages: HashMap::new(),
+            applied: HashMap::new(),
             writer,
             kubelet,
             mailbox,
