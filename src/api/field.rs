@@ -23,7 +23,7 @@ enum Segment<'a> {
 /// Where a value stands in its object: `spec.containers[0].env[1].name`.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
+    parent: Option<&'a Self>,
     segment: Segment<'a>,
 }
 

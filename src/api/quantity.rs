@@ -273,13 +273,13 @@ impl fmt::Display for Quantity {
             return write!(f, "{number}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][step]);
         }
         let mut number = self.nanos;
-        let mut step = 0;
+        let (mut step, mut exponent) = (0, -9);
         while number % 1000 == 0 && step < 9 {
             number /= 1000;
             step += 1;
+            exponent += 3;
         }
         if self.notation == Notation::Exponent {
-            let exponent = step as i32 * 3 - 9;
             return if exponent == 0 { write!(f, "{number}") } else { write!(f, "{number}e{exponent}") };
         }
         write!(f, "{number}{}", ["n", "u", "m", "", "k", "M", "G", "T", "P", "E"][step])

@@ -83,16 +83,12 @@ fn validate_type(obj: &api::Secret, path: &Path<'_>, errs: &mut ErrorList) {
         }
         "kubernetes.io/dockercfg" => json(".dockercfg", errs),
         "kubernetes.io/dockerconfigjson" => json(".dockerconfigjson", errs),
-        "kubernetes.io/basic-auth" => {
-            if value("username").is_none() && value("password").is_none() {
-                require("username", errs);
-                require("password", errs);
-            }
+        "kubernetes.io/basic-auth" if value("username").is_none() && value("password").is_none() => {
+            require("username", errs);
+            require("password", errs);
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) {
-                require("ssh-privatekey", errs);
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_none_or(<[u8]>::is_empty) => {
+            require("ssh-privatekey", errs);
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -120,6 +120,17 @@ impl Kind for Service {
         }
         self.validate(new, errs);
     }
+
+    fn warnings(&self, obj: &api::Service) -> Vec<String> {
+        let Some(spec) = obj.spec.as_ref().filter(|s| is_headless(s)) else { return Vec::new() };
+        let ignored = [
+            ("loadBalancerIP", spec.load_balancer_ip.as_deref().is_some_and(|ip| !ip.is_empty())),
+            ("externalIPs", spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
+            ("SessionAffinity", spec.session_affinity.as_deref().is_some_and(|a| a != "None")),
+        ];
+        let ignored = ignored.into_iter().filter(|(_, set)| *set);
+        ignored.map(|(name, _)| format!("spec.{name} is ignored for headless services")).collect()
+    }
 }
 
 fn default_affinity(spec: &mut api::ServiceSpec) {

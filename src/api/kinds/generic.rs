@@ -28,7 +28,7 @@ impl KindRules for Generic {
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        prepare::status_update(new, old);
+        prepare::status_update(new, old, &self.0);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -58,6 +58,8 @@ pub struct Traits {
     /// A creator cannot set the status either.
     pub status_reset: bool,
     pub fields: &'static [SelectableField],
+    /// Fields of the status that a writer who leaves them out does not mean to clear.
+    pub status_kept: &'static [&'static str],
 }
 
 impl Traits {
@@ -68,6 +70,7 @@ impl Traits {
         status: false,
         status_reset: false,
         fields: &[],
+        status_kept: &[],
     };
     pub(crate) const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
 
@@ -85,6 +88,10 @@ impl Traits {
 
     pub(crate) const fn status_on_create(self) -> Self {
         Self { status: true, status_reset: false, ..self }
+    }
+
+    pub(crate) const fn status_kept(self, status_kept: &'static [&'static str]) -> Self {
+        Self { status_kept, ..self }
     }
 
     pub(crate) const fn fields(self, fields: &'static [SelectableField]) -> Self {

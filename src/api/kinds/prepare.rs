@@ -82,8 +82,14 @@ pub(super) fn bump_generation(new: &mut Value, old: &Value, traits: &Traits) {
 }
 
 /// A status update changes the status, and otherwise only what clients may always change.
-pub(super) fn status_update(new: &mut Value, old: &Value) {
+pub(super) fn status_update(new: &mut Value, old: &Value, traits: &Traits) {
     inherit_metadata(new, old);
+    for key in traits.status_kept {
+        let (status, kept) = (new.get_mut("status").and_then(Value::as_object_mut), old["status"].get(key));
+        if let (Some(status), Some(kept)) = (status, kept) {
+            status.entry(*key).or_insert_with(|| kept.clone());
+        }
+    }
     let Some(map) = new.as_object_mut() else { return };
     let others: Vec<String> =
         map.keys().filter(|k| !["metadata", "status", "apiVersion", "kind"].contains(&k.as_str())).cloned().collect();

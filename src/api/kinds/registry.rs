@@ -89,7 +89,10 @@ pub fn rules(group: &str, kind: &str) -> &'static dyn KindRules {
 fn core_rules(kind: &str) -> &'static dyn KindRules {
     match kind {
         "Pod" => {
-            typed!(core::pod::Pod, NAMESPACED.generation(Generation::Spec).status().fields(POD_FIELDS))
+            typed!(
+                core::pod::Pod,
+                NAMESPACED.generation(Generation::Spec).status().status_kept(&["qosClass"]).fields(POD_FIELDS)
+            )
         }
         "Service" => {
             typed!(core::service::Service, NAMESPACED.names(NameRule::Dns1035).status().fields(SERVICE_FIELDS))

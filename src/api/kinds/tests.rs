@@ -130,6 +130,14 @@ fn a_spec_change_is_a_new_generation_and_a_status_change_is_none() {
 }
 
 #[test]
+fn a_pods_class_outlives_a_status_that_leaves_it_out() {
+    let old = json!({"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Pending", "qosClass": "Burstable"}});
+    let mut new = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}});
+    rules("", "Pod").prepare_status_update(&mut new, &old);
+    assert_eq!(new["status"], json!({"phase": "Running", "qosClass": "Burstable"}));
+}
+
+#[test]
 fn stateful_sets_keep_most_of_their_spec() {
     let old = stored("apps", "StatefulSet", workload(&json!({"serviceName": "web"})));
     check_update("apps", "StatefulSet", &old, "/spec/replicas", json!(3), &[]);

@@ -109,7 +109,7 @@ impl<K: Kind> KindRules for Typed<K> {
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
-        prepare::status_update(new, old);
+        prepare::status_update(new, old, &self.traits);
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {

@@ -270,7 +270,8 @@ fn validate_host_users(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
 
 fn validate_names(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let subdomain = |name: &str| NameRule::Subdomain.check(name, false);
-    let rows: [(&str, Option<&String>, fn(&str) -> Vec<String>); 6] = [
+    type Check = fn(&str) -> Vec<String>;
+    let rows: [(&str, Option<&String>, Check); 6] = [
         ("serviceAccountName", spec.service_account_name.as_ref(), subdomain),
         ("nodeName", spec.node_name.as_ref(), subdomain),
         ("hostname", spec.hostname.as_ref(), format::dns1123_label),
