@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::machine::{Machine, succeed, text, top};
 
 /// Every wait of the tests ends here at the latest.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(60);
 const REGISTRY: &str = "127.0.0.1:5055";
 
 pub(crate) struct Cluster {
@@ -31,11 +31,16 @@ impl Cluster {
         let mirrors = format!("mirrors:\n  docker.io:\n    endpoint:\n      - http://{REGISTRY}\n");
         std::fs::write(etc.join("registries.yaml"), mirrors).unwrap();
         cluster.start_daemon();
-        cluster.wait("the node is ready", |c| c.kubectl(&["get", "nodes"]).contains(" Ready "));
+        cluster.wait("the node is ready", |c| c.node_is_ready());
         cluster.wait("the default service account exists", |c| {
             c.try_kubectl(&["get", "serviceaccount", "default"]).status.success()
         });
         cluster
+    }
+
+    pub(crate) fn node_is_ready(&self) -> bool {
+        let ready = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}"#;
+        self.kubectl(&["get", "nodes", "-o", ready]) == "True"
     }
 
     pub(crate) fn start_registry(&mut self) {

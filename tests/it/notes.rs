@@ -26,9 +26,10 @@ fn header(table: &str) -> Vec<&str> {
 }
 
 pub(crate) fn wait_for_pods(c: &Cluster, namespace: &str, selector: &str, count: usize) {
+    let ready = r#"{range .items[*]}{.metadata.deletionTimestamp}{.status.phase}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
     c.wait(&format!("{count} pods of {selector} run in {namespace}"), |c| {
-        let pods = c.kubectl(&["get", "pods", "-n", namespace, "-l", selector, "--no-headers"]);
-        pods.lines().count() == count && pods.lines().all(|l| l.contains(" 1/1 ") && l.contains(" Running "))
+        let pods = c.kubectl(&["get", "pods", "-n", namespace, "-l", selector, "-o", &format!("jsonpath={ready}")]);
+        pods.lines().count() == count && pods.lines().all(|l| l == "RunningTrue")
     });
 }
 
@@ -256,7 +257,7 @@ fn recreate(c: &Cluster) {
     c.kubectl(&["set", "image", "-nn6", "deployment/myapp-deployment", "nginx=nginx:1.9.1"]);
     rolled_out(c, "n6");
     let events = end(watch);
-    let last_old = events.lines().rposition(|l| l.starts_with("DELETED")).unwrap();
+    let last_old = events.lines().enumerate().filter(|(_, l)| l.starts_with("DELETED")).last().unwrap().0;
     let old: Vec<&str> = events.lines().take(2).filter_map(|l| l.split_whitespace().nth(1)).collect();
     let first_new = events
         .lines()
@@ -295,7 +296,7 @@ fn services(c: &Cluster) {
     c.kubectl(&["run", "-nn7", "client", "--image", "busybox", "--", "sleep", "3600"]);
     wait_for_pods(c, "n7", "run=client", 1);
     for name in ["myapp-clusterip", "myapp-clusterip.n7", "myapp-clusterip.n7.svc.cluster.local"] {
-        let page = c.kubectl(&["exec", "-nn7", "client", "--", "wget", "-qO-", "-T", "5", &format!("http://{name}")]);
+        let page = c.kubectl(&["exec", "-nn7", "client", "--", "wget", "-qO-", &format!("http://{name}")]);
         assert!(page.contains("Welcome to nginx!"), "{name}: {page}");
     }
     let api = c.kubectl(&["exec", "-nn7", "client", "--", "nslookup", "kubernetes.default.svc.cluster.local"]);
@@ -305,7 +306,7 @@ fn services(c: &Cluster) {
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: second\nspec:\n  type: NodePort\n  ports:\n    - port: 80\n      nodePort: 30080\n",
     );
     assert!(text(&taken).contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"), "{}", text(&taken));
-    c.kubectl(&["delete", "namespace", "n7"]);
+    c.kubectl(&["delete", "namespace", "n7", "--wait=false"]);
 }
 
 fn describe(c: &Cluster) {
@@ -326,7 +327,7 @@ fn describe(c: &Cluster) {
         assert!(node.contains(part), "{part} is missing in\n{node}");
     }
     assert!(c.kubectl(&["describe", "namespace", "n8"]).contains("Status:       Active"));
-    c.kubectl(&["delete", "namespace", "n8"]);
+    c.kubectl(&["delete", "namespace", "n8", "--wait=false"]);
 }
 
 fn other_commands(c: &Cluster) {
@@ -353,5 +354,5 @@ fn other_commands(c: &Cluster) {
     assert_eq!(c.kubectl(&["exec", "-nn9", "nginx", "--", "cat", "/tmp/copied"]), "copied over\n");
     c.kubectl(&["cp", "-nn9", "nginx:/etc/image-tag", "/var/lib/back"]);
     assert_eq!(c.machine.run("cat", &["/var/lib/back"]), "alpine\n");
-    c.kubectl(&["delete", "namespace", "n9"]);
+    c.kubectl(&["delete", "namespace", "n9", "--wait=false"]);
 }

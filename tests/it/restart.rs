@@ -29,7 +29,7 @@ fn daemon() {
         let page = c.fetch(&format!("http://{ip}"));
         assert!(page.is_some_and(|p| p.contains("nginx")), "the pod answers while the daemon is away");
         c.start_daemon();
-        c.wait("the node is ready again", |c| c.kubectl(&["get", "nodes"]).contains(" Ready "));
+        c.wait("the node is ready again", |c| c.node_is_ready());
         assert_eq!(started(&c), before, "after SIG{signal}");
         assert_eq!(c.kubectl(&["exec", "-nr1", "web", "--", "hostname"]), "web\n");
     }

@@ -20,7 +20,7 @@ fn devices(c: &Cluster) {
     let script = format!("mknod /tmp/disk b {major} {minor} && dd if=/tmp/disk of=/dev/null bs=512 count=1");
     let out = c.try_kubectl(&["exec", "-ns1", "hostile", "--", "sh", "-c", &script]);
     assert!(!out.status.success() && text(&out).contains("ermi"), "{}", text(&out));
-    c.kubectl(&["delete", "namespace", "s1"]);
+    c.kubectl(&["delete", "namespace", "s1", "--wait=false"]);
 }
 
 fn seccomp(c: &Cluster) {
@@ -34,7 +34,7 @@ fn seccomp(c: &Cluster) {
     assert_eq!(c.kubectl(&["exec", "-ns2", "confined", "--", "grep", "Seccomp:", "/proc/self/status"]), "Seccomp:\t2\n");
     let unshare = c.try_kubectl(&["exec", "-ns2", "confined", "--", "unshare", "-U", "true"]);
     assert!(!unshare.status.success(), "{}", text(&unshare));
-    c.kubectl(&["delete", "namespace", "s2"]);
+    c.kubectl(&["delete", "namespace", "s2", "--wait=false"]);
 }
 
 fn context(c: &Cluster) {
@@ -53,5 +53,5 @@ fn context(c: &Cluster) {
     c.apply("s3", root);
     c.wait("a root image is refused", |c| c.kubectl(&["get", "pod", "-ns3", "root"]).contains("CreateContainerConfigError"));
     assert!(c.kubectl(&["describe", "pod", "-ns3", "root"]).contains("container has runAsNonRoot and image will run as root"));
-    c.kubectl(&["delete", "namespace", "s3"]);
+    c.kubectl(&["delete", "namespace", "s3", "--wait=false"]);
 }

@@ -42,5 +42,5 @@ fn vote(c: &Cluster) {
     c.wait("the vote shows", |c| {
         c.fetch_from_lan("http://192.168.77.2:30005/").is_some_and(|b| b.contains("\"a\": 1"))
     });
-    c.kubectl(&["delete", "namespace", "voting"]);
+    c.kubectl(&["delete", "namespace", "voting", "--wait=false"]);
 }
