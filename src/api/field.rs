@@ -288,11 +288,6 @@ pub fn internal(path: &Path<'_>, detail: impl Into<String>) -> Error {
     Error::new(ErrorKind::Internal, path, None, detail)
 }
 
-#[must_use]
-pub fn type_invalid(path: &Path<'_>, value: &(impl Serialize + ?Sized), detail: impl Into<String>) -> Error {
-    Error::new(ErrorKind::TypeInvalid, path, printed(value), detail)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

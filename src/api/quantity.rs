@@ -89,12 +89,6 @@ impl Quantity {
         self.nanos % NANO == 0
     }
 
-    /// Whether nothing is lost by [`Quantity::milli_value`].
-    #[must_use]
-    pub fn is_whole_milli(&self) -> bool {
-        self.nanos % (NANO / 1000) == 0
-    }
-
     /// The sum, in this amount's notation unless it is zero.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {

@@ -96,11 +96,6 @@ impl Cluster {
         daemon.wait().unwrap();
     }
 
-    /// The daemon was killed by the test itself.
-    pub(crate) fn daemon_ended(&mut self) {
-        reap(self.daemon.take().expect("the daemon ran"));
-    }
-
     /// A pulled plug.
     pub(crate) fn power_off(&mut self) {
         self.machine.power_off();
@@ -182,7 +177,13 @@ impl Cluster {
     /// Waits for a condition; panics with the state of the cluster when it does not come.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
+        self.wait_within(DEADLINE, what, condition);
+    }
+
+    /// The same for what takes longer than a test usually may.
+    #[track_caller]
+    pub(crate) fn wait_within(&self, limit: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = tokio::time::Instant::now() + limit;
         while !condition(self) {
             assert!(tokio::time::Instant::now() < deadline, "waited in vain until {what}\n{}", self.state());
             pause();
@@ -219,6 +220,15 @@ impl Drop for Cluster {
             reap(child);
         }
     }
+}
+
+/// Ends a program on the machine that would go on for ever, and gives what it printed.
+pub(crate) fn end(child: Child) -> String {
+    // The child entered the machine's processes by forking: the program is its own child.
+    let pid = child.id();
+    let inner = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    succeed(crate::machine::command("kill").args(["-s", "TERM"]).args(inner.split_whitespace()));
+    text(&child.wait_with_output().unwrap())
 }
 
 /// Its processes ended with the machine.

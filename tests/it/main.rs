@@ -1,8 +1,15 @@
 //! End to end: the built binary on a machine of its own, driven by stock clients.
 //!
 //! One machine with a registry serves most tests, each in a namespace of its own; tests that stop
-//! the daemon or boot the machine bring their own. The runner is ours, because the shared machine
+//! the daemon, boot the machine or fill it bring their own. The runner is ours, because the shared machine
 //! must be removed at the end whatever happens. Arguments are substrings of the tests to run.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::type_complexity,
+    reason = "a test: it reports by printing and fails by panicking"
+)]
 
 mod bad_input;
 mod cluster;
@@ -26,12 +33,13 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     let shared: Vec<Shared> =
-        [notes::TESTS, workloads::TESTS, bad_input::TESTS, security::TESTS, voting_app::TESTS, scale::TESTS]
+        [notes::TESTS, workloads::TESTS, bad_input::TESTS, security::TESTS, voting_app::TESTS]
             .concat()
             .into_iter()
             .filter(|(name, _)| is_wanted(name))
             .collect();
-    let alone: Vec<Alone> = restart::TESTS.iter().copied().filter(|(name, _)| is_wanted(name)).collect();
+    let alone = [restart::TESTS, scale::TESTS].concat();
+    let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {
         println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());
         return ExitCode::SUCCESS;

@@ -1,6 +1,6 @@
 //! Daily work with Kubernetes as users' notes describe it: every command and what it prints.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, end};
 use crate::machine::text;
 
 pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
@@ -106,12 +106,6 @@ fn pod_from_yaml(c: &Cluster) {
 
 fn tool(name: &str) -> String {
     crate::machine::top().join("target/tools").join(name).to_str().unwrap().to_owned()
-}
-
-/// Ends a kubectl that waits and gives what it printed.
-fn end(mut child: std::process::Child) -> String {
-    child.kill().unwrap();
-    text(&child.wait_with_output().unwrap())
 }
 
 fn controller(api: &str, kind: &str, name: &str, replicas: u32, selector: &str) -> String {

@@ -75,8 +75,10 @@ fn filesystem(root: &Path, name: &str) -> Result<String, String> {
     let known = std::fs::read_to_string(root.join("proc/filesystems")).map_err(|e| format!("/proc/filesystems: {e}"))?;
     if known.split_whitespace().any(|f| f == name) {
         Ok("in the kernel".to_owned())
+    } else if has_module(root, name) {
+        Ok(AS_MODULE.to_owned())
     } else {
-        Err(format!("not in the kernel; try `modprobe {name}`"))
+        Err(format!("neither in the kernel nor a module of it; is {name} left out?"))
     }
 }
 
@@ -84,9 +86,21 @@ fn nf_tables(root: &Path) -> Result<String, String> {
     // The per-netns sysctl of netfilter is there as soon as connection tracking is.
     if root.join("proc/sys/net/netfilter/nf_conntrack_max").exists() {
         Ok("with connection tracking".to_owned())
+    } else if has_module(root, "nf_tables") && has_module(root, "nf_conntrack") {
+        Ok(AS_MODULE.to_owned())
     } else {
-        Err("connection tracking is not in the kernel; try `modprobe nf_conntrack nf_tables`".to_owned())
+        Err("connection tracking is neither in the kernel nor a module of it".to_owned())
     }
+}
+
+const AS_MODULE: &str = "as a module, loaded when it is first used";
+
+/// Whether the running kernel has it as a module; its file may be compressed.
+fn has_module(root: &Path, name: &str) -> bool {
+    let release = std::fs::read_to_string(root.join("proc/sys/kernel/osrelease")).unwrap_or_default();
+    let modules = std::fs::read_to_string(root.join("lib/modules").join(release.trim()).join("modules.dep"));
+    let file = format!("/{name}.ko");
+    modules.is_ok_and(|list| list.lines().filter_map(|line| line.split(':').next()).any(|path| path.contains(&file)))
 }
 
 /// A board without a battery-backed clock starts in 1970 until NTP has answered.
@@ -126,6 +140,23 @@ mod tests {
             ("sys/fs/cgroup/pids/tasks", ""),
         ]);
         assert_eq!(cgroups(v1.path()), Ok("version 1".to_owned()));
+    }
+
+    #[test]
+    fn what_the_kernel_has_as_a_module_is_there() {
+        let files = [
+            ("proc/filesystems", "nodev\ttmpfs\n\text4\n"),
+            ("proc/sys/kernel/osrelease", "6.12.1-v8\n"),
+            (
+                "lib/modules/6.12.1-v8/modules.dep",
+                "kernel/fs/overlayfs/overlay.ko.xz:\nkernel/net/netfilter/nf_tables.ko.xz: kernel/lib/crc.ko.xz\n",
+            ),
+        ];
+        let dir = tree(&files);
+        assert_eq!(filesystem(dir.path(), "overlay"), Ok(AS_MODULE.to_owned()));
+        assert_eq!(filesystem(dir.path(), "ext4"), Ok("in the kernel".to_owned()));
+        assert!(filesystem(dir.path(), "crc").is_err());
+        assert!(nf_tables(dir.path()).unwrap_err().contains("connection tracking"));
     }
 
     #[test]

@@ -47,11 +47,6 @@ impl Authority {
         Ok(Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// PKCS#8 PEM of the signing key.
-    pub(crate) fn key_pem(&self) -> &str {
-        &self.key_pem
-    }
-
     /// Loads a certificate and its key, or makes them when they are missing, stale, or for others.
     pub(super) fn leaf(&self, dir: &Path, name: &str, leaf: &Leaf, now: Timestamp) -> anyhow::Result<KeyPair> {
         let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));

@@ -113,10 +113,6 @@ impl Runtime {
     }
 
     /// Sends a signal to the container's first process.
-    pub async fn kill_container(&self, id: &str, signal: i32) -> Result<()> {
-        self.signal(id, signal).await
-    }
-
     async fn signal(&self, id: &str, signal: i32) -> Result<()> {
         let connection = self.connection(id)?;
         let request = Request::Signal { container: id.to_owned(), exec: None, signal };
