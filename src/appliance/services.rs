@@ -59,6 +59,7 @@ async fn run_parts(
     let serving = tls::api_server(pki)?;
     tasks.spawn("apiserver", server.clone().serve(listener, serving, token.clone()));
     tasks.spawn("system-objects", server.clone().keep_system_objects(token.clone()));
+    tasks.spawn("event-expiry", server.clone().expire_events(token.clone()));
     info!(listen = %config.listen, node = config.node_name, "API server ready");
     spawn_control_plane(config, pki, server, &cluster, tasks);
     if config.run_agent {
@@ -71,7 +72,13 @@ async fn run_parts(
     }
 }
 
-fn spawn_control_plane(config: &ServerConfig, pki: &Pki, server: &Arc<ApiServer>, cluster: &Cluster, tasks: &mut Tasks) {
+fn spawn_control_plane(
+    config: &ServerConfig,
+    pki: &Pki,
+    server: &Arc<ApiServer>,
+    cluster: &Cluster,
+    tasks: &mut Tasks,
+) {
     let token = tasks.token().clone();
     let controllers = controllers::Config {
         resources: apiserver_config::served_resources(server),

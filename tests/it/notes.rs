@@ -45,7 +45,10 @@ fn run_get_delete(c: &Cluster) {
 
     let all = c.kubectl(&["get", "all"]);
     assert_eq!(header(&all), ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]);
-    assert_eq!(row(&all, "service/kubernetes")[..5], ["service/kubernetes", "ClusterIP", "10.96.0.1", "<none>", "443/TCP"]);
+    assert_eq!(
+        row(&all, "service/kubernetes")[..5],
+        ["service/kubernetes", "ClusterIP", "10.96.0.1", "<none>", "443/TCP"]
+    );
     assert!(c.kubectl(&["get", "all", n]).contains("pod/my-nginx"));
 
     let logs = c.kubectl(&["logs", n, "-l", "run=my-nginx"]);
@@ -60,7 +63,10 @@ fn run_get_delete(c: &Cluster) {
     assert_eq!(c.value("n1", "pod/my-nginx", "{.status.phase}"), "Running");
     let deleted = c.kubectl(&["delete", "pod", n, "my-nginx"]);
     assert_eq!(deleted.trim_end(), "pod \"my-nginx\" deleted from n1 namespace");
-    assert!(c.kubectl_fails(&["get", "pod", n, "my-nginx"]).contains("Error from server (NotFound): pods \"my-nginx\" not found"));
+    assert!(
+        c.kubectl_fails(&["get", "pod", n, "my-nginx"])
+            .contains("Error from server (NotFound): pods \"my-nginx\" not found")
+    );
 }
 
 const POD: &str = "apiVersion: v1
@@ -88,7 +94,15 @@ fn pod_from_yaml(c: &Cluster) {
     c.machine.run("chmod", &["755", "/var/lib/editor"]);
     let edited = c.machine.run(
         "env",
-        &["KUBE_EDITOR=/var/lib/editor", &tool("kubectl"), "--kubeconfig=/etc/coracle/kubeconfig.yaml", "edit", "-nn2", "pod", "nginx"],
+        &[
+            "KUBE_EDITOR=/var/lib/editor",
+            &tool("kubectl"),
+            "--kubeconfig=/etc/coracle/kubeconfig.yaml",
+            "edit",
+            "-nn2",
+            "pod",
+            "nginx",
+        ],
     );
     assert_eq!(edited, "pod/nginx edited\n");
     c.wait("the container is replaced in place", |c| {
@@ -96,7 +110,13 @@ fn pod_from_yaml(c: &Cluster) {
             .starts_with("1docker.io/library/nginx:1.9.1")
     });
     let described = c.kubectl(&["describe", "-nn2", "pod/nginx"]);
-    for part in ["Successfully assigned n2/nginx to pi", "Pulled", "Created", "Started", "definition changed, will be restarted"] {
+    for part in [
+        "Successfully assigned n2/nginx to pi",
+        "Pulled",
+        "Created",
+        "Started",
+        "definition changed, will be restarted",
+    ] {
         assert!(described.contains(part), "{part} is missing in\n{described}");
     }
     c.kubectl(&["delete", "-nn2", "pods/nginx"]);
@@ -201,12 +221,23 @@ fn deployment(c: &Cluster) {
     let created = c.kubectl_stdin(&["create", "-nn5", "-f", "-"], DEPLOYMENT);
     assert_eq!(text(&created), "deployment.apps/myapp-deployment created\n");
     let status = rolled_out(c, "n5");
-    assert!(status.contains("Waiting for deployment \"myapp-deployment\" rollout to finish: 0 of 2 updated replicas are available..."), "{status}");
+    assert!(
+        status.contains(
+            "Waiting for deployment \"myapp-deployment\" rollout to finish: 0 of 2 updated replicas are available..."
+        ),
+        "{status}"
+    );
     assert!(status.ends_with("deployment \"myapp-deployment\" successfully rolled out\n"), "{status}");
     assert_eq!(revisions(c), ["1"]);
     limits_stand_in_the_cgroup(c);
 
-    c.kubectl(&["patch", "-nn5", "deployment/myapp-deployment", "-p", r#"{"spec":{"template":{"metadata":{"labels":{"tier":"web"}}}}}"#]);
+    c.kubectl(&[
+        "patch",
+        "-nn5",
+        "deployment/myapp-deployment",
+        "-p",
+        r#"{"spec":{"template":{"metadata":{"labels":{"tier":"web"}}}}}"#,
+    ]);
     let status = rolled_out(c, "n5");
     for line in ["1 out of 2 new replicas have been updated...", "1 old replicas are pending termination..."] {
         assert!(status.contains(line), "{line} is missing in\n{status}");
@@ -251,19 +282,22 @@ fn recreate(c: &Cluster) {
     c.kubectl(&["set", "image", "-nn6", "deployment/myapp-deployment", "nginx=nginx:1.9.1"]);
     rolled_out(c, "n6");
     let events = end(watch);
-    let last_old = events.lines().enumerate().filter(|(_, l)| l.starts_with("DELETED")).last().unwrap().0;
-    let old: Vec<&str> = events.lines().take(2).filter_map(|l| l.split_whitespace().nth(1)).collect();
-    let first_new = events
-        .lines()
-        .position(|l| l.starts_with("ADDED") && !old.contains(&l.split_whitespace().nth(1).unwrap()))
-        .unwrap();
-    assert!(last_old < first_new, "{events}");
+    let name = |line: &str| line.split_whitespace().nth(1).unwrap_or("").to_owned();
+    let old: Vec<String> = events.lines().take(2).map(name).collect();
+    let first_new = events.lines().position(|l| l.starts_with("ADDED") && !old.contains(&name(l))).unwrap();
+    for old in &old {
+        let before = events.lines().take(first_new).filter(|l| name(l) == *old).last().unwrap();
+        assert!(before.contains(" 0/1 "), "{old} had stopped before any new pod came\n{events}");
+    }
     c.kubectl(&["delete", "-nn6", "deployment", "myapp-deployment"]);
 }
 
 fn services(c: &Cluster) {
     c.namespace("n7");
-    let pod = POD.replace("image: nginx:alpine\n", "image: nginx:alpine\n      resources:\n        limits:\n          memory: 128Mi\n          cpu: 500m\n");
+    let pod = POD.replace(
+        "image: nginx:alpine\n",
+        "image: nginx:alpine\n      resources:\n        limits:\n          memory: 128Mi\n          cpu: 500m\n",
+    );
     c.apply("n7", &pod);
     c.apply(
         "n7",
@@ -299,7 +333,11 @@ fn services(c: &Cluster) {
         &["apply", "-nn7", "-f", "-"],
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: second\nspec:\n  type: NodePort\n  ports:\n    - port: 80\n      nodePort: 30080\n",
     );
-    assert!(text(&taken).contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"), "{}", text(&taken));
+    assert!(
+        text(&taken).contains("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"),
+        "{}",
+        text(&taken)
+    );
     c.kubectl(&["delete", "namespace", "n7", "--wait=false"]);
 }
 
@@ -309,7 +347,13 @@ fn describe(c: &Cluster) {
     c.kubectl(&["expose", "-nn8", "deployment", "myapp-deployment", "--port=80"]);
     rolled_out(c, "n8");
     let deployment = c.kubectl(&["describe", "-nn8", "deployment", "myapp-deployment"]);
-    for part in ["StrategyType:           RollingUpdate", "RollingUpdateStrategy:  25% max unavailable, 25% max surge", "2 desired | 2 updated | 2 total | 2 available | 0 unavailable", "NewReplicaSetAvailable", "ScalingReplicaSet"] {
+    for part in [
+        "StrategyType:           RollingUpdate",
+        "RollingUpdateStrategy:  25% max unavailable, 25% max surge",
+        "2 desired | 2 updated | 2 total | 2 available | 0 unavailable",
+        "NewReplicaSetAvailable",
+        "ScalingReplicaSet",
+    ] {
         assert!(deployment.contains(part), "{part} is missing in\n{deployment}");
     }
     let set = c.kubectl(&["describe", "-nn8", "rs"]);
@@ -329,7 +373,8 @@ fn other_commands(c: &Cluster) {
     c.apply("n9", POD);
     c.kubectl(&["wait", "-nn9", "--for=condition=Ready", "pod/nginx", "--timeout=60s"]);
     assert!(c.kubectl(&["explain", "deployment.spec.replicas"]).contains("FIELD: replicas <integer>"));
-    assert!(c.kubectl(&["api-resources"]).contains("deployments                         deploy"));
+    let resources = c.kubectl(&["api-resources"]);
+    assert_eq!(row(&resources, "deployments"), ["deployments", "deploy", "apps/v1", "true", "Deployment"]);
     assert_eq!(c.kubectl(&["label", "-nn9", "pod", "nginx", "colour=green"]), "pod/nginx labeled\n");
     assert_eq!(c.kubectl(&["annotate", "-nn9", "pod", "nginx", "note=kept"]), "pod/nginx annotated\n");
     assert_eq!(c.kubectl(&["auth", "can-i", "create", "pods"]), "yes\n");

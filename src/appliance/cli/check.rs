@@ -63,7 +63,8 @@ fn cgroups(root: &Path) -> Result<String, String> {
         if lacking.is_empty() {
             return Ok("version 2".to_owned());
         }
-        let help = if lacking.contains(&"memory") { "; add cgroup_enable=memory to the kernel's command line" } else { "" };
+        let help =
+            if lacking.contains(&"memory") { "; add cgroup_enable=memory to the kernel's command line" } else { "" };
         return Err(format!("the controllers {} are not enabled{help}", lacking.join(", ")));
     }
     let lacking: Vec<&str> =
@@ -72,7 +73,8 @@ fn cgroups(root: &Path) -> Result<String, String> {
 }
 
 fn filesystem(root: &Path, name: &str) -> Result<String, String> {
-    let known = std::fs::read_to_string(root.join("proc/filesystems")).map_err(|e| format!("/proc/filesystems: {e}"))?;
+    let known =
+        std::fs::read_to_string(root.join("proc/filesystems")).map_err(|e| format!("/proc/filesystems: {e}"))?;
     if known.split_whitespace().any(|f| f == name) {
         Ok("in the kernel".to_owned())
     } else if has_module(root, name) {

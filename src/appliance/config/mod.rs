@@ -40,12 +40,12 @@ impl ServerConfig {
     /// Names the file and key, or the flag, that cannot be used.
     pub(crate) fn resolve(cli: ServerOptions) -> anyhow::Result<Self> {
         let options = cli.with_file()?;
-        Self::from_options(options, hostname()?, nodeaddress::detect)
+        Self::from_options(options, &hostname()?, nodeaddress::detect)
     }
 
     fn from_options(
         options: ServerOptions,
-        hostname: String,
+        hostname: &str,
         detect: impl FnOnce() -> anyhow::Result<IpAddr>,
     ) -> anyhow::Result<Self> {
         // Destructured, so that an option without a reader does not compile.

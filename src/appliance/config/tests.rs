@@ -1,7 +1,7 @@
 use super::*;
 
 fn resolve(options: ServerOptions) -> anyhow::Result<ServerConfig> {
-    ServerConfig::from_options(options, "Pi-Zero".to_owned(), || Ok([192, 168, 1, 2].into()))
+    ServerConfig::from_options(options, "Pi-Zero", || Ok([192, 168, 1, 2].into()))
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn validity(now: Timestamp, days: i64) -> anyhow::Result<(time::OffsetDateTime, 
     let floor: Timestamp = CLOCK_FLOOR.parse().context("the clock floor")?;
     let until = now.max(floor).checked_add((days * 24).hours()).context("the end of a certificate")?;
     let from = now.max(floor).checked_sub(1.hours()).context("the start of a certificate")?;
-    let convert = |t: Timestamp| time::OffsetDateTime::from_unix_timestamp(t.as_second()).context("a certificate's date");
+    let convert =
+        |t: Timestamp| time::OffsetDateTime::from_unix_timestamp(t.as_second()).context("a certificate's date");
     Ok((convert(from)?, convert(until)?))
 }

@@ -49,7 +49,8 @@ impl Leaf {
             .map(ToOwned::to_owned)
             .chain([format!("kubernetes.default.svc.{domain}"), subjects.node_name.to_owned()])
             .collect();
-        let addresses = [IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address"), subjects.node_ip, subjects.service_ip];
+        let addresses =
+            [IpAddr::from([127, 0, 0, 1]), "::1".parse().expect("an address"), subjects.node_ip, subjects.service_ip];
         let mut leaf = Self {
             common_name: "kube-apiserver".to_owned(),
             organization: None,

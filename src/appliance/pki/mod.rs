@@ -56,7 +56,10 @@ impl Pki {
         Ok(Self {
             server: leaf("kube-apiserver", Leaf::api_server(subjects))?,
             kubelet: leaf("kubelet", Leaf::kubelet(subjects))?,
-            kubelet_client: leaf("kube-apiserver-kubelet-client", Leaf::client("kube-apiserver-kubelet-client", "system:masters"))?,
+            kubelet_client: leaf(
+                "kube-apiserver-kubelet-client",
+                Leaf::client("kube-apiserver-kubelet-client", "system:masters"),
+            )?,
             admin: leaf("admin", Leaf::client("kubernetes-admin", "system:masters"))?,
             service_account_key_pem: key_file(&dir.join("service-account.key"))?,
             authority,

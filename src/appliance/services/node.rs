@@ -22,7 +22,12 @@ const DNS_PORT: u16 = 53;
 const MAX_PODS: u32 = 110;
 const REGISTRIES: &str = "/etc/coracle/registries.yaml";
 
-pub(super) async fn spawn(config: &ServerConfig, pki: &Pki, cluster: &Cluster, tasks: &mut Tasks) -> anyhow::Result<()> {
+pub(super) async fn spawn(
+    config: &ServerConfig,
+    pki: &Pki,
+    cluster: &Cluster,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
     let token = tasks.token().clone();
     let pod_cidr = pod_cidr(config, cluster)?;
     let agent = config.data_dir.join("agent");
@@ -98,7 +103,12 @@ fn pod_cidr(config: &ServerConfig, cluster: &Cluster) -> anyhow::Result<Ipv4Net>
     free.context("a free range for pods")
 }
 
-fn kubelet_config(config: &ServerConfig, pki: &Pki, agent: &Path, pod_cidr: Ipv4Net) -> anyhow::Result<kubelet::Config> {
+fn kubelet_config(
+    config: &ServerConfig,
+    pki: &Pki,
+    agent: &Path,
+    pod_cidr: Ipv4Net,
+) -> anyhow::Result<kubelet::Config> {
     Ok(kubelet::Config {
         node_name: config.node_name.clone(),
         node_ips: vec![IpAddr::V4(config.node_ip)],

@@ -141,7 +141,7 @@ fn anti_affinity_holds_in_both_directions() {
         Decision::Unschedulable { message, .. } => {
             assert!(message.contains("2 node(s) didn't match pod anti-affinity rules"), "{message}");
         }
-        other => panic!("{other:?}"),
+        Decision::Place { node } => panic!("placed on {node}"),
     }
 }
 
