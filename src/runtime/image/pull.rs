@@ -159,9 +159,10 @@ impl Puller {
     }
 }
 
-fn client(endpoint: &Endpoint) -> Client {
+/// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
+fn client(endpoint: &Endpoint) -> Result<Client, OciDistributionError> {
     let certificate = |ca: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: ca.clone() };
-    Client::new(ClientConfig {
+    Client::try_from(ClientConfig {
         protocol: if endpoint.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
         accept_invalid_certificates: endpoint.insecure,
         extra_root_certificates: endpoint.ca.iter().map(certificate).collect(),
@@ -174,7 +175,7 @@ fn client(endpoint: &Endpoint) -> Client {
 
 /// Manifest (of this machine's platform) and configuration.
 async fn resolve(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Result<Found, Failure> {
-    let client = client(endpoint);
+    let client = client(endpoint)?;
     let auth = match auth {
         Some(RegistryAuth { identity_token: Some(token), .. }) => OciAuth::Bearer(token.clone()),
         Some(RegistryAuth { username, password, .. }) if !username.is_empty() => {
