@@ -66,11 +66,7 @@ impl Cluster {
 
     /// Starts the daemon and waits until the API server is ready.
     pub(crate) fn start_daemon(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.machine.directory().join("coracle.log"))
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.machine.directory().join("coracle.log")).unwrap();
         let mut server = self.machine.command(&binary());
         server.args(["server", "--node-ip", "192.168.77.2", "--node-name", "pi"]);
         server.stdout(log.try_clone().unwrap()).stderr(log);
@@ -243,7 +239,10 @@ fn answer(curl: &mut Command) -> Option<String> {
 
 /// Between two looks at a condition that nothing announces.
 fn pause() {
-    #[expect(clippy::disallowed_methods, reason = "the condition lives in another process; there is nothing to wait on")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the condition lives in another process; there is nothing to wait on"
+    )]
     std::thread::sleep(Duration::from_millis(100));
 }
 

@@ -51,13 +51,15 @@ def client(address, context, path, names):
     for name in names:
         body = json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
         while True:
+            sent = False
             try:
                 connection = connection or http.client.HTTPSConnection(*address, timeout=10, context=context)
                 connection.request("POST", path, body, {"Content-Type": "application/json"})
+                sent = True
                 answer = connection.getresponse()
                 said = json.loads(answer.read())
             except (OSError, http.client.HTTPException, ValueError):
-                if connection and connection.sock:
+                if sent:
                     say("lost", name)
                 if time.monotonic() > DEADLINE:
                     raise
