@@ -121,8 +121,8 @@ fn pids_free(max: i64) -> f64 {
 /// By container name; what cannot be read counts as nothing.
 async fn usage(kubelet: &Kubelet, pod: &Pod, shortage: Shortage) -> Vec<(String, i64)> {
     let mut out = Vec::new();
-    let containers = kubelet.runtime.list_containers();
-    for c in containers.into_iter().filter(|c| c.sandbox_uid == pod.uid() && crate::observed::is_running(c)) {
+    let containers = kubelet.runtime.sandbox_containers(pod.uid());
+    for c in containers.into_iter().filter(crate::observed::is_running) {
         let Ok(stats) = kubelet.runtime.container_stats(&c.id).await else { continue };
         let used = match shortage {
             Shortage::Memory { .. } => stats.memory_working_set_bytes,

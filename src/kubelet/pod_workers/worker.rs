@@ -224,8 +224,7 @@ impl Worker {
     fn observe(&self) -> Observed {
         let uid = self.pod.uid();
         let sandbox = self.kubelet.runtime.sandbox_status(uid).ok();
-        let mut containers = self.kubelet.runtime.list_containers();
-        containers.retain(|c| c.sandbox_uid == uid);
+        let mut containers = self.kubelet.runtime.sandbox_containers(uid);
         // Until its postStart hook is over, a container does not count as running.
         if let Some((name, _)) = &self.busy.start
             && let Some(newest) = containers.iter_mut().filter(|c| c.name == *name).max_by_key(|c| c.attempt)

@@ -156,9 +156,8 @@ fn running_container(kubelet: &Kubelet, namespace: &str, pod: &str, container: &
         let message = format!("container {container:?} not found in pod {pod:?}\n");
         return Err(Box::new(text(StatusCode::NOT_FOUND, &message)));
     }
-    let uid = entry.pod.uid();
-    let containers = kubelet.runtime.list_containers();
-    let running = containers.into_iter().find(|c| c.sandbox_uid == uid && c.name == container && is_running(c));
+    let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
+    let running = containers.into_iter().find(|c| c.name == container && is_running(c));
     running.map(|c| c.id).ok_or_else(|| {
         let message = format!("unable to upgrade connection: container not found (\"{container}\")");
         Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &message))

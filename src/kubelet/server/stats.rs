@@ -31,15 +31,14 @@ pub(super) struct PodUse {
 }
 
 pub(super) async fn pod_use(kubelet: &Kubelet) -> Vec<PodUse> {
-    let containers = kubelet.runtime.list_containers();
     let mut out = Vec::new();
     for entry in kubelet.pods.all().into_iter().filter(|e| e.is_active()) {
         // What ended while it was asked about is left out.
         let Ok(total) = kubelet.runtime.sandbox_stats(entry.pod.uid()).await else { continue };
         let mut list = Vec::new();
-        for c in containers.iter().filter(|c| c.sandbox_uid == entry.pod.uid() && is_running(c)) {
+        for c in kubelet.runtime.sandbox_containers(entry.pod.uid()).into_iter().filter(is_running) {
             if let Ok(stats) = kubelet.runtime.container_stats(&c.id).await {
-                list.push((c.name.clone(), c.started_at_ns, stats));
+                list.push((c.name, c.started_at_ns, stats));
             }
         }
         out.push(PodUse { pod: entry.pod, total, containers: list });

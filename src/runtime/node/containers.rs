@@ -154,6 +154,12 @@ impl Runtime {
         sandboxes.values().flat_map(|sandbox| sandbox.containers.values()).map(Container::status).collect()
     }
 
+    /// Those of one sandbox; none for an unknown one.
+    pub fn sandbox_containers(&self, uid: &str) -> Vec<ContainerStatus> {
+        let sandboxes = self.sandboxes.lock();
+        sandboxes.get(uid).into_iter().flat_map(|s| s.containers.values()).map(Container::status).collect()
+    }
+
     pub fn container_status(&self, id: &str) -> Result<ContainerStatus> {
         self.with_container(id, Container::status)
     }

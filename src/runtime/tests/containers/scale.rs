@@ -15,6 +15,8 @@ pub(crate) async fn twenty_sandboxes(node: &mut Node) {
         let mut config = node.shell(&format!("exit {number}"));
         config.log_path = node.dir.path().join(format!("logs/{uid}/0.log"));
         let id = node.start(&uid, config).await;
+        let ours = node.runtime().sandbox_containers(&uid);
+        assert_eq!(ours.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), [id.as_str()], "one of twenty");
         node.ended(&id).await.exit_code
     };
     let codes = futures::future::join_all((0..20).map(one)).await;
