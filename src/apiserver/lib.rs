@@ -11,6 +11,7 @@ mod bootstrap;
 pub mod config;
 mod discovery;
 pub mod error;
+mod event_expiry;
 mod handlers;
 mod health;
 mod listener;

@@ -8,12 +8,22 @@ use super::resource::Resource;
 /// The class of a write of `new` over `old`.
 pub(super) fn of_write(resource: &Resource, new: &Value, old: Option<&Value>) -> Durability {
     let relaxed = match (&*resource.collection, old) {
-        ("core/events", _) => true,
+        _ if is_event(resource) => true,
         ("coordination.k8s.io/leases", Some(old)) => same_but(new, old, &["/spec/renewTime"]),
         ("core/nodes", Some(old)) => same_but(new, old, &[]) && !conditions_differ(new, old),
         _ => false,
     };
     if relaxed { Durability::Relaxed } else { Durability::Strict }
+}
+
+/// The class of a removal.
+pub(super) fn of_delete(resource: &Resource) -> Durability {
+    // A thousand events of a namespace that goes away must not cost a thousand commits.
+    if is_event(resource) { Durability::Relaxed } else { Durability::Strict }
+}
+
+fn is_event(resource: &Resource) -> bool {
+    &*resource.collection == "core/events"
 }
 
 /// Equal apart from the revision, conditions of the status, and the values at some pointers.
@@ -75,5 +85,8 @@ mod tests {
         check("", "nodes", &node("False", "2"), Some(&node("True", "1")), Durability::Strict);
         check("", "events", &json!({}), None, Durability::Relaxed);
         check("", "pods", &json!({}), Some(&json!({})), Durability::Strict);
+        let resources = Resources::built_in();
+        assert_eq!(of_delete(resources.get("events.k8s.io", "events").unwrap()), Durability::Relaxed);
+        assert_eq!(of_delete(resources.get("", "pods").unwrap()), Durability::Strict);
     }
 }

@@ -252,7 +252,7 @@ impl Registry {
                 storage::Content { bytes: at_revision(&old.bytes, revision), index }
             })),
         };
-        self.write(write, storage::Durability::Strict).await
+        self.write(write, durability::of_delete(resource)).await
     }
 
     async fn write(&self, write: Write<Arc<ObjectIndex>>, durability: storage::Durability) -> Result<Object, Refusal> {
