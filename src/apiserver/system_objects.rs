@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::{GroupResource, ObjectKey};
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::{BoxFuture, select_all, try_join_all};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -17,8 +17,9 @@ use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::server::ApiServer;
 
-/// Upstream looks after its endpoints this often.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Two who disagree about an object must not spin.
+const SETTLE: Duration = Duration::from_secs(1);
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const RBAC: &str = "rbac.authorization.k8s.io";
 const SERVICE: &str = "kubernetes";
 const PRIORITY_CLASSES: [(&str, i32, &str); 2] = [
@@ -57,18 +58,52 @@ pub(crate) async fn ensure(registry: &Registry, config: &Config) -> Result<(), A
 }
 
 impl ApiServer {
-    /// Keeps the `kubernetes` service and its endpoints until cancelled.
+    /// Puts the `kubernetes` service and its endpoints right whenever somebody changes them, until
+    /// cancelled.
     pub async fn keep_system_objects(self: Arc<Self>, cancel: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+        let keep = async {
+            loop {
+                // Subscribed before the look, so that no change falls between the two.
+                let changed = changed(&self.registry);
+                if let Err(error) = api_service(&self.registry, &self.config).await {
+                    tracing::warn!(%error, "cannot keep the kubernetes service");
+                    tokio::time::sleep(TRY_AGAIN_AFTER).await;
+                    continue;
+                }
+                changed.await;
+                tokio::time::sleep(SETTLE).await;
             }
-            if let Err(error) = api_service(&self.registry, &self.config).await {
-                tracing::warn!(%error, "cannot keep the kubernetes service");
-            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = keep => {}
         }
     }
+}
+
+/// Ends when one of the objects of [`api_service`] changes.
+fn changed(registry: &Registry) -> impl Future<Output = ()> + use<> {
+    let after = registry.storage().revision();
+    let kept = [
+        ("", "services", "default"),
+        ("", "endpoints", "default"),
+        ("discovery.k8s.io", "endpointslices", "default"),
+        ("networking.k8s.io", "servicecidrs", ""),
+    ];
+    let changes = kept.into_iter().filter_map(|(group, resource, namespace)| {
+        let mut watch = registry.watch(registry.resources().get(group, resource)?, after).ok()?;
+        Some(Box::pin(async move {
+            // A watch that fell behind may have missed the change.
+            while let Ok(events) = watch.next().await {
+                let keys = events.iter().map(|event| &event.entry.index.key);
+                if keys.into_iter().any(|key| &*key.namespace == namespace && &*key.name == SERVICE) {
+                    return;
+                }
+            }
+        }))
+    });
+    let changes: Vec<_> = changes.collect();
+    async move { drop(select_all(changes).await) }
 }
 
 fn policy(registry: &Registry) -> Result<Vec<Pending<'_>>, ApiError> {

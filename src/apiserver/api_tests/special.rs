@@ -1,6 +1,8 @@
 //! Services' addresses, pods' special subresources, system objects.
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::fixtures::{Client, PODS};
 
@@ -17,6 +19,28 @@ async fn with_account() -> Client {
     let account = client.post(ACCOUNTS, &json!({"metadata": {"name": "default"}})).await;
     assert!(matches!(account.code.as_u16(), 201 | 409), "{account:?}");
     client
+}
+
+#[tokio::test]
+async fn what_others_do_to_the_servers_endpoints_is_put_right() {
+    let client = Client::new().await;
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(client.server.clone().keep_system_objects(cancel.clone()));
+    let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let mut endpoints = client.get(path).await.expect(200);
+    let mut watch = client.watch("/api/v1/namespaces/default/endpoints?watch=1").await;
+    assert_eq!(watch.brief().await.0, "ADDED");
+    endpoints["subsets"][0]["addresses"][0]["ip"] = json!("192.0.2.99");
+    client.put(path, &endpoints).await.expect(200);
+    let ip = |event: Option<Value>| event.unwrap()["object"]["subsets"][0]["addresses"][0]["ip"].clone();
+    assert_eq!(ip(watch.next().await), json!("192.0.2.99"));
+    assert_eq!(ip(watch.next().await), json!("192.0.2.1"));
+    client.delete(path, &Value::Null).await.expect(200);
+    assert_eq!(watch.brief().await.0, "DELETED");
+    assert_eq!(watch.brief().await.0, "ADDED");
+    cancel.cancel();
+    tasks.join_all().await;
 }
 
 #[tokio::test]
