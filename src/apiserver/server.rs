@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use http::{HeaderValue, Method};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +113,7 @@ impl ApiServer {
         let uri = request.uri();
         let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
         let _running = self.metrics.begin(&info);
+        let head = request.method() == Method::HEAD;
         let response = match self.answer(&info, request).await {
             Ok(response) => response,
             Err(error) => {
@@ -121,7 +124,7 @@ impl ApiServer {
             }
         };
         self.metrics.observe(&info, response.status(), started.elapsed());
-        response
+        if head { without_body(response) } else { response }
     }
 
     async fn answer(self: &Arc<Self>, info: &RequestInfo, request: Request) -> Result<Response, ApiError> {
@@ -186,4 +189,13 @@ impl ApiServer {
         };
         if verbs.contains(&&*info.verb) { Ok((resource, served)) } else { Err(ApiError::MethodNotAllowed) }
     }
+}
+
+/// The answer to HEAD: hyper leaves the body out in HTTP/1.1 only, and clients of HTTP/2 hang up on it.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
 }

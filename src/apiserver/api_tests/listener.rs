@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -51,8 +50,7 @@ impl Pki {
 
     fn server_tls(&self) -> Arc<rustls::ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(self.roots(), Arc::clone(&provider));
-        let clients = clients.allow_unauthenticated().build().unwrap();
+        let clients = crate::auth::certificate::handshake_verifier(&self.ca.pem()).unwrap();
         let (certificate, key) = self.leaf("server", "x", ExtendedKeyUsagePurpose::ServerAuth);
         let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.unwrap().with_client_cert_verifier(clients);
@@ -94,16 +92,23 @@ impl Running {
     }
 
     async fn get(&mut self, path: &str, leaf: Option<Leaf>, http2: bool) -> http::Response<Incoming> {
+        self.send(Request::get(path).body(Full::default()).unwrap(), leaf, http2).await
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        leaf: Option<Leaf>,
+        http2: bool,
+    ) -> http::Response<Incoming> {
         let protocol: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
         let connector = tokio_rustls::TlsConnector::from(self.pki.client_tls(leaf, protocol));
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
-        let request = Request::get(path).header("host", "localhost").body(Empty::<Bytes>::new()).unwrap();
+        let (mut parts, body) = request.into_parts();
         // What becomes of the connection shows in the answer.
         if http2 {
-            let uri = format!("https://localhost{path}").parse().unwrap();
-            let (mut parts, body) = request.into_parts();
-            parts.uri = uri;
+            parts.uri = format!("https://localhost{}", parts.uri).parse().unwrap();
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
             self.tasks.spawn(async move { drop(connection.await) });
@@ -111,7 +116,8 @@ impl Running {
         } else {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
             self.tasks.spawn(async move { drop(connection.await) });
-            sender.send_request(request).await.unwrap()
+            parts.headers.insert("host", "localhost".parse().unwrap());
+            sender.send_request(Request::from_parts(parts, body)).await.unwrap()
         }
     }
 
@@ -135,6 +141,52 @@ async fn the_certificate_says_who_asks_in_both_protocols() {
         assert_eq!(running.get("/api/v1/namespaces", None, http2).await.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(running.get("/livez", None, http2).await.status(), StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn the_answer_to_head_has_no_body_in_both_protocols() {
+    let mut running = Running::start().await;
+    for http2 in [false, true] {
+        let head = Request::head("/livez").body(Full::default()).unwrap();
+        let admin = running.admin();
+        let answer = running.send(head, admin, http2).await;
+        assert_eq!((answer.status(), answer.headers()["content-length"].as_bytes()), (StatusCode::OK, &b"2"[..]));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "", "http2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn the_sender_of_a_body_that_is_too_large_gets_the_answer() {
+    let mut running = Running::start().await;
+    for http2 in [false, true] {
+        let request = Request::post("/api/v1/namespaces").header("content-type", "application/json");
+        let request = request.body(Full::from(vec![b'x'; 4 << 20])).unwrap();
+        let admin = running.admin();
+        let answer = running.send(request, admin, http2).await;
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status["reason"], "RequestEntityTooLarge", "http2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_unauthorized() {
+    let mut running = Running::start().await;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "admin");
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &running.pki.ca).unwrap();
+    let expired = (certificate.der().clone(), PrivateKeyDer::Pkcs8(key.serialize_der().into()));
+    let answer = running.get("/api/v1/namespaces", Some(expired), true).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&status["reason"], &status["message"]), (&"Unauthorized".into(), &"Unauthorized".into()));
 }
 
 #[tokio::test]
