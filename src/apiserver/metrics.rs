@@ -91,7 +91,7 @@ impl Metrics {
         let known = code != StatusCode::NOT_FOUND || !info.name.is_empty();
         let text = |s: &str| if known { s.to_owned() } else { String::new() };
         let request = RequestLabels {
-            verb: info.verb.to_ascii_uppercase(),
+            verb: reported_verb(&info.verb),
             group: text(&info.group),
             version: text(&info.version),
             resource: text(&info.resource),
@@ -109,15 +109,25 @@ impl Metrics {
     pub(crate) fn answer(&self, registry: &Registry, store: &Store) -> Result<Response, ApiError> {
         const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         let mut exposition = Exposition::default();
-        exposition.register("apiserver_request", "Requests by verb, resource and code.", self.requests.clone());
-        let help = "Response latency in seconds by verb and resource.";
+        exposition.register("apiserver_request", "Requests by verb, resource and code", self.requests.clone());
+        let help = "Response latency in seconds by verb and resource";
         exposition.register("apiserver_request_duration_seconds", help, self.latencies.clone());
-        let help = "Requests that are being answered.";
+        let help = "Requests that are being answered";
         exposition.register("apiserver_current_inflight_requests", help, self.inflight.clone());
         register_sizes(&mut exposition, registry, store);
         let mut out = String::new();
         prometheus_client::encoding::text::encode(&mut out, &exposition).map_err(ApiError::internal)?;
         Ok(text(StatusCode::OK, OPEN_METRICS, out))
+    }
+}
+
+/// Upstream's dashboards and alerts know writes by their HTTP methods, and reads by their verbs.
+fn reported_verb(verb: &str) -> String {
+    match verb {
+        "create" => "POST".into(),
+        "update" => "PUT".into(),
+        "deletecollection" => "DELETE".into(),
+        verb => verb.to_ascii_uppercase(),
     }
 }
 
@@ -140,17 +150,17 @@ fn register_sizes(exposition: &mut Exposition, registry: &Registry, store: &Stor
         objects.get_or_create(&labels()).set(gauge(collection.entries));
         bytes.get_or_create(&labels()).set(gauge(collection.bytes));
     }
-    exposition.register("apiserver_storage_objects", "Stored objects by resource.", objects);
-    exposition.register("coracle_watch_cache_bytes", "Bytes of the newest versions by resource.", bytes);
+    exposition.register("apiserver_storage_objects", "Stored objects by resource", objects);
+    exposition.register("coracle_watch_cache_bytes", "Bytes of the newest versions by resource", bytes);
     let ring: Gauge = Gauge::default();
     ring.set(gauge(stats.ring_bytes));
-    exposition.register("coracle_watch_ring_bytes", "Bytes of the recent changes.", ring);
+    exposition.register("coracle_watch_ring_bytes", "Bytes of the recent changes", ring);
     if let Store::File(path) = store
         && let Ok(metadata) = std::fs::metadata(path)
     {
         let size: Gauge = Gauge::default();
         size.set(i64::try_from(metadata.len()).unwrap_or(i64::MAX));
-        exposition.register("apiserver_storage_size_bytes", "Size of the database file.", size);
+        exposition.register("apiserver_storage_size_bytes", "Size of the database file", size);
     }
 }
 

@@ -63,10 +63,15 @@ async fn version_and_health_answer() {
 async fn metrics_count_requests() {
     let client = Client::new().await;
     client.get("/api/v1/namespaces").await.expect(200);
+    client.config_map("m", "1").await;
     let metrics = String::from_utf8(client.get("/metrics").await.body).unwrap();
     let line = metrics.lines().find(|l| l.starts_with("apiserver_request_total") && l.contains("\"namespaces\""));
     let line = line.unwrap_or_else(|| panic!("{metrics}"));
     assert!(line.contains("verb=\"LIST\"") && line.contains("code=\"200\"") && line.ends_with(" 1"), "{line}");
+    assert!(
+        metrics.contains("apiserver_request_total{verb=\"POST\",group=\"\",version=\"v1\",resource=\"configmaps\"")
+    );
+    assert!(!metrics.contains(".."), "each help text ends with one full stop: {metrics}");
     assert!(metrics.contains("apiserver_storage_objects{resource=\"namespaces\"} 4"), "{metrics}");
 }
 
