@@ -29,8 +29,8 @@ pub struct Fields {
 pub enum ScheduleError {
     #[error("empty spec string")]
     Empty,
-    #[error("expected exactly 5 fields, found {0}: {1:?}")]
-    Count(usize, Vec<String>),
+    #[error("expected exactly 5 fields, found {0}: [{1}]")]
+    Count(usize, String),
     #[error("failed to parse int from {0}: strconv.Atoi: parsing {quoted}: invalid syntax", quoted = crate::field::quote(.0))]
     Number(String),
     #[error("beginning of range ({0}) below minimum ({1}): {2}")]
@@ -155,7 +155,7 @@ impl FromStr for CronSchedule {
         };
         let fields: Vec<&str> = expanded.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields[..] else {
-            return Err(ScheduleError::Count(fields.len(), fields.iter().map(|f| (*f).to_owned()).collect()));
+            return Err(ScheduleError::Count(fields.len(), fields.join(" ")));
         };
         let (days, any_day) = DAYS.bits(days)?;
         let (weekdays, any_weekday) = WEEKDAYS.bits(weekdays)?;
@@ -245,7 +245,7 @@ mod tests {
     fn malformed_schedules_are_explained() {
         for (text, message) in [
             ("", "empty spec string"),
-            ("* * * *", "expected exactly 5 fields, found 4: [\"*\", \"*\", \"*\", \"*\"]"),
+            ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
             ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
             ("*/0 * * * *", "step of range should be a positive number: */0"),
