@@ -52,7 +52,8 @@ fn parse(patch: &[u8]) -> Result<Value, PatchError> {
 }
 
 /// A value as Go's `%v` prints it.
-fn go_text(value: &Value) -> String {
+#[must_use]
+pub fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::Bool(b) => b.to_string(),

@@ -122,3 +122,16 @@ async fn a_scale_reads_and_writes_the_replicas() {
     let deployment = client.get(&format!("{DEPLOYMENTS}/d")).await.expect(200);
     assert_eq!(deployment["spec"]["replicas"], json!(3));
 }
+
+#[tokio::test]
+async fn a_patch_of_the_wrong_type_is_shown() {
+    let client = Client::new().await;
+    client.post(DEPLOYMENTS, &deployment("d")).await.expect(201);
+    let wrong = json!({"spec": {"replicas": "x"}});
+    let strategic = client.patch(&format!("{DEPLOYMENTS}/d"), "strategic-merge-patch", &wrong).await.failure();
+    assert_eq!((strategic.0, &*strategic.1), (422, "Invalid"));
+    let message = strategic.2;
+    assert!(message.contains("patch: Invalid value: \"map[spec:map[replicas:x]]\": "), "{message}");
+    let merge = client.patch(&format!("{DEPLOYMENTS}/d"), "merge-patch", &wrong).await.failure();
+    assert!(merge.2.contains("patch: Invalid value: \"{\\\"apiVersion\\\":\\\"apps/v1\\\""), "{}", merge.2);
+}

@@ -44,6 +44,14 @@ impl PatchType {
         }
         .map_err(refused)
     }
+
+    /// What an error shows: the whole object as it would be, but of a strategic merge only the patch.
+    fn shown(self, patched: &Value, body: &[u8]) -> String {
+        match self {
+            Self::Json | Self::Merge => patched.to_string(),
+            Self::Strategic => serde_json::from_slice(body).map_or_else(|_| String::new(), |p| patch::go_text(&p)),
+        }
+    }
 }
 
 fn refused(error: PatchError) -> ApiError {
@@ -68,7 +76,7 @@ pub(super) async fn patch(cx: &Context<'_>, body: &[u8]) -> Result<Response, Api
         let current = rules::to_served(cx, old.clone())?;
         let ty = cx.served.ty.ok_or(ApiError::UnknownPath)?;
         let patched = patch_type.apply(&current, body, ty)?;
-        let shown = patched.to_string();
+        let shown = patch_type.shown(&patched, body);
         let decoded = schema::check_value(patched, ty).map_err(|e| invalid_patch(&shown, &e.to_string()))?;
         let mut issues = duplicates.clone();
         issues.extend(decoded.issues);
