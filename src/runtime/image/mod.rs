@@ -1,6 +1,7 @@
 //! Images: where they come from, how they rest on disk.
 
 pub(crate) mod archive;
+mod clients;
 pub(crate) mod config;
 pub(crate) mod layer;
 pub(crate) mod manifest;

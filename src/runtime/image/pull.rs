@@ -6,11 +6,9 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth as OciAuth;
@@ -19,6 +17,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::clients::{Clients, Key};
 use super::config::ImageConfig;
 use super::manifest::{Document, Kind, MEDIA_TYPES, select};
 use super::registries::{Endpoint, Registries};
@@ -32,15 +31,13 @@ const PARALLEL_LAYERS: usize = 3;
 const CHUNKS_AHEAD: usize = 16;
 /// Configurations are a few KiB; this is what other runtimes accept of a manifest.
 const DOCUMENT_MAX: usize = 8 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Without a byte for this long a connection is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Puller {
     registries: Registries,
+    clients: Clients,
     /// One at a time for each name and each layer; the next in line finds the work done.
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -72,7 +69,7 @@ impl Puller {
     pub(crate) fn new(registries: Registries) -> Self {
         // The TLS library asks for a provider of cryptography once a process; whoever was first wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { registries, busy: Mutex::default() }
+        Self { registries, clients: Clients::default(), busy: Mutex::default() }
     }
 
     fn turn(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
@@ -122,7 +119,9 @@ impl Puller {
         // Credentials of a pod are for the registry it names, not for a mirror's host.
         let own = endpoint.reference.registry() == wanted.registry();
         let auth = endpoint.auth.as_ref().or(auth.filter(|_| own));
-        let found = resolve(endpoint, auth).await?;
+        let key = Key::new(endpoint, auth);
+        let client = self.clients.get(&key)?;
+        let found = resolve(client, endpoint, &key.auth).await.inspect_err(|_| self.clients.forget(&key))?;
         let diff_ids = &found.config.rootfs.diff_ids;
         let _pins = store.pin(diff_ids);
         // Made outside of the stream, so that this future is `Send` for every caller.
@@ -159,32 +158,10 @@ impl Puller {
     }
 }
 
-/// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
-fn client(endpoint: &Endpoint) -> Result<Client, OciDistributionError> {
-    let certificate = |ca: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: ca.clone() };
-    Client::try_from(ClientConfig {
-        protocol: if endpoint.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
-        accept_invalid_certificates: endpoint.insecure,
-        extra_root_certificates: endpoint.ca.iter().map(certificate).collect(),
-        connect_timeout: Some(CONNECT_TIMEOUT),
-        read_timeout: Some(READ_TIMEOUT),
-        user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    })
-}
-
 /// Manifest (of this machine's platform) and configuration.
-async fn resolve(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Result<Found, Failure> {
-    let client = client(endpoint)?;
-    let auth = match auth {
-        Some(RegistryAuth { identity_token: Some(token), .. }) => OciAuth::Bearer(token.clone()),
-        Some(RegistryAuth { username, password, .. }) if !username.is_empty() => {
-            OciAuth::Basic(username.clone(), password.clone())
-        }
-        Some(_) | None => OciAuth::Anonymous,
-    };
+async fn resolve(client: Client, endpoint: &Endpoint, auth: &OciAuth) -> Result<Found, Failure> {
     let at = endpoint.reference.clone();
-    let (json, digest) = client.pull_manifest_raw(&at, &auth, &MEDIA_TYPES).await?;
+    let (json, digest) = client.pull_manifest_raw(&at, auth, &MEDIA_TYPES).await?;
     check_digest(&json, &digest)?;
     let (config, layers) = match Document::parse(&json).map_err(Failure::Content)? {
         Kind::Manifest { config, layers } => (config, layers),
@@ -192,7 +169,7 @@ async fn resolve(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Result<Fou
             let entry = select(&entries)
                 .ok_or_else(|| Failure::Content(format!("no match for platform in manifest {digest}: not found")))?;
             let of_platform = at.clone_with_digest(entry.digest.clone());
-            let (json, _) = client.pull_manifest_raw(&of_platform, &auth, &MEDIA_TYPES).await?;
+            let (json, _) = client.pull_manifest_raw(&of_platform, auth, &MEDIA_TYPES).await?;
             check_digest(&json, &entry.digest)?;
             match Document::parse(&json).map_err(Failure::Content)? {
                 Kind::Manifest { config, layers } => (config, layers),

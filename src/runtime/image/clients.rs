@@ -1,0 +1,142 @@
+//! The clients of registries that were asked last, kept because a new one is dear: it parses every
+//! certificate authority of the machine (a hundred and more) and begins with a new connection.
+//!
+//! A client holds on to the first credentials it is given and to the tokens it got for them, so it
+//! serves only those who bring the same.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use oci_client::Client;
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth as OciAuth;
+use parking_lot::Mutex;
+
+use super::registries::Endpoint;
+use crate::types::RegistryAuth;
+
+/// A node pulls from a few registries; each client holds some hundred KiB of authorities.
+const KEPT: usize = 4;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Without a byte for this long a connection is given up.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The client used last stands first.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<VecDeque<(Key, Client)>>);
+
+/// All that a client's answers depend on.
+#[derive(Clone, PartialEq)]
+pub(super) struct Key {
+    registry: String,
+    plain_http: bool,
+    insecure: bool,
+    ca: Option<Vec<u8>>,
+    pub auth: OciAuth,
+}
+
+impl Key {
+    pub(super) fn new(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Self {
+        let auth = match auth {
+            Some(RegistryAuth { identity_token: Some(token), .. }) => OciAuth::Bearer(token.clone()),
+            Some(RegistryAuth { username, password, .. }) if !username.is_empty() => {
+                OciAuth::Basic(username.clone(), password.clone())
+            }
+            Some(_) | None => OciAuth::Anonymous,
+        };
+        let Endpoint { reference, plain_http, auth: _, ca, insecure } = endpoint;
+        let registry = reference.registry().to_owned();
+        Self { registry, plain_http: *plain_http, insecure: *insecure, ca: ca.clone(), auth }
+    }
+
+    /// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
+    fn client(&self) -> Result<Client, OciDistributionError> {
+        let certificate = |ca: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: ca.clone() };
+        Client::try_from(ClientConfig {
+            protocol: if self.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
+            accept_invalid_certificates: self.insecure,
+            extra_root_certificates: self.ca.iter().map(certificate).collect(),
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            read_timeout: Some(READ_TIMEOUT),
+            user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        })
+    }
+}
+
+impl Clients {
+    pub(super) fn get(&self, key: &Key) -> Result<Client, OciDistributionError> {
+        let mut kept = self.0.lock();
+        let client = match kept.iter().position(|(k, _)| k == key).and_then(|at| kept.remove(at)) {
+            Some((_, client)) => client,
+            None => key.client()?,
+        };
+        kept.push_front((key.clone(), client.clone()));
+        kept.truncate(KEPT);
+        Ok(client)
+    }
+
+    /// After a failure: what was kept may be the reason, such as a token that is not valid any more.
+    pub(super) fn forget(&self, key: &Key) {
+        self.0.lock().retain(|(k, _)| k != key);
+    }
+}
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Clients").field(&self.0.lock().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(registry: &str, password: Option<&str>) -> Key {
+        let endpoint = Endpoint {
+            reference: format!("{registry}/a/b:c").parse().unwrap(),
+            plain_http: true,
+            auth: None,
+            ca: None,
+            insecure: false,
+        };
+        let auth = password.map(|password| RegistryAuth {
+            username: "u".to_owned(),
+            password: password.to_owned(),
+            identity_token: None,
+        });
+        Key::new(&endpoint, auth.as_ref())
+    }
+
+    fn kept(clients: &Clients, key: &Key) -> bool {
+        clients.0.lock().iter().any(|(k, _)| k == key)
+    }
+
+    #[test]
+    fn a_client_serves_only_those_with_its_credentials() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clients = Clients::default();
+        let (anonymous, alice, bob) = (key("r:1", None), key("r:1", Some("alice")), key("r:1", Some("bob")));
+        clients.get(&alice).unwrap();
+        assert!(kept(&clients, &alice) && !kept(&clients, &anonymous) && !kept(&clients, &bob));
+        clients.get(&alice).unwrap();
+        assert_eq!(clients.0.lock().len(), 1, "the same again");
+        clients.forget(&alice);
+        assert!(!kept(&clients, &alice));
+    }
+
+    #[test]
+    fn the_client_used_longest_ago_goes_first() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clients = Clients::default();
+        let keys: Vec<Key> = (0..=KEPT).map(|n| key(&format!("r{n}:1"), None)).collect();
+        for k in &keys[..KEPT] {
+            clients.get(k).unwrap();
+        }
+        clients.get(&keys[0]).unwrap();
+        clients.get(&keys[KEPT]).unwrap();
+        let left: Vec<bool> = keys.iter().map(|k| kept(&clients, k)).collect();
+        assert_eq!(left, [true, false, true, true, true]);
+    }
+}
