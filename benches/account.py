@@ -73,7 +73,7 @@ def command(pid):
 
 
 def written(pid):
-    """Bytes that a process, even one that has ended but is not yet reaped, sent to the device."""
+    """Bytes that a process sent to the device."""
     lines = dict(line.split(": ") for line in read(f"/proc/{pid}/io").splitlines())
     return int(lines["write_bytes"])
 

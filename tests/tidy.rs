@@ -27,7 +27,16 @@ const ARROWS: [(&str, &[&str]); 15] = [
     (
         "appliance",
         &[
-            "api", "apiserver", "client", "controllers", "dns", "kubelet", "network", "proxy", "runtime", "scheduler",
+            "api",
+            "apiserver",
+            "client",
+            "controllers",
+            "dns",
+            "kubelet",
+            "network",
+            "proxy",
+            "runtime",
+            "scheduler",
             "storage",
         ],
     ),
@@ -100,7 +109,13 @@ fn names_say_what_a_file_holds() {
 #[test]
 fn nothing_is_left_for_later() {
     // Written in two parts, so that this file does not accuse itself.
-    let marks = [concat!("FIX", "ME"), concat!("XX", "X "), concat!("TO", "DO"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    let marks = [
+        concat!("FIX", "ME"),
+        concat!("XX", "X "),
+        concat!("TO", "DO"),
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+    ];
     let mut found = Vec::new();
     for (path, text) in sources() {
         for (n, line) in text.lines().enumerate() {
@@ -188,7 +203,8 @@ fn what_is_public_is_used() {
 #[test]
 fn no_package_registry_is_named() {
     // Docker's default image registry is a behaviour of the product and so may be named.
-    let hosts = [concat!("crates", ".io"), concat!("pypi", ".org"), concat!("npmjs", ".org"), concat!("deb.debian", ".org")];
+    let hosts =
+        [concat!("crates", ".io"), concat!("pypi", ".org"), concat!("npmjs", ".org"), concat!("deb.debian", ".org")];
     let mut found = Vec::new();
     for path in output("git", &["ls-files"]).lines().filter(|p| *p != "Cargo.lock") {
         let Ok(text) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)) else { continue };

@@ -115,7 +115,9 @@ fn raw(c: &Cluster) {
     assert!(body.contains("Too long: may not be more than 1048576 bytes"), "{body}");
 
     let rules = format!("{API}/apis/rbac.authorization.k8s.io/v1/namespaces/b2/roles");
-    let role = format!(r#"{{"metadata":{{"name":"big"}},"rules":[{{"apiGroups":[""],"resources":["{value}"],"verbs":["get"]}}]}}"#);
+    let role = format!(
+        r#"{{"metadata":{{"name":"big"}},"rules":[{{"apiGroups":[""],"resources":["{value}"],"verbs":["get"]}}]}}"#
+    );
     std::fs::write(&big, role).unwrap();
     let (body, code) = curl(c, &[&json[..], &["--data-binary", "@/var/lib/big.json", &rules]].concat());
     assert_eq!((code, body.contains("trying to send message larger than max")), (500, true), "{body}");

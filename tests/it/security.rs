@@ -31,7 +31,10 @@ fn seccomp(c: &Cluster) {
     );
     wait_for_pods(c, "s2", "app=confined", 1);
     assert_eq!(c.kubectl(&["logs", "-ns2", "confined"]), "Seccomp:\t2\n");
-    assert_eq!(c.kubectl(&["exec", "-ns2", "confined", "--", "grep", "Seccomp:", "/proc/self/status"]), "Seccomp:\t2\n");
+    assert_eq!(
+        c.kubectl(&["exec", "-ns2", "confined", "--", "grep", "Seccomp:", "/proc/self/status"]),
+        "Seccomp:\t2\n"
+    );
     let unshare = c.try_kubectl(&["exec", "-ns2", "confined", "--", "unshare", "-U", "true"]);
     assert!(!unshare.status.success(), "{}", text(&unshare));
     c.kubectl(&["delete", "namespace", "s2", "--wait=false"]);
@@ -51,7 +54,12 @@ fn context(c: &Cluster) {
     assert_eq!(exec("touch /v/x && stat -c %g /v/x"), "3000\n");
     let root = "apiVersion: v1\nkind: Pod\nmetadata: {name: root}\nspec: {securityContext: {runAsNonRoot: true}, containers: [{name: c, image: busybox, command: [sleep, '1']}]}\n";
     c.apply("s3", root);
-    c.wait("a root image is refused", |c| c.kubectl(&["get", "pod", "-ns3", "root"]).contains("CreateContainerConfigError"));
-    assert!(c.kubectl(&["describe", "pod", "-ns3", "root"]).contains("container has runAsNonRoot and image will run as root"));
+    c.wait("a root image is refused", |c| {
+        c.kubectl(&["get", "pod", "-ns3", "root"]).contains("CreateContainerConfigError")
+    });
+    assert!(
+        c.kubectl(&["describe", "pod", "-ns3", "root"])
+            .contains("container has runAsNonRoot and image will run as root")
+    );
     c.kubectl(&["delete", "namespace", "s3", "--wait=false"]);
 }

@@ -37,7 +37,11 @@ fn vote(c: &Cluster) {
     }
     c.wait("a vote can be cast", |c| {
         let mut curl = c.machine.lan("curl");
-        curl.args(["-sf", "-m", "10", "-d", "vote=a&voter=ann", "http://192.168.77.2:30004/"]).output().unwrap().status.success()
+        curl.args(["-sf", "-m", "10", "-d", "vote=a&voter=ann", "http://192.168.77.2:30004/"])
+            .output()
+            .unwrap()
+            .status
+            .success()
     });
     c.wait("the vote shows", |c| {
         c.fetch_from_lan("http://192.168.77.2:30005/").is_some_and(|b| b.contains("\"a\": 1"))

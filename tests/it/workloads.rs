@@ -79,7 +79,10 @@ fn crash_loop(c: &Cluster) {
     let last = c.value("w5", "pod/crash", "{.status.containerStatuses[0].lastState.terminated.exitCode}");
     assert_eq!(last, "3");
     assert_eq!(c.kubectl(&["logs", "-nw5", "crash", "--previous"]), "about to fail\n");
-    assert!(c.kubectl(&["describe", "pod", "-nw5", "crash"]).contains("Back-off restarting failed container crash in pod crash_w5"));
+    assert!(
+        c.kubectl(&["describe", "pod", "-nw5", "crash"])
+            .contains("Back-off restarting failed container crash in pod crash_w5")
+    );
     c.kubectl(&["delete", "namespace", "w5", "--wait=false"]);
 }
 
@@ -123,7 +126,8 @@ fn probes(c: &Cluster) {
         c.value("w7", "pod/probed", "{.status.containerStatuses[0].restartCount}") == "1"
     });
     c.wait("the event tells why", |c| {
-        c.kubectl(&["describe", "pod", "-nw7", "probed"]).contains("Container c failed liveness probe, will be restarted")
+        c.kubectl(&["describe", "pod", "-nw7", "probed"])
+            .contains("Container c failed liveness probe, will be restarted")
     });
     c.kubectl(&["delete", "namespace", "w7", "--wait=false"]);
 }
