@@ -17,6 +17,7 @@ use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::shim::protocol::{Answer, Request};
 use crate::sys::mount;
+use crate::sys::pidfd::ProcessFd;
 use crate::types::{Event, SandboxConfig, SandboxStatus};
 
 /// A shim that was told to end and does not is left to the kernel.
@@ -186,11 +187,15 @@ impl Runtime {
             // From here on its end is expected.
             sandbox.shim = None;
         }
+        let process = ProcessFd::open(shim.pid);
         let farewell = shim.connection.call(Request::Shutdown, &[]);
         // A shim that hangs is killed below with whatever else it left.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, farewell).await;
-        if let Ok(pid) = i32::try_from(shim.pid) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        if let Some(process) = process {
+            // An error means that it has ended by itself.
+            let _ = process.kill();
+            // Its network namespace goes with it: taking the pod's link away is cheap only then.
+            process.ended(SHUTDOWN_TIMEOUT).await;
         }
         self.release_sandbox(uid).await
     }

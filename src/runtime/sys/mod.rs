@@ -3,6 +3,7 @@
 pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod packet;
+pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod rootdir;
 pub(crate) mod watch;
