@@ -127,7 +127,9 @@ impl Disk {
             self.database = Some((self.opener)()?);
         }
         let database = self.database.as_ref().expect("invariant: opened above");
-        match Self::write(database, changes, ceiling, closing) {
+        // The ceiling has a page of its own, which most commits can leave as it is.
+        let raised = (closing || ceiling != self.ceiling).then_some(ceiling);
+        match Self::write(database, changes, raised, closing) {
             Ok(()) => {
                 self.ceiling = ceiling;
                 Ok(())
@@ -139,7 +141,12 @@ impl Disk {
         }
     }
 
-    fn write(database: &Database, changes: Vec<Change>, ceiling: u64, closing: bool) -> Result<(), redb::Error> {
+    fn write(
+        database: &Database,
+        changes: Vec<Change>,
+        ceiling: Option<u64>,
+        closing: bool,
+    ) -> Result<(), redb::Error> {
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // With the allocator's state in each commit, opening after a crash does not walk the file.
@@ -153,10 +160,12 @@ impl Disk {
                     None => drop(objects.remove(&*key)?),
                 }
             }
-            let mut meta = transaction.open_table(META)?;
-            meta.insert(CEILING, ceiling)?;
-            if closing {
-                meta.insert(CLOSED_AT, ceiling)?;
+            if let Some(ceiling) = ceiling {
+                let mut meta = transaction.open_table(META)?;
+                meta.insert(CEILING, ceiling)?;
+                if closing {
+                    meta.insert(CLOSED_AT, ceiling)?;
+                }
             }
         }
         transaction.commit()?;
