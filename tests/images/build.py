@@ -161,6 +161,11 @@ def add_shell(tar, seen):
         link = tarfile.TarInfo("usr/bin/" + applet)
         link.type, link.linkname = tarfile.SYMTYPE, "busybox"
         tar.addfile(link)
+    if not any(name in seen for name in ("./bin/sh", "./bin/dash")) and "./usr/bin" in seen:
+        # What programs run by system(3) and what scripts begin with.
+        link = tarfile.TarInfo("bin/sh")
+        link.type, link.linkname = tarfile.SYMTYPE, "/usr/bin/busybox"
+        tar.addfile(link)
 
 
 def file_layer(files):
