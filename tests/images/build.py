@@ -70,7 +70,7 @@ IMAGES = {
     "library/postgres:latest": (
         "postgres",
         program("postgres.sh", "usr/local/bin/docker-entrypoint.sh"),
-        {"Entrypoint": ["docker-entrypoint.sh"], "Env": [PATH, "PGDATA=/var/lib/postgresql/data"], "ExposedPorts": {"5432/tcp": {}}},
+        {"Entrypoint": ["docker-entrypoint.sh"], "User": "postgres", "Env": [PATH, "PGDATA=/tmp/data"], "ExposedPorts": {"5432/tcp": {}}},
     ),
     **{
         f"kodekloud/examplevotingapp_{name}:{tag}": (
@@ -155,7 +155,7 @@ def root_layer(name, packages):
 def add_shell(tar, seen):
     """busybox for what the packages did not bring."""
     tar.add("/bin/busybox", "bin/busybox" if "./usr/bin" not in seen else "usr/bin/busybox")
-    for applet in ("sh", "ls", "cat", "wget", "ps", "sleep", "grep", "env", "id", "hostname", "nslookup", "mkdir", "chown", "rm", "setuidgid", "kill", "echo", "touch", "mknod", "date", "tail", "head", "tar"):
+    for applet in ("sh", "ls", "cat", "wget", "ps", "sleep", "grep", "env", "id", "hostname", "nslookup", "mkdir", "chown", "rm", "kill", "echo", "touch", "mknod", "date", "tail", "head", "tar"):
         if f"./bin/{applet}" in seen or f"./usr/bin/{applet}" in seen:
             continue
         link = tarfile.TarInfo("usr/bin/" + applet)
