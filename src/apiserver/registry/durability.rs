@@ -1,4 +1,5 @@
-//! Which writes may be lost by a power cut: those that only say "still alive", and events.
+//! Which writes may be lost by a power cut: those that only say "still alive", events, and what a
+//! kubelet says of a pod that it has not made anything for yet.
 
 use serde_json::Value;
 use storage::Durability;
@@ -11,6 +12,7 @@ pub(super) fn of_write(resource: &Resource, new: &Value, old: Option<&Value>) ->
         _ if is_event(resource) => true,
         ("coordination.k8s.io/leases", Some(old)) => same_but(new, old, &["/spec/renewTime"]),
         ("core/nodes", Some(old)) => same_but(new, old, &[]) && !conditions_differ(new, old),
+        ("core/pods", Some(old)) => same_but(new, old, &["/status"]) && is_untouched(new) && is_untouched(old),
         _ => false,
     };
     if relaxed { Durability::Relaxed } else { Durability::Strict }
@@ -41,6 +43,15 @@ fn same_but(new: &Value, old: &Value, ignored: &[&str]) -> bool {
         object
     };
     stripped(new) == stripped(old)
+}
+
+/// Nothing was made for the pod so far: its status is what the next kubelet finds out by itself.
+fn is_untouched(pod: &Value) -> bool {
+    let status = &pod["status"];
+    let made = |list: &str| status[list].as_array().into_iter().flatten().any(|c| c.get("containerID").is_some());
+    status["phase"] == "Pending"
+        && status.get("podIP").is_none()
+        && !["initContainerStatuses", "containerStatuses"].into_iter().any(made)
 }
 
 /// Whether conditions differ by more than their heartbeat.
@@ -85,6 +96,19 @@ mod tests {
         check("", "nodes", &node("False", "2"), Some(&node("True", "1")), Durability::Strict);
         check("", "events", &json!({}), None, Durability::Relaxed);
         check("", "pods", &json!({}), Some(&json!({})), Durability::Strict);
+        let pod = |status: Value| json!({"spec": {"nodeName": "n"}, "status": status});
+        let waiting = |id: Value| json!({"phase": "Pending", "startTime": "t", "containerStatuses": [id]});
+        for (old, new, expected) in [
+            (json!({"phase": "Pending"}), waiting(json!({})), Durability::Relaxed),
+            (json!({"phase": "Pending"}), waiting(json!({"containerID": "x"})), Durability::Strict),
+            (waiting(json!({})), json!({"phase": "Pending", "podIP": "10.0.0.1"}), Durability::Strict),
+            (waiting(json!({})), json!({"phase": "Failed"}), Durability::Strict),
+            (json!({"phase": "Running"}), waiting(json!({})), Durability::Strict),
+        ] {
+            check("", "pods", &pod(new), Some(&pod(old)), expected);
+        }
+        let unbound = json!({"spec": {}, "status": {"phase": "Pending"}});
+        check("", "pods", &pod(waiting(json!({}))), Some(&unbound), Durability::Strict);
         let resources = Resources::built_in();
         assert_eq!(of_delete(resources.get("events.k8s.io", "events").unwrap()), Durability::Relaxed);
         assert_eq!(of_delete(resources.get("", "pods").unwrap()), Durability::Strict);

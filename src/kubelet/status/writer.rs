@@ -2,7 +2,9 @@
 //! retried until it is there or the pod is gone.
 //!
 //! The steps of a start follow each other within milliseconds and each would cost a write of the
-//! store; so a status that only tells of such a step waits a moment for the next one.
+//! store; so a status that only tells of such a step waits a moment for the next one. The first
+//! status of a pod does not wait: it shows that the kubelet has taken the pod (`ContainerCreating`),
+//! and the store need not bring it to the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +137,10 @@ impl Shell {
     }
 
     async fn let_steps_pass(&mut self) {
+        let is_first = self.current.start_time.is_none();
+        if is_first {
+            return;
+        }
         let until = Instant::now() + STEP;
         while self.wanted.borrow_and_update().urgency == Urgency::Step {
             match timeout_at(until, self.wanted.changed()).await {
@@ -148,5 +154,57 @@ impl Shell {
     async fn write(&self, status: &PodStatus) -> kube::Result<()> {
         let Some(patch) = diff::patch(&self.uid, &self.current, status) else { return Ok(()) };
         self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+
+    /// A pod's writer, and what arrives at an API server that answers everything with the pod.
+    fn writer(known: Value) -> (StatusWriter, mpsc::Receiver<Value>) {
+        let (sent, got) = mpsc::channel(8);
+        let mut pod = pod(json!({"containers": [{"name": "a"}]}));
+        pod.status = serde_json::from_value(known).unwrap();
+        let answer = serde_json::to_vec(&pod).unwrap();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (sent, answer) = (sent.clone(), answer.clone());
+            async move {
+                let body = request.into_body().collect_bytes().await?;
+                sent.send(serde_json::from_slice(&body).unwrap()).await.unwrap();
+                Ok::<_, kube::Error>(http::Response::new(Body::from(answer)))
+            }
+        });
+        (StatusWriter::new(kube::Client::new(service, "prod"), &pod), got)
+    }
+
+    fn status(reason: &str) -> Arc<PodStatus> {
+        let state = json!({"waiting": {"reason": reason}});
+        let entry = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let status = json!({"phase": "Pending", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [entry]});
+        Arc::new(serde_json::from_value(status).unwrap())
+    }
+
+    fn reason(patch: &Value) -> &Value {
+        &patch["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_status_is_written_at_once_and_the_steps_after_it_as_one() {
+        let (writer, mut got) = writer(json!({"phase": "Pending"}));
+        let began = Instant::now();
+        writer.set(status("first"), Urgency::Step);
+        assert_eq!(reason(&got.recv().await.unwrap()), "first");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        writer.set(status("second"), Urgency::Step);
+        tokio::task::yield_now().await;
+        writer.set(status("third"), Urgency::Now);
+        writer.flushed().await;
+        assert_eq!(reason(&got.recv().await.unwrap()), "third");
+        assert!(got.try_recv().is_err());
     }
 }
