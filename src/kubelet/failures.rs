@@ -43,7 +43,8 @@ impl Failures {
         self.last
     }
 
-    fn expired(&self, at: Timestamp) -> bool {
+    /// Nothing failed for so long that the next failure counts as the first.
+    pub(crate) fn expired(&self, at: Timestamp) -> bool {
         self.last.is_none_or(|last| {
             at.duration_since(last) > jiff::SignedDuration::try_from(FORGET_AFTER).unwrap_or_default()
         })

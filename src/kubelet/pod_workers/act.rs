@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::plan::{Plan, SandboxPlan};
+use super::plan::{Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
 use super::stop::{Stopper, ending_grace};
@@ -138,6 +138,11 @@ impl Worker {
         };
         let latest = observed.latest(name);
         let attempt = self.next_attempt(latest, name);
+        if let Some(ended) = latest.filter(|c| has_ended(c)) {
+            let at = ended.finished_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
+            self.crashes.retain(|_, failures| !failures.expired(now));
+            self.crashes.entry(backoff_key(&container)).or_default().add(at.unwrap_or(now));
+        }
         let start = Start {
             kubelet: self.kubelet.clone(),
             pod: self.pod.clone(),
@@ -149,10 +154,6 @@ impl Worker {
             ips: self.ips.clone(),
             pulls: self.pulls.clone(),
         };
-        if let Some(ended) = latest.filter(|c| has_ended(c)) {
-            let at = ended.finished_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
-            self.crashes.entry(name.to_owned()).or_default().add(at.unwrap_or(now));
-        }
         let cancel = CancellationToken::new();
         self.busy.start = Some((name.to_owned(), cancel.clone()));
         let name = name.to_owned();

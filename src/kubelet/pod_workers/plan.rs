@@ -26,8 +26,10 @@ pub(crate) struct Inputs<'a> {
     pub(crate) health: &'a HashMap<String, Health>,
     /// Container ids whose probe failed for good.
     pub(crate) unhealthy: &'a HashMap<String, Unhealthy>,
-    /// Crashes by container name.
+    /// Crashes by [`backoff_key`].
     pub(crate) crashes: &'a HashMap<String, Failures>,
+    /// The container that is being started, by name.
+    pub(crate) starting: Option<&'a str>,
     /// Containers whose start failed, and when to try again.
     pub(crate) held: &'a HashMap<String, Timestamp>,
     pub(crate) now: Timestamp,
@@ -84,6 +86,11 @@ pub(crate) fn plan(cx: &Inputs<'_>) -> Plan {
         planner.new_sandbox();
     }
     planner.plan
+}
+
+/// What a container's crashes are counted under: a changed definition starts anew.
+pub(crate) fn backoff_key(c: &Container) -> String {
+    format!("{} {}", c.name, container_hash(c))
 }
 
 struct Planner<'a> {
@@ -208,7 +215,9 @@ impl Planner<'_> {
         }
         self.plan.returning.push(c.name.clone());
         let finished = status.finished_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
-        let hold = match (self.cx.crashes.get(&c.name), finished) {
+        let hold = match (self.cx.crashes.get(&backoff_key(c)), finished) {
+            // Its last end is counted already, for the time after this start.
+            _ if self.cx.starting == Some(&*c.name) => None,
             (Some(crashes), Some(finished)) => crashes.hold(finished, self.cx.now),
             _ => None,
         };

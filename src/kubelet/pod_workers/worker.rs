@@ -80,6 +80,7 @@ pub(crate) struct Worker {
 
     pub(super) waiting: BTreeMap<String, Waiting>,
     pub(super) held: HashMap<String, Timestamp>,
+    /// By `plan::backoff_key`.
     pub(super) crashes: HashMap<String, Failures>,
     /// When the ends of the pod are tried again.
     pub(super) end_retry: Option<Timestamp>,
@@ -303,6 +304,7 @@ impl Worker {
             unhealthy: &self.unhealthy,
             crashes: &self.crashes,
             held: &self.held,
+            starting: self.busy.start.as_ref().map(|(name, _)| &**name),
             now,
         })
     }

@@ -18,6 +18,7 @@ struct Given {
     unhealthy: Vec<(&'static str, Unhealthy)>,
     crashes: HashMap<String, Failures>,
     held: HashMap<String, Timestamp>,
+    starting: Option<&'static str>,
     now: i64,
 }
 
@@ -31,6 +32,7 @@ fn run(pod: &Pod, observed: &Observed, given: &Given) -> Plan {
         unhealthy: &unhealthy,
         crashes: &given.crashes,
         held: &given.held,
+        starting: given.starting,
         now: Timestamp::from_second(given.now).unwrap(),
     })
 }
@@ -113,7 +115,8 @@ fn a_container_that_keeps_crashing_waits() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let mut crashes = Failures::default();
     crashes.add(Timestamp::from_second(5).unwrap());
-    let given = Given { crashes: [("a".to_owned(), crashes)].into(), now: 12, ..Given::default() };
+    let key = backoff_key(&pod.spec().containers[0]);
+    let given = Given { crashes: [(key, crashes)].into(), now: 12, ..Given::default() };
     let got = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &given);
     assert!(got.start.is_empty());
     assert_eq!(
@@ -121,6 +124,13 @@ fn a_container_that_keeps_crashing_waits() {
         Waiting::new("CrashLoopBackOff", "back-off 10s restarting failed container=a pod=web_prod(u1)")
     );
     assert_eq!(got.look_again, Some(Timestamp::from_second(20).unwrap()));
+    let starting = Given { starting: Some("a"), ..given };
+    let meanwhile = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &starting);
+    assert_eq!((meanwhile.start, meanwhile.crash_looping), (vec!["a".to_owned()], BTreeMap::new()));
+    let mut changed = pod.clone();
+    changed.spec.as_mut().unwrap().containers[0].image = Some("other".to_owned());
+    let given = Given { starting: None, ..starting };
+    assert_eq!(run(&changed, &observed(vec![exited(&pod, "a", 1, 1)]), &given).start, ["a"]);
     let later = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &Given { now: 20, ..given });
     assert_eq!(later.start, ["a"]);
 }
