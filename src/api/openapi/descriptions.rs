@@ -1,147 +1,61 @@
-//! Descriptions of types and fields, from the schemas that `k8s-openapi` carries.
+//! Descriptions of types and fields, as the build packed them from `k8s-openapi`.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
 
-use k8s_openapi::api::{
-    self, admissionregistration::v1 as admissionregistration, apps::v1 as apps, authentication::v1 as authentication,
-    authorization::v1 as authorization, batch::v1 as batch, core::v1 as core, networking::v1 as networking,
-    rbac::v1 as rbac, resource::v1 as resource, storage::v1 as storage,
-};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
-use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
-use serde_json::{Map, Value};
+use flate2::read::ZlibDecoder;
 
-/// A type's name in the table, and how to describe it with all that is in it.
-struct Kind {
-    name: fn() -> Cow<'static, str>,
-    describe: fn(&mut SchemaGenerator),
+/// A line for each type, compressed: its name, its description and those of its fields.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.zz"));
+
+/// What lists share stands in this type too.
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+
+struct Type {
+    description: String,
+    fields: HashMap<String, String>,
 }
 
-fn describe<T: JsonSchema>(generator: &mut SchemaGenerator) {
-    generator.subschema_for::<T>();
-}
-
-macro_rules! kinds {
-    ($($kind:ty),+ $(,)?) => {
-        &[$(Kind { name: <$kind as JsonSchema>::schema_name, describe: describe::<$kind> }),+]
-    };
-}
-
-/// The kinds that documents start from; the types of their fields follow from them.
-const KINDS: &[Kind] = kinds![
-    admissionregistration::MutatingAdmissionPolicy,
-    admissionregistration::MutatingAdmissionPolicyBinding,
-    admissionregistration::MutatingWebhookConfiguration,
-    admissionregistration::ValidatingAdmissionPolicy,
-    admissionregistration::ValidatingAdmissionPolicyBinding,
-    admissionregistration::ValidatingWebhookConfiguration,
-    apps::ControllerRevision,
-    apps::DaemonSet,
-    apps::Deployment,
-    apps::ReplicaSet,
-    apps::StatefulSet,
-    authentication::SelfSubjectReview,
-    authentication::TokenRequest,
-    authentication::TokenReview,
-    authorization::LocalSubjectAccessReview,
-    authorization::SelfSubjectAccessReview,
-    authorization::SelfSubjectRulesReview,
-    authorization::SubjectAccessReview,
-    api::autoscaling::v1::HorizontalPodAutoscaler,
-    api::autoscaling::v1::Scale,
-    api::autoscaling::v2::HorizontalPodAutoscaler,
-    batch::CronJob,
-    batch::Job,
-    api::certificates::v1::CertificateSigningRequest,
-    api::coordination::v1::Lease,
-    core::Binding,
-    core::ComponentStatus,
-    core::ConfigMap,
-    core::Endpoints,
-    core::Event,
-    core::LimitRange,
-    core::Namespace,
-    core::Node,
-    core::PersistentVolume,
-    core::PersistentVolumeClaim,
-    core::Pod,
-    core::PodTemplate,
-    core::ReplicationController,
-    core::ResourceQuota,
-    core::Secret,
-    core::Service,
-    core::ServiceAccount,
-    api::discovery::v1::EndpointSlice,
-    api::events::v1::Event,
-    api::flowcontrol::v1::FlowSchema,
-    api::flowcontrol::v1::PriorityLevelConfiguration,
-    networking::IPAddress,
-    networking::Ingress,
-    networking::IngressClass,
-    networking::NetworkPolicy,
-    networking::ServiceCIDR,
-    api::node::v1::RuntimeClass,
-    api::policy::v1::Eviction,
-    api::policy::v1::PodDisruptionBudget,
-    rbac::ClusterRole,
-    rbac::ClusterRoleBinding,
-    rbac::Role,
-    rbac::RoleBinding,
-    resource::DeviceClass,
-    resource::ResourceClaim,
-    resource::ResourceClaimTemplate,
-    resource::ResourceSlice,
-    api::scheduling::v1::PriorityClass,
-    storage::CSIDriver,
-    storage::CSINode,
-    storage::CSIStorageCapacity,
-    storage::StorageClass,
-    storage::VolumeAttachment,
-    storage::VolumeAttributesClass,
-    CustomResourceDefinition,
-    APIService,
-    meta::APIResourceList,
-    meta::DeleteOptions,
-    meta::ListMeta,
-    meta::Status,
-    meta::WatchEvent<RawExtension>,
-];
-
-/// The descriptions of some kinds and of everything in them.
+/// The descriptions of some types and of their fields.
 pub(super) struct Descriptions {
-    types: Map<String, Value>,
+    types: HashMap<String, Type>,
+}
+
+/// The name that a line begins with, to be read without the rest of it.
+fn name(line: &str) -> Option<&str> {
+    line.strip_prefix("[\"")?.split('"').next()
 }
 
 impl Descriptions {
     /// Descriptions for documents that hold the named types.
     pub(super) fn of<'n>(names: impl Iterator<Item = &'n str>) -> Self {
-        let mut generator = SchemaGenerator::default();
-        for name in names {
-            if let Some(kind) = KINDS.iter().find(|kind| (kind.name)() == name) {
-                (kind.describe)(&mut generator);
+        let wanted: Vec<&str> = names.chain([STATUS]).collect();
+        let mut types = HashMap::new();
+        // The build made these bytes: what cannot be read is left out of documents, which only describe.
+        for line in BufReader::new(ZlibDecoder::new(PACKED)).lines().map_while(Result::ok) {
+            if name(&line).is_some_and(|name| wanted.contains(&name))
+                && let Ok((name, description, fields)) = serde_json::from_str(&line)
+            {
+                types.insert(name, Type { description, fields });
             }
         }
-        Self { types: generator.take_definitions(true) }
+        Self { types }
     }
 
     pub(super) fn ty(&self, name: &str) -> Option<String> {
-        if let Some(text) = self.types.get(name).and_then(|schema| schema["description"].as_str()) {
-            return Some(text.to_owned());
+        if let Some(ty) = self.types.get(name).filter(|ty| !ty.description.is_empty()) {
+            return Some(ty.description.clone());
         }
         let (_, short) = name.rsplit_once('.')?;
         short.strip_suffix("List").map(|kind| format!("{short} is a list of objects of kind {kind}."))
     }
 
-    /// Lists have no types of their own in `k8s-openapi`; what they share stands in `Status` too.
+    /// Lists have no types of their own in `k8s-openapi`.
     pub(super) fn field(&self, ty: &str, field: &str) -> Option<&str> {
-        let described =
-            |ty: &str| self.types.get(ty).and_then(|schema| schema["properties"][field]["description"].as_str());
+        let described = |ty: &str| self.types.get(ty).and_then(|ty| ty.fields.get(field)).map(String::as_str);
         let shared = || match field {
             "items" => Some("The objects of the list."),
-            _ => described("io.k8s.apimachinery.pkg.apis.meta.v1.Status"),
+            _ => described(STATUS),
         };
         described(ty).or_else(|| if ty.ends_with("List") { shared() } else { None })
     }
