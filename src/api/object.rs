@@ -124,6 +124,8 @@ impl Object {
     /// # Errors
     /// When the bytes are not a `K`.
     pub fn decode<K: DeserializeOwned>(&self) -> serde_json::Result<K> {
-        serde_json::from_slice(&self.json)
+        // As text, which is what kube's clients read from too: a second reader would double the code of every type.
+        let json = std::str::from_utf8(&self.json).map_err(serde::de::Error::custom)?;
+        serde_json::from_str(json)
     }
 }
