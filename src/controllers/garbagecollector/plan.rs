@@ -1,5 +1,6 @@
 //! What becomes of an object, given what has become of its owners.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::object::ObjectIndex;
@@ -47,6 +48,28 @@ pub(super) fn waits(index: &ObjectIndex) -> bool {
 /// The dependent holds the deletion of this owner up.
 pub(super) fn blocks(dependent: &ObjectIndex, owner: &str) -> bool {
     dependent.owners.iter().any(|o| *o.uid == *owner && o.block_owner_deletion)
+}
+
+/// The dependent itself waits, directly or through others that do, for the owner: neither would ever
+/// go. `dependents` gives those of an object by its UID.
+pub(super) fn is_circular(
+    owner: &str,
+    dependent: &ObjectIndex,
+    dependents: impl Fn(&str) -> Vec<Arc<ObjectIndex>>,
+) -> bool {
+    let mut seen: HashSet<Arc<str>> = HashSet::new();
+    let mut waiting: Vec<Arc<str>> =
+        waits_for_dependents(dependent).then(|| dependent.uid.clone()).into_iter().collect();
+    while let Some(uid) = waiting.pop() {
+        if *uid == *owner {
+            return true;
+        }
+        if seen.insert(uid.clone()) {
+            let blocking = |d: &Arc<ObjectIndex>| waits_for_dependents(d) && blocks(d, &uid);
+            waiting.extend(dependents(&uid).into_iter().filter(blocking).map(|d| d.uid.clone()));
+        }
+    }
+    false
 }
 
 /// `owners` stands in the order of the object's references.
@@ -109,6 +132,28 @@ mod tests {
             let got = decide(&object(owners.len(), finalizer), owners, || has_dependents);
             assert_eq!(format!("{got:?}"), expected, "{owners:?} {finalizer:?} {has_dependents}");
         }
+    }
+
+    #[test]
+    fn objects_that_wait_for_each_other_in_a_circle_do_not_block() {
+        let waiting = |uid: &str, owner: &str| {
+            let mut index = object(1, Some(FOREGROUND));
+            index.uid = uid.into();
+            index.deleting = true;
+            index.owners[0].uid = owner.into();
+            Arc::new(index)
+        };
+        let circle = [waiting("a", "c"), waiting("b", "a"), waiting("c", "b")];
+        let of = |all: &[Arc<ObjectIndex>], uid: &str| -> Vec<_> {
+            all.iter().filter(|d| blocks(d, uid)).cloned().collect()
+        };
+        assert!(is_circular("a", &circle[1], |uid| of(&circle, uid)));
+        let chain = [waiting("b", "a"), waiting("c", "b")];
+        assert!(!is_circular("a", &chain[0], |uid| of(&chain, uid)));
+        // Before the last one waits too there is nothing to be released from.
+        let mut open = circle.clone();
+        Arc::make_mut(&mut open[2]).deleting = false;
+        assert!(!is_circular("a", &open[1], |uid| of(&open, uid)));
     }
 
     #[test]
