@@ -154,11 +154,11 @@ impl Collector {
             match self.collect(&item).await {
                 Ok(()) => self.queue.forget(&item),
                 Err(e) if status::is_conflict(&e) || status::is_not_found(&e) => {
-                    debug!(key = %item.key, "garbage collector looks again: {e}");
+                    debug!(key = %item.key, "garbage collector looks again: {}", status::message(&e));
                     self.queue.add_rate_limited(item.clone());
                 }
                 Err(e) => {
-                    warn!(key = %item.key, "garbage collector looks again: {e}");
+                    warn!(key = %item.key, "garbage collector looks again: {}", status::message(&e));
                     self.queue.add_rate_limited(item.clone());
                 }
             }
@@ -228,7 +228,10 @@ impl Collector {
     async fn wait_for_dependents(&self, resource: &ServedResource, owner: &Object) -> kube::Result<()> {
         let mut blocked = false;
         for (at, dependent) in self.dependents(&owner.index.uid) {
-            blocked |= plan::blocks(&dependent.index, &owner.index.uid);
+            blocked |= plan::blocks(&dependent.index, &owner.index.uid)
+                && !plan::is_circular(&owner.index.uid, &dependent.index, |uid| {
+                    self.dependents(uid).into_iter().map(|(_, o)| o.index).collect()
+                });
             if !dependent.index.deleting {
                 self.add(at, &dependent);
             }
