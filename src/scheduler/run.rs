@@ -98,7 +98,7 @@ impl Scheduler {
         match (what, change) {
             (_, Change::Synced) => {}
             (_, Change::Resync) => self.rebuild(),
-            (Watched::Pod, Change::Applied { object, .. }) => self.pod_applied(&object),
+            (Watched::Pod, Change::Applied { object, old }) => self.pod_applied(&object, old.as_ref()),
             (Watched::Pod, Change::Deleted { object }) => self.pod_gone(&object.index.uid),
             (Watched::Node, Change::Applied { object, .. }) => self.node_applied(&object),
             (Watched::Node, Change::Deleted { object }) => self.cache.remove_node(&object.index.key.name),
@@ -126,7 +126,7 @@ impl Scheduler {
             self.node_applied(&object);
         }
         for object in source.list(&GroupResource::of::<Pod>(), &Query::ALL) {
-            self.pod_applied(&object);
+            self.pod_applied(&object, None);
         }
     }
 
@@ -139,7 +139,7 @@ impl Scheduler {
         }
     }
 
-    fn pod_applied(&mut self, object: &Object) {
+    fn pod_applied(&mut self, object: &Object, old: Option<&Object>) {
         let uid = &object.index.uid;
         let ended = matches!(object.index.field("status.phase"), Some("Succeeded" | "Failed"));
         if ended {
@@ -163,13 +163,13 @@ impl Scheduler {
             }
             None if object.index.deleting => self.pod_gone(uid),
             None if spec.scheduler_name.as_deref().unwrap_or(SCHEDULER_NAME) == SCHEDULER_NAME => {
-                self.pending_applied(object, &pod, spec);
+                self.pending_applied(object, old, &pod, spec);
             }
             None => {}
         }
     }
 
-    fn pending_applied(&mut self, object: &Object, pod: &Pod, spec: &PodSpec) {
+    fn pending_applied(&mut self, object: &Object, old: Option<&Object>, pod: &Pod, spec: &PodSpec) {
         let uid = &object.index.uid;
         if self.cache.placed(uid).is_some() {
             // Assumed: its binding is under way.
@@ -181,8 +181,9 @@ impl Scheduler {
             None => self.cache.forget_nomination(uid),
         }
         let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-        let only_status_changed = self.queue.contains(uid) && !gated && pod_was_reported(pod);
-        if !only_status_changed {
+        // Our own report of a failed try is such a change, and must not cause the next one.
+        let only_status_changed = old.is_some_and(|old| asks_the_same(old, object, spec));
+        if !(only_status_changed && self.queue.contains(uid)) {
             self.queue.add(uid, &object.index.key, spec.priority.unwrap_or(0), gated, Instant::now());
         }
     }
@@ -298,10 +299,9 @@ fn decoded<K: client::Kind>(object: &Object) -> Option<K> {
     object.decode().inspect_err(|e| warn!(kind = K::KIND, key = %object.index.key, "does not decode: {e}")).ok()
 }
 
-/// The pod carries our own report of an earlier try, so that this change may be that report.
-fn pod_was_reported(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False")
+/// Whether scheduling is asked for the same as before the change.
+fn asks_the_same(old: &Object, new: &Object, spec: &PodSpec) -> bool {
+    old.index.labels == new.index.labels && decoded::<Pod>(old).and_then(|p| p.spec).is_some_and(|old| old == *spec)
 }
 
 fn binding(uid: &str, key: &ObjectKey, node: &str) -> Binding {
@@ -313,4 +313,29 @@ fn binding(uid: &str, key: &ObjectKey, node: &str) -> Binding {
     binding.metadata.namespace = Some(key.namespace.to_string());
     binding.metadata.uid = Some(uid.to_owned());
     binding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::object::ObjectIndex;
+    use serde_json::{Value, json};
+
+    fn pod(spec: &Value, status: &Value) -> Object {
+        let json = json!({ "metadata": { "name": "p" }, "spec": spec, "status": status });
+        Object { json: json.to_string().into(), index: Arc::new(ObjectIndex::default()) }
+    }
+
+    #[test]
+    fn a_report_asks_the_same_and_a_gate_that_went_does_not() {
+        let gated = json!({ "containers": [], "schedulingGates": [{ "name": "example.com/g" }] });
+        let open = json!({ "containers": [] });
+        let refused = json!({ "conditions": [{ "type": "PodScheduled", "status": "False" }] });
+        let check = |old: &Object, new: &Object| {
+            let spec = decoded::<Pod>(new).unwrap().spec.unwrap();
+            asks_the_same(old, new, &spec)
+        };
+        assert!(check(&pod(&open, &json!({})), &pod(&open, &refused)));
+        assert!(!check(&pod(&gated, &refused), &pod(&open, &refused)));
+    }
 }
