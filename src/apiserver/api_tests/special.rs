@@ -181,8 +181,11 @@ async fn a_request_for_a_certificate_is_approved_by_those_who_may() {
     let request = base64::engine::general_purpose::STANDARD.encode(pem);
     let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     let spec = json!({"request": request, "signerName": "kubernetes.io/kube-apiserver-client",
-        "usages": ["client auth"]});
+        "usages": ["client auth"], "username": "somebody-else", "groups": ["system:masters"], "uid": "1"});
     let mut made = client.post(requests, &json!({"metadata": {"name": "r"}, "spec": spec})).await.expect(201);
+    assert_eq!(made["spec"]["username"], json!("admin"), "{made}");
+    assert_eq!(made["spec"]["groups"], json!(["system:masters"]));
+    assert_eq!(made["spec"]["uid"], Value::Null);
     made["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "Test"}]);
     made["spec"]["signerName"] = json!("example.com/other");
     let approved = client.put(&format!("{requests}/r/approval"), &made).await.expect(200);

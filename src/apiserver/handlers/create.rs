@@ -12,6 +12,7 @@ use super::rules::{self, Admission, Phase};
 use crate::admission::{Operation, random_suffix};
 use crate::error::ApiError;
 use crate::registry::{Refusal, text, timestamp};
+use crate::rest::prepare;
 
 /// Names that are generated before a collision is given up, as upstream.
 const NAME_ATTEMPTS: usize = 8;
@@ -86,6 +87,9 @@ async fn create_once(
     let mut object = Some(object);
     rules::admit(cx, admission, Phase::Mutate, &mut object, warnings).await?;
     let Some(prepared) = &mut object else { return Err(ApiError::internal("admission removed the object")) };
+    if cx.resource.row.kind == "CertificateSigningRequest" {
+        prepare::set_requester(prepared, cx.user);
+    }
     let _reservation = rules::reserve(cx, prepared, None)?;
     let admitted = cx.resource.rules.admit_create(prepared).map_err(|e| rules::unreadable(cx, &e))?;
     warnings.extend(admitted.warnings);

@@ -1,5 +1,5 @@
 //! Subresources that change one part of an object and nothing else: `pods/ephemeralcontainers` and
-//! `certificatesigningrequests/approval`.
+//! `certificatesigningrequests/approval`; and who a certificate signing request is from.
 //!
 //! The generic update takes what is returned here in the place of the kind's own rules.
 
@@ -7,7 +7,26 @@ use api::field::{self, ErrorList, Path};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::auth::User;
 use crate::registry::timestamp;
+
+/// A certificate is requested in the name of who sends the request, whatever the request says.
+pub(crate) fn set_requester(request: &mut Value, user: &User) {
+    let Some(spec) = request.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for field in ["username", "uid", "groups", "extra"] {
+        spec.remove(field);
+    }
+    spec.insert("username".into(), json!(user.name));
+    if !user.uid.is_empty() {
+        spec.insert("uid".into(), json!(user.uid));
+    }
+    if !user.groups.is_empty() {
+        spec.insert("groups".into(), json!(user.groups));
+    }
+    if !user.extra.is_empty() {
+        spec.insert("extra".into(), json!(user.extra));
+    }
+}
 
 /// Limits `new` to what the subresource may change, and judges that.
 pub(crate) fn update(subresource: &str, new: &mut Value, old: &Value) -> ErrorList {
