@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::handlers::{Context, ListOptions, Selection, encode_protobuf, not_in_future, shaped_json, watch_frame};
-use crate::negotiate::{JSON, Media, Output, PROTOBUF, unsupported_stream};
-use crate::registry::{ObjectEntry, at_revision, object_of};
+use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape, unsupported_stream};
+use crate::registry::{ObjectEntry, Resource, Served, at_revision, object_of};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 
@@ -246,28 +246,45 @@ impl WatchStream {
         match pending {
             Pending::Failed(error) => Err(error),
             Pending::Bookmark { revision, initial_events_end } => {
-                let kind = resource.row.kind;
-                let annotations = if initial_events_end {
-                    format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
-                } else {
-                    String::new()
-                };
-                let json = format!(
-                    "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"{annotations}}}}}",
-                    served.api_version
-                );
-                Ok((Kind::Bookmark, json.into_bytes()))
+                let json = bookmark(resource.row.kind, &served.api_version, revision, initial_events_end);
+                if self.output.shape == Shape::Object {
+                    return Ok((Kind::Bookmark, json.into_bytes()));
+                }
+                // A client that asked for tables or metadata knows no other kind.
+                let index = Arc::new(ObjectIndex { resource_version: revision, ..ObjectIndex::default() });
+                let object = Object { json: json.into(), index };
+                Ok((Kind::Bookmark, self.shaped(server, resource, served, &object)?))
             }
-            Pending::Object(kind, object) => {
-                // Who asked and how was settled at the start; encoding looks at neither.
-                let (user, headers) = (User::default(), HeaderMap::new());
-                let (info, output) = (&self.info, self.output);
-                let cx = Context { server, resource, served, info, user: &user, headers: &headers, query: "", output };
-                self.tables += 1;
-                Ok((kind, shaped_json(&cx, &object, self.tables == 1)?))
-            }
+            Pending::Object(kind, object) => Ok((kind, self.shaped(server, resource, served, &object)?)),
         }
     }
+
+    fn shaped(
+        &mut self,
+        server: &Arc<ApiServer>,
+        resource: &Resource,
+        served: &Served,
+        object: &Object,
+    ) -> Result<Vec<u8>, ApiError> {
+        // Who asked and how was settled at the start; encoding looks at neither.
+        let (user, headers) = (User::default(), HeaderMap::new());
+        let (info, output) = (&self.info, self.output);
+        let cx = Context { server, resource, served, info, user: &user, headers: &headers, query: "", output };
+        self.tables += 1;
+        shaped_json(&cx, object, self.tables == 1)
+    }
+}
+
+/// An object of the kind that says nothing but a revision.
+fn bookmark(kind: &str, api_version: &str, revision: u64, initial_events_end: bool) -> String {
+    let annotations = if initial_events_end {
+        format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
+    } else {
+        String::new()
+    };
+    format!(
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"{annotations}}}}}"
+    )
 }
 
 /// What a change means to someone who sees only what the selection selects.

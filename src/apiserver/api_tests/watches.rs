@@ -66,6 +66,31 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(events.brief().await, pair("ADDED", "b"));
 }
 
+/// Informers of metadata decode nothing but `PartialObjectMetadata`, bookmarks included.
+#[tokio::test]
+async fn bookmarks_have_the_shape_of_the_other_events() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    for kind in ["PartialObjectMetadata", "Table"] {
+        let accept = format!("application/json;as={kind};v=v1;g=meta.k8s.io");
+        let path = format!("{CONFIG_MAPS}?{query}&timeoutSeconds=1");
+        let answer = client.open(http::Method::GET, &path, &[("accept", &accept)], Vec::new()).await;
+        let events = tokio::time::timeout(
+            std::time::Duration::from_secs(30),
+            http_body_util::BodyExt::collect(answer.into_body()),
+        );
+        let body = events.await.unwrap().unwrap().to_bytes();
+        let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(Result::unwrap).collect();
+        let end = events.iter().find(|e| e["type"] == "BOOKMARK").unwrap();
+        assert_eq!(end["object"]["kind"], json!(kind));
+        assert_eq!(end["object"]["apiVersion"], json!("meta.k8s.io/v1"));
+        let object = if kind == "Table" { &end["object"]["rows"][0]["object"] } else { &end["object"] };
+        assert_eq!(object["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}), "{end}");
+        assert_ne!(end["object"]["metadata"]["resourceVersion"], Value::Null);
+    }
+}
+
 #[tokio::test]
 async fn watches_end_with_the_server() {
     let client = Client::new().await;
