@@ -201,3 +201,31 @@ async fn an_event_is_one_object_in_two_groups() {
     let list = client.get("/apis/events.k8s.io/v1/events").await.expect(200);
     assert_eq!(list["items"][0]["note"], json!("hello"));
 }
+
+/// What a client does wrong is never the server's fault; some of these upstream answers with 500.
+#[tokio::test]
+async fn mistakes_of_clients_are_answered_as_such() {
+    let client = Client::new().await;
+    let mut versioned = config_map("a", "1");
+    versioned["metadata"]["resourceVersion"] = json!("5");
+    let words = "resourceVersion should not be set on objects to be created";
+    assert_eq!(client.post(CONFIG_MAPS, &versioned).await.failure(), (400, "BadRequest".into(), words.into()));
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    client.post(path, &deployment("d")).await.expect(201);
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}});
+    let refused = client.patch(&format!("{path}/d"), "strategic-merge-patch", &patch).await;
+    assert_eq!((refused.failure().0, refused.failure().1), (400, "BadRequest".to_owned()));
+    client.get(&format!("{CONFIG_MAPS}?timeoutSeconds=-1")).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_delete_options_deletes_nothing() {
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let refused = client.delete(&path, &json!({"kind": "Foo", "apiVersion": "v1"})).await;
+    let words = "no kind \"Foo\" is registered for version \"v1\" in scheme";
+    assert_eq!(refused.failure(), (400, "BadRequest".into(), words.into()));
+    client.get(&path).await.expect(200);
+    client.delete(&path, &json!({"kind": "DeleteOptions", "apiVersion": "policy/v1"})).await.expect(200);
+}

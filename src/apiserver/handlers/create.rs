@@ -44,7 +44,7 @@ pub(super) async fn create_object(
     rules::drop_managed_fields(&mut object);
     cx.resource.rules.default(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
     if !matches!(text(&object, "resourceVersion"), "" | "0") {
-        return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
+        return Err(ApiError::BadRequest("resourceVersion should not be set on objects to be created".into()));
     }
     let prefix = text(&object, "generateName").to_owned();
     let generates = text(&object, "name").is_empty() && !prefix.is_empty();

@@ -67,6 +67,11 @@ fn read_options(cx: &Context<'_>, body: &[u8]) -> Result<DeleteOptions, ApiError
         Media::Protobuf => return respond::decode_protobuf(body, ty).and_then(DeleteOptions::of_body),
     };
     let decoded = decoded.map_err(|e| ApiError::BadRequest(e.to_string()))?;
+    let says = |member: &str| decoded.value[member].as_str().unwrap_or("");
+    if !matches!(says("kind"), "" | "DeleteOptions") {
+        let (kind, version) = (says("kind"), says("apiVersion"));
+        return Err(ApiError::BadRequest(format!("no kind {kind:?} is registered for version {version:?} in scheme")));
+    }
     DeleteOptions::of_body(decoded.value)
 }
 

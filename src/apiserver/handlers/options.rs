@@ -62,6 +62,10 @@ fn check_manager(value: &str, errors: &mut field::ErrorList) {
     if value.len() > LONGEST {
         errors.push(field::too_long(&field::Path::new("fieldManager"), LONGEST));
     }
+    if value.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ')) {
+        let why = "should only contain printable characters";
+        errors.push(field::invalid(&field::Path::new("fieldManager"), value, why));
+    }
 }
 
 fn check_dry_run(values: &[String], errors: &mut field::ErrorList) {
@@ -220,7 +224,8 @@ impl ListOptions {
                 }
                 "continue" => options.continue_token = value,
                 "timeoutSeconds" if !value.is_empty() => {
-                    options.timeout_seconds = Some(value.parse().map_err(|_| not_a_number(&value))?);
+                    let seconds: i64 = value.parse().map_err(|_| not_a_number(&value))?;
+                    options.timeout_seconds = Some(u64::try_from(seconds).unwrap_or(0));
                 }
                 "allowWatchBookmarks" => options.bookmarks = parse_bool(&value),
                 "sendInitialEvents" => options.send_initial_events = Some(parse_bool(&value)),
@@ -321,6 +326,11 @@ mod tests {
         refused(
             WriteOptions::parse("dryRun=Some", "CreateOptions"),
             "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\": supported values: \"All\"",
+        );
+        refused(
+            WriteOptions::parse("fieldManager=a%09b", "CreateOptions"),
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldManager: Invalid value: \"a\\tb\": should only contain \
+             printable characters",
         );
         refused(
             ListOptions::parse("resourceVersionMatch=Exact", false),

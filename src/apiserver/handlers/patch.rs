@@ -56,10 +56,10 @@ impl PatchType {
 
 fn refused(error: PatchError) -> ApiError {
     match error {
-        PatchError::Malformed(text) => ApiError::BadRequest(text),
+        // Upstream answers 500 to those that fail, as if it had been its own fault.
+        PatchError::Malformed(text) | PatchError::Failed(text) => ApiError::BadRequest(text),
         PatchError::TooManyOperations { .. } => ApiError::RequestEntityTooLarge(error.to_string()),
         PatchError::DoesNotApply(_) => ApiError::Unprocessable,
-        PatchError::Failed(text) => ApiError::Unknown(text),
     }
 }
 

@@ -279,13 +279,13 @@ pub(crate) fn field_of<'i>(index: &'i ObjectIndex, field: &str) -> Option<&'i st
 
 fn too_large(bytes: usize) -> Result<(), ApiError> {
     if bytes > MESSAGE_LIMIT {
-        return Err(ApiError::Unknown(format!(
+        return Err(ApiError::RequestEntityTooLarge(format!(
             "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. \
              {MESSAGE_LIMIT})"
         )));
     }
     if bytes > OBJECT_LIMIT {
-        return Err(ApiError::Unknown("etcdserver: request is too large".into()));
+        return Err(ApiError::RequestEntityTooLarge("etcdserver: request is too large".into()));
     }
     Ok(())
 }
