@@ -1,6 +1,7 @@
-//! Horizontal pod autoscalers.
+//! Horizontal pod autoscalers, and the scale subresource.
 
 use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
 };
@@ -14,6 +15,20 @@ use super::text::{NONE, UNKNOWN, UNSET};
 
 /// How many metrics a cell shows.
 const SHOWN: usize = 2;
+
+impl Printed for Scale {
+    const COLUMNS: &'static [Column] = &[
+        NAME,
+        Column::integer("Desired", "How many pods there should be."),
+        Column::integer("Available", "How many pods there are."),
+        AGE,
+    ];
+
+    fn row(&self, now: Timestamp) -> Vec<Value> {
+        let desired = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+        row![self.name(), desired, self.status.as_ref().map_or(0, |status| status.replicas), self.age(now)]
+    }
+}
 
 impl Printed for HorizontalPodAutoscaler {
     const COLUMNS: &'static [Column] = &[

@@ -153,6 +153,7 @@ fn other(group: &str, resource: &str) -> Option<Table> {
     Some(match (group, resource) {
         ("apiregistration.k8s.io", "apiservices") => Table::of::<aggregation::v1::APIService>(),
         ("autoscaling", "horizontalpodautoscalers") => Table::of::<api::autoscaling::v2::HorizontalPodAutoscaler>(),
+        ("autoscaling", "scales") => Table::of::<api::autoscaling::v1::Scale>(),
         ("batch", "cronjobs") => Table::of::<api::batch::v1::CronJob>(),
         ("batch", "jobs") => Table::of::<api::batch::v1::Job>(),
         ("certificates.k8s.io", "certificatesigningrequests") => {

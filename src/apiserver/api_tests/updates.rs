@@ -39,6 +39,9 @@ async fn an_update_must_be_of_the_object_in_the_path() {
     let words = "the name of the object (b) does not match the name on the URL (a)";
     let other = client.put(&format!("{CONFIG_MAPS}/a"), &config_map("b", "1")).await;
     assert_eq!(other.failure(), (400, "BadRequest".into(), words.into()));
+    let nameless = client.put(&format!("{CONFIG_MAPS}/a"), &json!({"metadata": {}})).await;
+    let words = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!(nameless.failure(), (400, "BadRequest".into(), words.into()));
     let absent = client.put(&format!("{CONFIG_MAPS}/x"), &config_map("x", "1")).await;
     assert_eq!(absent.failure(), (404, "NotFound".into(), "configmaps \"x\" not found".into()));
 }
@@ -134,4 +137,18 @@ async fn a_patch_of_the_wrong_type_is_shown() {
     assert!(message.contains("patch: Invalid value: \"map[spec:map[replicas:x]]\": "), "{message}");
     let merge = client.patch(&format!("{DEPLOYMENTS}/d"), "merge-patch", &wrong).await.failure();
     assert!(merge.2.contains("patch: Invalid value: \"{\\\"apiVersion\\\":\\\"apps/v1\\\""), "{}", merge.2);
+}
+
+#[tokio::test]
+async fn a_scale_has_columns_of_its_own() {
+    let client = Client::new().await;
+    client.post(DEPLOYMENTS, &deployment("d")).await.expect(201);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let table = client.get_as(&format!("{DEPLOYMENTS}/d/scale"), accept).await.expect(200);
+    let columns: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect();
+    assert_eq!(columns, ["Name", "Desired", "Available", "Age"]);
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("d"), json!(1), json!(0)]);
+    assert_eq!(table["rows"][0]["object"]["kind"], json!("PartialObjectMetadata"));
 }

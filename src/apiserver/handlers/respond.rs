@@ -57,6 +57,18 @@ pub(crate) fn plain(
     finish(cx, code, json, warnings)
 }
 
+/// Answers with the scale of an object of the request's resource.
+pub(super) fn scale(cx: &Context<'_>, scale: &Value, warnings: &[String]) -> Result<Response, ApiError> {
+    if cx.output.shape != Shape::Table {
+        return plain(cx, StatusCode::OK, scale, warnings);
+    }
+    let json = serde_json::to_vec(scale).map_err(ApiError::internal)?;
+    let object = Object { json: json.into(), index: <_>::default() };
+    let metadata = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
+    let table = write_table(cx, ("autoscaling", "scales"), std::iter::once(object), &metadata, true)?;
+    finish(cx, StatusCode::OK, table, warnings)
+}
+
 /// Answers with a page of the request's collection.
 pub(crate) fn list(cx: &Context<'_>, page: &Page) -> Result<Response, ApiError> {
     if cx.output.media == Media::Protobuf {
@@ -86,7 +98,7 @@ pub(crate) fn shaped_json(cx: &Context<'_>, object: &Object, first: bool) -> Res
         }
         Shape::Table => {
             let metadata = json!({"resourceVersion": object.index.resource_version.to_string()});
-            write_table(cx, std::iter::once(object.clone()), &metadata, first)
+            write_table(cx, table_of(cx), std::iter::once(object.clone()), &metadata, first)
         }
     }
 }
@@ -166,16 +178,21 @@ fn write_metadata(cx: &Context<'_>, object: &Object, out: &mut Vec<u8>) -> Resul
 }
 
 fn table_list(cx: &Context<'_>, page: &Page) -> Result<Vec<u8>, ApiError> {
-    write_table(cx, page.entries.iter().map(|e| object_of(e)), &list_metadata(page), true)
+    write_table(cx, table_of(cx), page.entries.iter().map(|e| object_of(e)), &list_metadata(page), true)
+}
+
+/// Group and resource that the request's table is made for.
+fn table_of(cx: &Context<'_>) -> (&'static str, &'static str) {
+    (cx.resource.stored_group, cx.resource.row.resource)
 }
 
 fn write_table(
     cx: &Context<'_>,
+    (group, resource): (&str, &str),
     objects: impl Iterator<Item = Object>,
     metadata: &Value,
     columns: bool,
 ) -> Result<Vec<u8>, ApiError> {
-    let (group, resource) = (cx.resource.stored_group, cx.resource.row.resource);
     let definitions = if columns { columns_of(group, resource) } else { Value::Null };
     let version = cx.output.meta_version;
     let mut out = format!(

@@ -4,7 +4,6 @@ use api::field::{self, Path};
 use api::schema;
 use api::selector::format_label_selector;
 use axum::response::Response;
-use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -53,7 +52,7 @@ fn selector_of(selector: &Value) -> String {
 pub(super) fn get(cx: &Context<'_>) -> Result<Response, ApiError> {
     let entry = cx.registry().entry(cx.resource, cx.namespace(), &cx.info.name).ok_or_else(|| cx.not_found())?;
     let object: Value = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
-    respond::plain(cx, StatusCode::OK, &scale_of(&object), &[])
+    respond::scale(cx, &scale_of(&object), &[])
 }
 
 fn target<'a>() -> Target<'a> {
@@ -107,7 +106,7 @@ async fn change(
     };
     let updated = update::update(&parent, options, &mut warnings, &mut apply).await?;
     let object: Value = serde_json::from_slice(&updated.json).map_err(ApiError::internal)?;
-    respond::plain(cx, StatusCode::OK, &scale_of(&object), &warnings)
+    respond::scale(cx, &scale_of(&object), &warnings)
 }
 
 fn replicas_of(scale: &Value, name: &str) -> Result<i64, ApiError> {

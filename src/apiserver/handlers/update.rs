@@ -58,7 +58,7 @@ fn check_name(cx: &Context<'_>, object: &Value) -> Result<(), ApiError> {
     let (given, url) = (text(object, "name"), &cx.info.name);
     if given.is_empty() {
         return Err(ApiError::BadRequest(format!(
-            "the name of the object ({given} based on URL) was undeterminable: name must be provided"
+            "the name of the object ({url} based on URL) was undeterminable: name must be provided"
         )));
     }
     if given != url {
