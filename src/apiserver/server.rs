@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, WARNING};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
@@ -161,7 +161,11 @@ impl ApiServer {
                 .map_err(|_| ApiError::Timeout("the request body did not arrive in time".into()))??,
         };
         let cx = Context { server: self, resource, served, info, user, headers: &parts.headers, query, output };
-        handlers::handle(&cx, body).await
+        let mut response = handlers::handle(&cx, body).await?;
+        if let Some(warning) = resource.row.deprecation() {
+            response.headers_mut().append(WARNING, HeaderValue::from_static(warning));
+        }
+        Ok(response)
     }
 
     /// The stored resource that a request is about.

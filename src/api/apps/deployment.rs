@@ -88,6 +88,10 @@ impl Kind for Deployment {
         }
     }
 
+    fn warnings_on_create(&self, obj: &api::Deployment) -> Vec<String> {
+        crate::meta::name_warnings(&obj.metadata, "Pod names and hostnames")
+    }
+
     fn warnings(&self, obj: &api::Deployment) -> Vec<String> {
         template_warnings(obj.spec.as_ref().map(|s| &s.template), "spec.template")
     }

@@ -48,6 +48,10 @@ impl Kind for ReplicaSet {
         }
     }
 
+    fn warnings_on_create(&self, obj: &api::ReplicaSet) -> Vec<String> {
+        crate::meta::name_warnings(&obj.metadata, "Pod names and hostnames")
+    }
+
     fn warnings(&self, obj: &api::ReplicaSet) -> Vec<String> {
         template_warnings(obj.spec.as_ref().and_then(|s| s.template.as_ref()), "spec.template")
     }

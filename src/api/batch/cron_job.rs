@@ -50,6 +50,10 @@ impl Kind for CronJob {
         validate_spec(new, errs);
     }
 
+    fn warnings_on_create(&self, obj: &api::CronJob) -> Vec<String> {
+        crate::meta::name_warnings(&obj.metadata, "Pod names and hostnames")
+    }
+
     fn warnings(&self, obj: &api::CronJob) -> Vec<String> {
         let spec = &obj.spec;
         let mut out = Vec::new();

@@ -108,6 +108,10 @@ impl Kind for Job {
         field::immutable(&path.child("successPolicy"), &new_spec.success_policy, &old_spec.success_policy, errs);
     }
 
+    fn warnings_on_create(&self, obj: &api::Job) -> Vec<String> {
+        crate::meta::name_warnings(&obj.metadata, "Pod names and hostnames")
+    }
+
     fn warnings(&self, obj: &api::Job) -> Vec<String> {
         let Some(spec) = obj.spec.as_ref() else { return Vec::new() };
         job_warnings(spec, "spec")

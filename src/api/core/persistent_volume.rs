@@ -1,6 +1,7 @@
 //! Persistent volumes: capacity, access modes and one source that never changes.
 
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::pod::{
     default_amounts, validate_csi_driver_name, validate_host_path, validate_nfs, validate_no_backsteps,
@@ -17,6 +18,14 @@ pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
 
 pub(crate) struct PersistentVolume;
+
+/// The annotation that named the storage class before there was a field for it.
+pub(super) fn storage_class_warnings(metadata: &ObjectMeta) -> Vec<String> {
+    const BETA: &str = "volume.beta.kubernetes.io/storage-class";
+    let set = metadata.annotations.as_ref().is_some_and(|a| a.contains_key(BETA));
+    let why = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+    if set { vec![format!("metadata.annotations[{BETA}]: {why}")] } else { Vec::new() }
+}
 
 impl Kind for PersistentVolume {
     type Object = api::PersistentVolume;
@@ -35,6 +44,19 @@ impl Kind for PersistentVolume {
 
     fn prepare_create(&self, obj: &mut api::PersistentVolume) {
         obj.status = Some(api::PersistentVolumeStatus { phase: Some("Pending".to_owned()), ..Default::default() });
+    }
+
+    fn warnings(&self, obj: &api::PersistentVolume) -> Vec<String> {
+        let mut out = storage_class_warnings(&obj.metadata);
+        let policy = obj.spec.as_ref().and_then(|s| s.persistent_volume_reclaim_policy.as_deref());
+        if policy == Some("Recycle") {
+            out.push(
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
+                 recommended approach is to use dynamic provisioning."
+                    .to_owned(),
+            );
+        }
+        out
     }
 
     fn validate(&self, obj: &api::PersistentVolume, errs: &mut ErrorList) {

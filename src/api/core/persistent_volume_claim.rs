@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::persistent_volume::{VOLUME_MODES, validate_access_modes};
+use super::persistent_volume::{VOLUME_MODES, storage_class_warnings, validate_access_modes};
 use super::pod::default_amounts;
 use crate::difference::difference;
 use crate::field::{self, ErrorList, Path};
@@ -22,6 +22,10 @@ impl Kind for PersistentVolumeClaim {
 
     fn prepare_create(&self, obj: &mut api::PersistentVolumeClaim) {
         obj.status = Some(api::PersistentVolumeClaimStatus { phase: Some("Pending".to_owned()), ..Default::default() });
+    }
+
+    fn warnings(&self, obj: &api::PersistentVolumeClaim) -> Vec<String> {
+        storage_class_warnings(&obj.metadata)
     }
 
     fn validate(&self, obj: &api::PersistentVolumeClaim, errs: &mut ErrorList) {

@@ -52,6 +52,10 @@ impl Kind for ReplicationController {
         }
     }
 
+    fn warnings_on_create(&self, obj: &api::ReplicationController) -> Vec<String> {
+        crate::meta::name_warnings(&obj.metadata, "Pod names and hostnames")
+    }
+
     fn warnings(&self, obj: &api::ReplicationController) -> Vec<String> {
         template_warnings(obj.spec.as_ref().and_then(|s| s.template.as_ref()), "spec.template")
     }

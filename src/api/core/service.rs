@@ -16,6 +16,8 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 const AFFINITY_SECONDS: i32 = 10800;
 const AFFINITY_SECONDS_MAX: i32 = 86400;
 
+const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+
 pub(crate) struct Service;
 
 fn kind_of(spec: &api::ServiceSpec) -> &str {
@@ -122,14 +124,35 @@ impl Kind for Service {
     }
 
     fn warnings(&self, obj: &api::Service) -> Vec<String> {
-        let Some(spec) = obj.spec.as_ref().filter(|s| is_headless(s)) else { return Vec::new() };
-        let ignored = [
-            ("loadBalancerIP", spec.load_balancer_ip.as_deref().is_some_and(|ip| !ip.is_empty())),
-            ("externalIPs", spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())),
-            ("SessionAffinity", spec.session_affinity.as_deref().is_some_and(|a| a != "None")),
-        ];
-        let ignored = ignored.into_iter().filter(|(_, set)| *set);
-        ignored.map(|(name, _)| format!("spec.{name} is ignored for headless services")).collect()
+        let Some(spec) = obj.spec.as_ref() else { return Vec::new() };
+        let mut out = Vec::new();
+        if obj.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(TOPOLOGY_HINTS)) {
+            out.push(format!(
+                "annotation {TOPOLOGY_HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
+            ));
+        }
+        let external_ips = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+        let by_name = kind_of(spec) == "ExternalName";
+        if is_headless(spec) {
+            let ignored = [
+                ("loadBalancerIP", spec.load_balancer_ip.as_deref().is_some_and(|ip| !ip.is_empty())),
+                ("externalIPs", external_ips),
+                ("SessionAffinity", spec.session_affinity.as_deref().is_some_and(|a| a != "None")),
+            ];
+            let ignored = ignored.into_iter().filter(|(_, set)| *set);
+            out.extend(ignored.map(|(name, _)| format!("spec.{name} is ignored for headless services")));
+        } else if external_ips && by_name {
+            out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+        } else if external_ips {
+            out.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".to_owned());
+        }
+        if !by_name && spec.external_name.as_deref().is_some_and(|name| !name.is_empty()) {
+            out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+        }
+        if spec.traffic_distribution.as_deref() == Some("PreferClose") {
+            out.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".to_owned());
+        }
+        out
     }
 }
 

@@ -375,3 +375,52 @@ fn every_kind_selects_by_its_fields() {
     assert!(fields.contains(&("spec.hostNetwork", "false".into())));
     assert!(fields.contains(&("status.phase", "Running".into())));
 }
+
+#[test]
+fn authors_are_warned_in_upstreams_words() {
+    #[track_caller]
+    fn check(group: &str, kind: &str, mut obj: Value, expected: &[&str]) {
+        let rules = rules(group, kind);
+        let defaulted = rules.default(&mut obj);
+        assert!(defaulted.is_ok(), "{defaulted:?}");
+        assert_eq!(rules.admit_create(&mut obj).unwrap().warnings, expected, "{kind}");
+    }
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = |name: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": "n"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template},
+        })
+    };
+    check("apps", "Deployment", deployment("a"), &[]);
+    let dotted = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a \
+                  DNS label is recommended: [must not contain dots]";
+    check("apps", "Deployment", deployment("a.b"), &[dotted]);
+    let service = |spec: Value| json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec});
+    check(
+        "",
+        "Service",
+        service(json!({"ports": [{"port": 1}], "externalIPs": ["192.0.2.1"], "externalName": "x.example",
+            "trafficDistribution": "PreferClose"})),
+        &[
+            "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+            "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+            "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+        ],
+    );
+    check(
+        "",
+        "PersistentVolume",
+        json!({
+            "metadata": {"name": "v", "annotations": {"volume.beta.kubernetes.io/storage-class": "x"}},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Recycle", "hostPath": {"path": "/x"}},
+        }),
+        &[
+            "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \
+             \"storageClassName\" attribute instead",
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended \
+             approach is to use dynamic provisioning.",
+        ],
+    );
+}

@@ -30,6 +30,11 @@ pub(crate) trait Kind: Sync {
 
     fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object, _errs: &mut ErrorList) {}
 
+    /// What its author is told once, when it is made.
+    fn warnings_on_create(&self, _obj: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
     fn warnings(&self, _obj: &Self::Object) -> Vec<String> {
         Vec::new()
     }
@@ -142,7 +147,9 @@ impl<K: Kind> KindRules for Typed<K> {
         self.kind.default(&mut typed);
         self.kind.prepare_create(&mut typed);
         encode(&typed, obj)?;
-        Ok(Admitted { errors: self.check(&typed), warnings: self.kind.warnings(&typed) })
+        let mut warnings = self.kind.warnings_on_create(&typed);
+        warnings.extend(self.kind.warnings(&typed));
+        Ok(Admitted { errors: self.check(&typed), warnings })
     }
 
     fn admit_update(&self, new: &mut Value, old: &Value) -> Result<Admitted, serde_json::Error> {

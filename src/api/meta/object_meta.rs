@@ -13,6 +13,19 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// What the author of a workload is told whose name does not fit into host names.
+pub(crate) fn name_warnings(meta: &ObjectMeta, used_in: &str) -> Vec<String> {
+    let wrong = format::dns1123_label(meta.name.as_deref().unwrap_or(""));
+    if wrong.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in {used_in}, which can result in surprising behavior; a DNS label is \
+         recommended: [{}]",
+        wrong.join(" ")
+    )]
+}
+
 /// Checks the metadata of an object that is about to be made; its name was generated before.
 #[must_use]
 pub fn validate_object_meta(meta: &ObjectMeta, namespaced: bool, names: NameRule) -> ErrorList {

@@ -229,3 +229,14 @@ async fn a_body_that_is_no_delete_options_deletes_nothing() {
     client.get(&path).await.expect(200);
     client.delete(&path, &json!({"kind": "DeleteOptions", "apiVersion": "policy/v1"})).await.expect(200);
 }
+
+#[tokio::test]
+async fn deprecated_resources_say_so() {
+    let client = Client::new().await;
+    let endpoints = "/api/v1/namespaces/default/endpoints";
+    let warning = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    assert_eq!(client.get(endpoints).await.warnings(), [warning]);
+    let made = client.post(endpoints, &json!({"metadata": {"name": "e"}})).await;
+    assert_eq!(made.warnings(), [warning]);
+    assert!(client.get("/apis/discovery.k8s.io/v1/endpointslices").await.warnings().is_empty());
+}

@@ -49,6 +49,16 @@ const CREATE: &[&str] = &["create"];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 impl Row {
+    /// The `Warning` header of every answer about a resource that upstream deprecates.
+    pub(crate) fn deprecation(&self) -> Option<&'static str> {
+        match (self.group, self.resource) {
+            ("", "endpoints") => {
+                Some("299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"")
+            }
+            _ => None,
+        }
+    }
+
     pub(super) const fn namespaced(
         group: &'static str,
         kind: &'static str,

@@ -73,6 +73,10 @@ impl Kind for Pod {
         update::validate_pod_status_update(new, old, errs);
     }
 
+    fn warnings_on_create(&self, obj: &api::Pod) -> Vec<String> {
+        meta::name_warnings(&obj.metadata, "the Pod's hostname")
+    }
+
     fn warnings(&self, obj: &api::Pod) -> Vec<String> {
         let spec = obj.spec.as_ref();
         spec.map(|s| pod_warnings(s, obj.metadata.annotations.as_ref(), "")).unwrap_or_default()
