@@ -21,9 +21,11 @@ const MIN_UDP_PAYLOAD: u16 = 512;
 /// Aliases that lead to aliases; longer chains are loops.
 const MAX_ALIASES: usize = 8;
 
+/// Cloning is cheap.
+#[derive(Clone)]
 pub(crate) struct Handler {
     pub(crate) zone: Arc<RwLock<Zone>>,
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: Arc<Upstream>,
 }
 
 /// A response before it is written.

@@ -9,6 +9,7 @@ mod answer;
 mod handler;
 mod question;
 mod run;
+mod tcp;
 mod upstream;
 mod zone;
 

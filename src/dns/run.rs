@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::object::Object;
 use client::{Change, Cluster, Kind, Query, Subscription};
@@ -15,17 +14,14 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::handler::Handler;
+use crate::tcp;
 use crate::upstream::Upstream;
 use crate::zone::{Origin, ServiceRecord, Slice, Zone};
-
-/// A TCP client that is silent for this long is disconnected.
-const TCP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Responses waiting for one TCP client to read.
-const TCP_RESPONSES: usize = 32;
 
 /// Where and for what the server answers.
 #[derive(Clone, Debug)]
@@ -48,6 +44,8 @@ pub enum Error {
     Bind { address: SocketAddr, source: io::Error },
     #[error("the source of {0} ended")]
     SourceEnded(&'static str),
+    #[error("the task of TCP connections ended: {0}")]
+    Connections(tokio::task::JoinError),
     #[error("the DNS server ended: {0}")]
     Server(hickory_resolver::net::NetError),
 }
@@ -71,13 +69,17 @@ pub async fn run(cluster: Cluster, config: DnsConfig, token: CancellationToken) 
         () = token.cancelled() => return Ok(()),
         synced = feed.sync() => synced?,
     }
-    let mut server = Server::new(Handler { zone, upstream });
+    let handler = Handler { zone, upstream: Arc::new(upstream) };
+    let mut server = Server::new(handler.clone());
+    let mut connections = JoinSet::new();
     for address in config.bind {
-        listen(&mut server, address).await?;
+        let listener = listen(&mut server, address).await?;
+        connections.spawn(tcp::serve(listener, handler.clone()));
         info!(%address, "serving DNS");
     }
     let result = tokio::select! {
         () = token.cancelled() => Ok(()),
+        Some(Err(e)) = connections.join_next() => Err(Error::Connections(e)),
         result = server.block_until_done() => result.map_err(Error::Server),
         result = feed.follow() => result,
     };
@@ -86,15 +88,15 @@ pub async fn run(cluster: Cluster, config: DnsConfig, token: CancellationToken) 
     result
 }
 
-async fn listen(server: &mut Server<Handler>, address: SocketAddrV4) -> Result<(), Error> {
+/// Binds both; hickory serves UDP.
+async fn listen(server: &mut Server<Handler>, address: SocketAddrV4) -> Result<TcpListener, Error> {
     let failed = |source| Error::Bind { address: address.into(), source };
     let udp = UdpSocket::bind(address).await.map_err(failed)?;
     // Port 0 stands for any, the same one for both.
     let address = udp.local_addr().map_err(failed)?;
     let tcp = TcpListener::bind(address).await.map_err(failed)?;
     server.register_socket(udp);
-    server.register_listener(tcp, TCP_TIMEOUT, TCP_RESPONSES);
-    Ok(())
+    Ok(tcp)
 }
 
 /// Brings changes of objects into the zone.

@@ -10,6 +10,7 @@ use hickory_server::Server;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::zone::fixtures::zone;
@@ -17,6 +18,7 @@ use crate::zone::fixtures::zone;
 struct Running {
     at: SocketAddr,
     _server: Server<Handler>,
+    _connections: JoinSet<()>,
 }
 
 /// Many endpoints make a long answer; two names alias each other.
@@ -37,12 +39,14 @@ fn sample() -> Zone {
 /// Serves on a free port of an address of loopback.
 async fn serve(zone: Zone, at: Ipv4Addr, resolv_conf: PathBuf) -> Running {
     let upstream = Upstream::new(resolv_conf, vec![IpAddr::from(at)]);
-    let mut server = Server::new(Handler { zone: Arc::new(RwLock::new(zone)), upstream });
+    let handler = Handler { zone: Arc::new(RwLock::new(zone)), upstream: Arc::new(upstream) };
+    let mut server = Server::new(handler.clone());
     let udp = UdpSocket::bind((at, 0)).await.unwrap();
     let at = udp.local_addr().unwrap();
     server.register_socket(udp);
-    server.register_listener(TcpListener::bind(at).await.unwrap(), Duration::from_secs(5), 32);
-    Running { at, _server: server }
+    let mut connections = JoinSet::new();
+    connections.spawn(crate::tcp::serve(TcpListener::bind(at).await.unwrap(), handler));
+    Running { at, _server: server, _connections: connections }
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -236,4 +240,17 @@ fn upstream_answer(query: &Message) -> Message {
     }
     answer.add_query(question);
     answer
+}
+
+#[tokio::test]
+async fn silent_connections_give_way_to_new_ones() {
+    let server = Running::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..=crate::tcp::MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(server.at).await.unwrap());
+    }
+    let answer = server.tcp(&query("web.shop.svc.cluster.local.", RecordType::A)).await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 96, 0, 7)]);
+    let gone = tokio::time::timeout(Duration::from_secs(3), silent[0].read(&mut [0; 1])).await;
+    assert!(matches!(gone, Ok(Ok(0) | Err(_))), "the oldest is closed before it was silent for too long");
 }

@@ -1,0 +1,62 @@
+//! Questions over TCP: few clients need it, so few connections are kept, and a new one takes the place
+//! of the oldest. A client that opens many takes file descriptors from nobody.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use hickory_resolver::net::runtime::TokioTime;
+use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_resolver::net::tcp::TcpStream;
+use hickory_resolver::net::xfer::Protocol;
+use hickory_server::server::{Request, RequestHandler, ResponseHandle, TimeoutStream};
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::debug;
+
+use crate::handler::Handler;
+
+pub(crate) const MAX_CONNECTIONS: usize = 64;
+/// A client that is silent for this long is disconnected.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Responses waiting for one client to read.
+const RESPONSES: usize = 32;
+/// After an error that may last, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves for ever; dropping the future ends its connections.
+pub(crate) async fn serve(listener: TcpListener, handler: Handler) {
+    let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                debug!("cannot accept a DNS connection: {e}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        by_age.retain(|connection| !connection.is_finished());
+        if by_age.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = by_age.pop_front()
+        {
+            oldest.abort();
+        }
+        by_age.push_back(connections.spawn(converse(stream, from, handler.clone())));
+    }
+}
+
+/// One question after another, until the client leaves, is silent, or says what is no DNS message.
+async fn converse(stream: tokio::net::TcpStream, from: SocketAddr, handler: Handler) {
+    let (stream, responses) = TcpStream::from_stream_with_buffer_size(AsyncIoTokioAsStd(stream), from, RESPONSES);
+    let mut messages = TimeoutStream::new(stream, SILENCE);
+    while let Some(Ok(message)) = messages.next().await {
+        let (bytes, _) = message.into_parts();
+        let Ok(request) = Request::from_bytes(bytes, from, Protocol::Tcp) else { return };
+        let response = ResponseHandle::new(from, responses.clone(), Protocol::Tcp);
+        handler.handle_request::<_, TokioTime>(&request, response).await;
+    }
+}
