@@ -47,6 +47,9 @@ pub struct Mount {
     pub host_path: PathBuf,
     pub container_path: PathBuf,
     pub read_only: bool,
+    /// What is mounted below it is read-only too.
+    #[serde(default)]
+    pub recursive_read_only: bool,
     pub propagation: Propagation,
 }
 

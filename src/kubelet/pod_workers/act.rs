@@ -21,12 +21,14 @@ use crate::events;
 use crate::observed::{Observed, has_ended};
 use crate::pod::PodExt;
 use crate::resources;
-use crate::volumes::Mounted;
+use crate::volumes::{self, Mounted, VolumeError};
 use api::k8s_openapi::api::core::v1::Pod;
 
 /// Upstream retries volumes from half a second on.
 const SETUP_RETRY: Backoff =
     Backoff { base: Duration::from_millis(500), factor: 2.0, max: Duration::from_secs(122), jitter: 0.0 };
+/// Upstream waits so long for a pod's volumes before it says that they are late.
+const VOLUMES_LATE: Duration = Duration::from_secs(123);
 /// A container that would not stop, or a directory that would not go.
 const END_RETRY: Duration = Duration::from_secs(2);
 
@@ -276,17 +278,17 @@ impl Worker {
                         self.ips = ready.ips;
                         self.note_mounted(Ok(ready.mounted), now);
                     }
-                    Err(_) => self.hold_setup(now),
+                    Err(e) => {
+                        self.note_missing(&e.volumes, now);
+                        self.hold_setup(now);
+                    }
                 }
             }
             Ok(Done::Refreshed { result, tokens }) => {
                 self.busy.setup = false;
                 self.tokens = tokens;
-                let about = events::pod(&self.pod);
-                let result = result.inspect_err(|e| {
-                    self.kubelet.recorder.event(&about, EventType::Warning, "FailedMount", &e.to_string());
-                });
-                self.note_mounted(result.map_err(drop), now);
+                let result = result.map_err(|failed| self.note_missing(&failed, now));
+                self.note_mounted(result, now);
             }
             Ok(Done::Started { name, result }) => {
                 self.busy.start = None;
@@ -323,11 +325,26 @@ impl Worker {
                 self.mounted = Some(Arc::new(mounted));
                 self.setup_failures = 0;
                 self.setup_retry = None;
+                self.volumes_since = None;
             }
             Err(()) => {
                 self.refresh_wanted = true;
                 self.hold_setup(now);
             }
+        }
+    }
+
+    /// Says now and then which volumes the pod waits for, beside what each of them says of itself.
+    fn note_missing(&mut self, failed: &[VolumeError], now: Timestamp) {
+        if failed.is_empty() {
+            self.volumes_since = None;
+            return;
+        }
+        let since = *self.volumes_since.get_or_insert(now);
+        if later(since, VOLUMES_LATE) <= now {
+            self.volumes_since = Some(now);
+            let about = events::pod(&self.pod);
+            self.kubelet.recorder.event(&about, EventType::Warning, "FailedMount", &volumes::late(failed));
         }
     }
 

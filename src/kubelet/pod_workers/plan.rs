@@ -2,6 +2,7 @@
 //! what the runtime knows and the history of failures to a list of steps and a time to look again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{Container, Pod};
 use jiff::Timestamp;
@@ -11,6 +12,10 @@ use crate::failures::{Failures, go_seconds};
 use crate::observed::{Observed, container_hash, has_ended, is_running, label, succeeded};
 use crate::pod::{PodExt, RestartPolicy, Role};
 use crate::status::{Health, Waiting};
+
+/// How long the status says how a container ended before it says that it waits for its back-off.
+/// Upstream's says so until it looks at the pod again.
+const END_SHOWN: Duration = Duration::from_secs(2);
 
 /// A probe that asks for a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +236,12 @@ impl Planner<'_> {
             c.name,
             self.cx.pod.full_name()
         );
-        self.plan.crash_looping.insert(c.name.clone(), Waiting::new("CrashLoopBackOff", message));
+        match finished.and_then(|finished| finished.checked_add(END_SHOWN).ok()) {
+            Some(shown) if self.cx.now < shown => self.look_at(shown),
+            _ => {
+                self.plan.crash_looping.insert(c.name.clone(), Waiting::new("CrashLoopBackOff", message));
+            }
+        }
         self.look_at(until);
     }
 

@@ -28,8 +28,15 @@ pub(super) struct Ready {
     pub(super) ips: Vec<IpAddr>,
 }
 
-/// Why it failed; the event is written already.
-pub(super) struct SetupError;
+/// It failed; the event is written already.
+pub(super) struct SetupError {
+    /// Empty when something else failed.
+    pub(super) volumes: Vec<VolumeError>,
+}
+
+impl SetupError {
+    const OTHER: Self = Self { volumes: Vec::new() };
+}
 
 /// Sets volumes up, and the sandbox if the plan says so. Doing it again changes nothing.
 pub(super) async fn set_up(
@@ -41,10 +48,7 @@ pub(super) async fn set_up(
 ) -> Result<Ready, SetupError> {
     let about = events::pod(pod);
     let warn_event = |reason: &str, message: &str| kubelet.recorder.event(&about, EventType::Warning, reason, message);
-    let mounted = mount(kubelet, pod, known_ips, tokens).await.map_err(|e| {
-        warn_event("FailedMount", &e.to_string());
-        SetupError
-    })?;
+    let mounted = mount(kubelet, pod, known_ips, tokens).await.map_err(|volumes| SetupError { volumes })?;
     if let SandboxPlan::Create { attempt, changed } = sandbox {
         if *changed {
             let message = "Pod sandbox changed, it will be killed and re-created.";
@@ -53,16 +57,16 @@ pub(super) async fn set_up(
         }
         make_sandbox(kubelet, pod, *attempt).await.map_err(|e| {
             warn_event("FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
-            SetupError
+            SetupError::OTHER
         })?;
     }
     let ips = attach(kubelet, pod).await.map_err(|e| {
         warn_event("FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
-        SetupError
+        SetupError::OTHER
     })?;
     write_files(kubelet, pod, &ips).map_err(|e| {
         warn_event("FailedSync", &format!("error killing pod: {e}"));
-        SetupError
+        SetupError::OTHER
     })?;
     Ok(Ready { mounted, ips })
 }
@@ -73,7 +77,7 @@ pub(super) async fn mount(
     pod: &Pod,
     ips: &[IpAddr],
     tokens: &mut Tokens,
-) -> Result<Mounted, VolumeError> {
+) -> Result<Mounted, Vec<VolumeError>> {
     let fields =
         FieldContext { host_ips: &kubelet.cfg.node_ips, pod_ips: ips, allocatable: kubelet.allocatable.clone() };
     let pod_dir = kubelet.cfg.pod_dir(pod.uid());
@@ -85,7 +89,12 @@ pub(super) async fn mount(
         fields: &fields,
         now: Timestamp::now(),
     };
-    volumes::set_up(&setup, tokens).await
+    volumes::set_up(&setup, tokens).await.inspect_err(|failed| {
+        let about = events::pod(pod);
+        for e in failed {
+            kubelet.recorder.event(&about, EventType::Warning, "FailedMount", &e.to_string());
+        }
+    })
 }
 
 async fn make_sandbox(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> Result<(), String> {

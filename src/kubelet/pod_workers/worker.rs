@@ -36,7 +36,7 @@ const REPORTS: usize = 16;
 /// What an operation ended with.
 pub(super) enum Done {
     SetUp { result: Result<Ready, SetupError>, tokens: Tokens },
-    Refreshed { result: Result<Mounted, VolumeError>, tokens: Tokens },
+    Refreshed { result: Result<Mounted, Vec<VolumeError>>, tokens: Tokens },
     Started { name: String, result: Result<(), StartError> },
     Killed { id: String },
     AllStopped,
@@ -75,6 +75,8 @@ pub(crate) struct Worker {
     pub(super) refresh_wanted: bool,
     pub(super) setup_failures: u32,
     pub(super) setup_retry: Option<Timestamp>,
+    /// Since when volumes are missing, or were last said to be late.
+    pub(super) volumes_since: Option<Timestamp>,
     pub(super) ips: Vec<IpAddr>,
     pub(super) pulls: Arc<PullHistory>,
 
@@ -132,6 +134,7 @@ impl Worker {
             refresh_wanted: false,
             setup_failures: 0,
             setup_retry: None,
+            volumes_since: None,
             ips,
             pulls: Arc::default(),
             waiting: BTreeMap::new(),
@@ -342,6 +345,7 @@ impl Worker {
             messages: &self.messages,
             verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
             stopping: self.state.is_ending(),
+            ended: matches!(self.state, State::TearingDown | State::Stopped | State::Gone),
             host_ips: &self.kubelet.cfg.node_ips,
             now,
         });

@@ -8,7 +8,7 @@ use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 use runtime::{ContainerState, ContainerStatus};
 
-use super::{Inputs, Waiting};
+use super::{Inputs, Waiting, phase};
 use crate::observed::{has_ended, label, succeeded};
 use crate::pod::{PodExt, RestartPolicy, Role, container_status};
 
@@ -159,6 +159,42 @@ fn lost(cx: &Inputs<'_>, old: Option<&core::ContainerStatus>) -> core::Container
     }
 }
 
+/// At the end of a pod every container has ended: whose end is not known counts as failed. Of a pod
+/// that was not initialized yet, what never started stays as it is.
+pub(super) fn end_all(status: &mut core::PodStatus) {
+    let no_init = status.init_container_statuses.as_ref().is_none_or(Vec::is_empty);
+    let last_init_done = status.init_container_statuses.iter().flatten().next_back().is_some_and(|s| {
+        let done = |t: &ContainerStateTerminated| t.exit_code == 0;
+        s.started == Some(true) || s.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(done)
+    });
+    if no_init || last_init_done || phase::any_app_started(status) {
+        status.container_statuses.iter_mut().flatten().for_each(end);
+    }
+    if let Some(init) = &mut status.init_container_statuses {
+        let tried = |s: &core::ContainerStatus| {
+            let has_waited = s.state.as_ref().is_some_and(|s| s.waiting.is_some());
+            !has_waited || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
+        };
+        let last_tried = init.iter().rposition(tried).unwrap_or(0);
+        init.iter_mut().take(last_tried + 1).for_each(end);
+    }
+}
+
+fn end(status: &mut core::ContainerStatus) {
+    if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) {
+        return;
+    }
+    status.state = Some(core::ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            ..ContainerStateTerminated::default()
+        }),
+        ..core::ContainerState::default()
+    });
+}
+
 fn default_waiting(cx: &Inputs<'_>) -> Waiting {
     let has_init = cx.pod.spec().init_containers.as_ref().is_some_and(|i| !i.is_empty());
     Waiting::new(if has_init { "PodInitializing" } else { "ContainerCreating" }, "")
@@ -249,6 +285,7 @@ fn mount_statuses(c: &Container) -> Option<Vec<VolumeMountStatus>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn asks_recursive(m: &core::VolumeMount) -> bool {
+/// `Disabled` is the default.
+pub(crate) fn asks_recursive(m: &core::VolumeMount) -> bool {
     matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
 }

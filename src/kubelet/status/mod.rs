@@ -14,7 +14,7 @@ use api::k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
-pub(crate) use containers::ID_PREFIX;
+pub(crate) use containers::{ID_PREFIX, asks_recursive};
 pub(crate) use writer::{StatusWriter, Urgency};
 
 use crate::observed::Observed;
@@ -65,6 +65,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) verdict: Option<&'a Verdict>,
     /// The pod is being stopped or was: a container that ended is not started again.
     pub(crate) stopping: bool,
+    /// Nothing of the pod runs any more, for good.
+    pub(crate) ended: bool,
     pub(crate) host_ips: &'a [IpAddr],
     pub(crate) now: Timestamp,
 }
@@ -93,6 +95,9 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> PodStatus {
         ..PodStatus::default()
     };
     let computed = phase::phase(pod, &status, cx.stopping);
+    if cx.ended {
+        containers::end_all(&mut status);
+    }
     let old_phase = cx.old.phase.as_deref();
     status.phase = Some(match cx.verdict {
         _ if is_terminal_phase(old_phase) => old_phase.unwrap_or_default().to_owned(),

@@ -10,6 +10,7 @@ struct Given {
     unready: Vec<&'static str>,
     verdict: Option<Verdict>,
     stopping: bool,
+    ended: bool,
 }
 
 impl Given {
@@ -21,6 +22,7 @@ impl Given {
             unready: vec![],
             verdict: None,
             stopping: false,
+            ended: false,
         }
     }
 }
@@ -41,6 +43,7 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
         messages: &HashMap::from([("a-0".to_owned(), "last words".to_owned())]),
         verdict: given.verdict.as_ref(),
         stopping: given.stopping,
+        ended: given.ended,
         host_ips: &host,
         now: Timestamp::from_second(1000).unwrap(),
     })
@@ -205,4 +208,29 @@ fn transition_times_change_only_with_the_status() {
     };
     assert_eq!(when(&second, "Ready"), 1000);
     assert!(when(&second, "Initialized") < 0);
+}
+
+#[test]
+fn what_never_started_has_failed_when_the_pod_has_ended() {
+    let unknown = Some("ContainerStatusUnknown".to_owned());
+    let plain = pod(json!({"containers": [{"name": "a"}]}));
+    let two_inits = pod(json!({"initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]}));
+    for (pod, seen, expected) in [
+        (&plain, vec![], vec![("a", true)]),
+        (&two_inits, vec![], vec![("i", true), ("j", false), ("a", false)]),
+        (&two_inits, vec![exited(&two_inits, "i", 0, 0)], vec![("i", false), ("j", false), ("a", false)]),
+        (
+            &two_inits,
+            vec![exited(&two_inits, "i", 0, 0), exited(&two_inits, "j", 0, 0)],
+            vec![("i", false), ("j", false), ("a", true)],
+        ),
+    ] {
+        let got = status(pod, &Given { stopping: true, ended: true, ..Given::seen(observed(seen)) });
+        assert_eq!(got.phase.as_deref(), Some("Failed"));
+        for (name, is_unknown) in expected {
+            let state = crate::pod::container_status(&got, name).unwrap().state.clone().unwrap();
+            let reason = state.terminated.and_then(|t| t.reason);
+            assert_eq!(reason == unknown, is_unknown, "{name}");
+        }
+    }
 }

@@ -74,22 +74,38 @@ pub(crate) struct Setup<'a> {
 /// Sets all volumes of a pod up.
 ///
 /// # Errors
-/// With the first volume that cannot be.
-pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounted, VolumeError> {
+/// With the volumes that cannot be.
+pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounted, Vec<VolumeError>> {
     let mut mounted = Mounted::default();
+    let mut failed = Vec::new();
     for volume in cx.pod.spec().volumes.iter().flatten() {
-        let failed = |message: String| VolumeError { volume: volume.name.clone(), message };
-        let path = one(cx, volume, tokens).await.map_err(failed)?;
-        mounted.paths.insert(volume.name.clone(), path);
+        match one(cx, volume, tokens).await {
+            Ok(path) => drop(mounted.paths.insert(volume.name.clone(), path)),
+            Err(message) => failed.push(VolumeError { volume: volume.name.clone(), message }),
+        }
+    }
+    if !failed.is_empty() {
+        return Err(failed);
     }
     mounted.refresh_at = tokens.refresh_at();
     Ok(mounted)
 }
 
+/// What upstream says when the volumes were not there in time.
+pub(crate) fn late(failed: &[VolumeError]) -> String {
+    let mut names: Vec<&str> = failed.iter().map(|e| &*e.volume).collect();
+    names.sort_unstable();
+    format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process \
+         volumes=[]: context deadline exceeded",
+        names.join(" ")
+    )
+}
+
 async fn one(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<VolumePath, String> {
     let here = |path: PathBuf| VolumePath { path, read_only: false };
     if let Some(source) = &volume.empty_dir {
-        let dir = volume_dir(cx.pod_dir, "empty-dir", &volume.name);
+        let dir = empty_dir_path(cx.pod_dir, &volume.name);
         return empty_dir(cx, source, &dir).map(|()| here(dir)).map_err(|e| e.to_string());
     }
     if let Some(source) = &volume.host_path {
@@ -114,6 +130,10 @@ async fn one(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<Vol
         ownership::apply(&dir, group).map_err(|e| e.to_string())?;
     }
     Ok(here(dir))
+}
+
+pub(crate) fn empty_dir_path(pod_dir: &Path, name: &str) -> PathBuf {
+    volume_dir(pod_dir, "empty-dir", name)
 }
 
 fn volume_dir(pod_dir: &Path, plugin: &str, name: &str) -> PathBuf {
@@ -251,4 +271,21 @@ fn empty_dir(cx: &Setup<'_>, source: &EmptyDirVolumeSource, dir: &Path) -> io::R
 fn is_mount_point(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_volumes_are_named_as_upstream_names_them() {
+        let failed =
+            |name: &str| VolumeError { volume: name.to_owned(), message: "configmap \"x\" not found".to_owned() };
+        assert_eq!(failed("b").to_string(), "MountVolume.SetUp failed for volume \"b\" : configmap \"x\" not found");
+        assert_eq!(
+            late(&[failed("b"), failed("a")]),
+            "Unable to attach or mount volumes: unmounted volumes=[a b], unattached volumes=[], \
+             failed to process volumes=[]: context deadline exceeded"
+        );
+    }
 }

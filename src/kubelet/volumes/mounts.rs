@@ -12,6 +12,7 @@ use super::{Mounted, subpath};
 use crate::env;
 use crate::observed::message_path;
 use crate::pod::PodExt;
+use crate::status::asks_recursive;
 
 /// The mounts of a container. `message_file` is made here and receives the termination message.
 ///
@@ -36,6 +37,7 @@ pub(crate) fn container_mounts(
                 host_path: pod_dir.join(file),
                 container_path: at.into(),
                 read_only: false,
+                recursive_read_only: false,
                 propagation: Propagation::Private,
             });
         }
@@ -50,6 +52,7 @@ pub(crate) fn container_mounts(
         host_path: message_file.to_owned(),
         container_path: message_path(c).into(),
         read_only: false,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     });
     Ok(out)
@@ -93,6 +96,7 @@ fn volume_mount(
         host_path,
         container_path,
         read_only: volume.read_only || m.read_only == Some(true),
+        recursive_read_only: asks_recursive(m),
         propagation: match m.mount_propagation.as_deref() {
             Some("HostToContainer") => Propagation::HostToContainer,
             Some("Bidirectional") => Propagation::Bidirectional,

@@ -57,7 +57,11 @@ pub(crate) fn mounts(pod: &[Mount], privileged: bool, shm: &Path, cgroups: &Cgro
         destination: mount.container_path,
         kind: "bind",
         source: mount.host_path,
-        options: vec!["rbind", if mount.read_only { "ro" } else { "rw" }],
+        options: match (mount.read_only, mount.recursive_read_only) {
+            (false, _) => vec!["rbind", "rw"],
+            (true, false) => vec!["rbind", "ro"],
+            (true, true) => vec!["rbind", "ro", "rro"],
+        },
     }));
     mounts
 }
@@ -122,7 +126,26 @@ mod tests {
     use super::*;
 
     fn bind(path: &str, propagation: Propagation) -> Mount {
-        Mount { host_path: "/host".into(), container_path: path.into(), read_only: true, propagation }
+        Mount {
+            host_path: "/host".into(),
+            container_path: path.into(),
+            read_only: true,
+            recursive_read_only: false,
+            propagation,
+        }
+    }
+
+    #[test]
+    fn read_only_reaches_the_mounts_below_when_asked() {
+        for (read_only, recursive_read_only, expected) in [
+            (false, false, &["rbind", "rw"][..]),
+            (true, false, &["rbind", "ro"]),
+            (true, true, &["rbind", "ro", "rro"]),
+        ] {
+            let pod = Mount { read_only, recursive_read_only, ..bind("/a", Propagation::Private) };
+            let found = mounts(&[pod], false, Path::new("/pod/shm"), &CgroupView::V2);
+            assert_eq!(found.last().unwrap().options, expected);
+        }
     }
 
     #[test]

@@ -124,7 +124,11 @@ fn a_container_that_keeps_crashing_waits() {
         Waiting::new("CrashLoopBackOff", "back-off 10s restarting failed container=a pod=web_prod(u1)")
     );
     assert_eq!(got.look_again, Some(Timestamp::from_second(20).unwrap()));
-    let starting = Given { starting: Some("a"), ..given };
+    let at_once = Given { now: 11, ..given };
+    let got = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &at_once);
+    assert_eq!((got.start.len(), got.crash_looping.len()), (0, 0), "first its end is shown");
+    assert_eq!(got.look_again, Some(Timestamp::from_second(12).unwrap()));
+    let starting = Given { starting: Some("a"), now: 12, ..at_once };
     let meanwhile = run(&pod, &observed(vec![exited(&pod, "a", 1, 1)]), &starting);
     assert_eq!((meanwhile.start, meanwhile.crash_looping), (vec!["a".to_owned()], BTreeMap::new()));
     let mut changed = pod.clone();

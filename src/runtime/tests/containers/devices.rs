@@ -37,6 +37,7 @@ pub(crate) async fn block_devices(node: &mut Node) {
         host_path: host,
         container_path: "/volume".into(),
         read_only: false,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     }];
     let (_, log) = node.run("p1", config.clone()).await;
@@ -86,6 +87,7 @@ pub(crate) async fn privileged(node: &mut Node) {
         host_path: "/dev".into(),
         container_path: "/dev".into(),
         read_only: false,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     }];
     let (status, log) = node.run("p1", config).await;

@@ -204,6 +204,7 @@ pub(crate) async fn volumes(node: &mut Node) {
         host_path: host.clone(),
         container_path: path.into(),
         read_only,
+        recursive_read_only: false,
         propagation: Propagation::Private,
     };
     let mut config = node.shell("cat /data/file; touch /ro/x 2>/dev/null || echo ro; touch /root-file 2>/dev/null || echo root-ro; pwd; touch /data/made");

@@ -21,6 +21,7 @@ pub(crate) async fn a_new_daemon_takes_over(node: &mut Node) {
         host_path: volume.clone(),
         container_path: "/volume".into(),
         read_only: true,
+        recursive_read_only: false,
         propagation: runtime::Propagation::Private,
     }];
     let quick = node.start("p1", quick).await;
