@@ -4,6 +4,7 @@
 mod eviction;
 mod image_gc;
 mod lease;
+mod limits;
 mod machine;
 mod pressure;
 mod status;
@@ -30,6 +31,9 @@ use crate::kubelet::Kubelet;
 
 /// Status, pressure and images are looked at this often.
 const CHECK: Duration = Duration::from_secs(10);
+
+/// The pod network's rules are looked at this often.
+const REPAIR: Duration = Duration::from_secs(60);
 
 /// Registers the node and keeps its object true until `token` is cancelled.
 pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
@@ -116,6 +120,7 @@ struct Keeper {
     sent_at: Option<Instant>,
     pressure: pressure::Watch,
     image_gc: image_gc::ImageGc,
+    repaired_at: Option<Instant>,
 }
 
 impl Keeper {
@@ -134,6 +139,7 @@ impl Keeper {
             sent_at: None,
             pressure: pressure::Watch::default(),
             image_gc: image_gc::ImageGc::default(),
+            repaired_at: None,
         }
     }
 
@@ -150,6 +156,19 @@ impl Keeper {
                 warn!("node status not posted, will retry: {}", api_status::message(&e));
             }
             self.image_gc.run_if_due(&self.kubelet).await;
+            limits::enforce(&self.kubelet).await;
+            self.repair_network().await;
+        }
+    }
+
+    /// Somebody may have flushed the rules of the pod network.
+    async fn repair_network(&mut self) {
+        if self.repaired_at.is_some_and(|at| at.elapsed() < REPAIR) {
+            return;
+        }
+        self.repaired_at = Some(Instant::now());
+        if let Err(e) = self.kubelet.network.repair().await {
+            warn!("pod network not repaired, will retry: {e}");
         }
     }
 
