@@ -3,8 +3,9 @@
 //! The decision is pure and needs only the index. Adoption and release are patches that carry the
 //! uid of the object they were decided for, so that a namesake is never touched.
 
-use api::object::{Object, ObjectIndex};
-use client::{Writes, status};
+use api::object::{Object, ObjectIndex, ObjectKey};
+use api::selector::LabelSelector as Selector;
+use client::{Change, Cluster, Query, Writes, status};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch};
 use serde_json::json;
@@ -42,12 +43,47 @@ pub(crate) fn controller_ref<K: k8s_openapi::Resource>(meta: &ObjectMeta) -> Own
     }
 }
 
+/// The owners of kind `O` that a change of a pod concerns: the one that it has, the one that it had,
+/// and for an orphan all that select it.
+pub(crate) fn owners_of_pod<O: client::Kind>(
+    cluster: &Cluster,
+    change: &Change,
+    selector: impl Fn(O) -> Option<Selector>,
+) -> Vec<ObjectKey> {
+    let (object, old) = match change {
+        Change::Applied { object, old } => (object, old.as_ref()),
+        Change::Deleted { object } => (object, None),
+        Change::Synced | Change::Resync => return Vec::new(),
+    };
+    let mut keys: Vec<ObjectKey> = [Some(object), old].into_iter().flatten().filter_map(owner_key::<O>).collect();
+    let changed_hands = old.is_none_or(|o| o.index.controller().is_some() || o.index.labels != object.index.labels);
+    let (index, gone) = (&object.index, matches!(change, Change::Deleted { .. }));
+    if index.controller().is_none() && !index.deleting && !gone && changed_hands && !index.labels.is_empty() {
+        let candidates = cluster.objects::<O>(&Query::namespace(&index.key.namespace));
+        let selects = |o: &Object| {
+            let selector = o.decode().ok().and_then(&selector);
+            selector.is_some_and(|s| !s.is_everything() && s.matches(&index.labels))
+        };
+        keys.extend(candidates.iter().filter(|o| selects(o)).map(|o| o.index.key.clone()));
+    }
+    keys.dedup();
+    keys
+}
+
+/// The controller of kind `O` that an object names.
+pub(crate) fn owner_key<O: k8s_openapi::Resource>(object: &Object) -> Option<ObjectKey> {
+    let owner = object.index.controller().filter(|o| &*o.kind == O::KIND && &*o.api_version == O::API_VERSION)?;
+    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
+}
+
 /// Carries out the claims of owner `O` on objects of kind `K`, and returns those that are its own
-/// afterwards. An adopted object is returned as the source has it, still without the reference.
+/// afterwards. An adopted object is given the finalizers too, and is returned as the source has it,
+/// still without either.
 pub(crate) async fn carry_out<O, K>(
     candidates: Vec<(Object, Claim)>,
     owner: &ObjectMeta,
     owners: &Api<O>,
+    finalizers: &[&str],
     w: &Writes,
 ) -> Result<Vec<Object>, kube::Error>
 where
@@ -68,7 +104,7 @@ where
                     }
                     rechecked = true;
                 }
-                if adopt::<O, K>(&object, owner, w).await? {
+                if adopt::<O, K>(&object, owner, finalizers, w).await? {
                     owned.push(object);
                 }
             }
@@ -88,9 +124,13 @@ async fn may_adopt<O: client::Kind>(owner: &ObjectMeta, owners: &Api<O>) -> Resu
 async fn adopt<O: client::Kind, K: client::Kind>(
     object: &Object,
     owner: &ObjectMeta,
+    finalizers: &[&str],
     w: &Writes,
 ) -> Result<bool, kube::Error> {
-    let patch = json!({"metadata": {"ownerReferences": [controller_ref::<O>(owner)], "uid": &*object.index.uid}});
+    let mut patch = json!({"metadata": {"ownerReferences": [controller_ref::<O>(owner)], "uid": &*object.index.uid}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["finalizers"] = json!(finalizers);
+    }
     patch_if_it_is_still_there::<K>(object, patch, w).await
 }
 

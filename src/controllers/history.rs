@@ -1,6 +1,7 @@
 //! ControllerRevisions: what a StatefulSet or DaemonSet looked like before, for rolling and undoing.
 
-use client::{Cluster, Kind, Query, Writes, status};
+use api::object::ObjectKey;
+use client::{Change, Cluster, Kind, Query, Writes, status};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -46,6 +47,14 @@ pub(crate) fn hash<'a>(revision: &'a ControllerRevision, label: &str) -> &'a str
 pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let template = revision.data.as_ref()?.0.pointer("/spec/template")?;
     serde_json::from_value(template.clone()).ok()
+}
+
+/// Whose history somebody has taken a revision out of: the current one must be made anew.
+pub(crate) fn owner_of_lost<K: Kind>(change: &Change) -> Vec<ObjectKey> {
+    match change {
+        Change::Deleted { object } => claim::owner_key::<K>(object).into_iter().collect(),
+        Change::Applied { .. } | Change::Synced | Change::Resync => Vec::new(),
+    }
 }
 
 /// A patch that makes an owner's template this one; `kubectl rollout undo` applies it.

@@ -50,30 +50,19 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let recorder = Recorder::new(client.clone(), "daemonset-controller", "");
     let reconciler =
         Reconciler { cluster: cluster.clone(), client: client.clone(), recorder, failures: Mutex::default() };
-    let sets = cluster.clone();
+    let (sets, owners) = (cluster.clone(), cluster.clone());
     Controller::new(reconciler, cluster, client)
         .reconciles::<DaemonSet>()
-        .watches::<Pod>(sets_of_pod)
+        .watches::<Pod>(move |change| claim::owners_of_pod::<DaemonSet>(&owners, change, selector))
+        .watches::<ControllerRevision>(history::owner_of_lost::<DaemonSet>)
         .watches::<Node>(move |change| sets_on_node(&sets, change))
         .workers(2)
         .run(token)
         .await;
 }
 
-fn sets_of_pod(change: &Change) -> Vec<ObjectKey> {
-    let (object, old) = match change {
-        Change::Applied { object, old } => (object, old.as_ref()),
-        Change::Deleted { object } => (object, None),
-        Change::Synced | Change::Resync => return Vec::new(),
-    };
-    let mut keys: Vec<_> = [Some(object), old].into_iter().flatten().filter_map(owner_key).collect();
-    keys.dedup();
-    keys
-}
-
-fn owner_key(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == "DaemonSet")?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
+fn selector(set: DaemonSet) -> Option<Selector> {
+    Selector::from_meta(Some(&set.spec?.selector)).ok()
 }
 
 /// All sets, when a node comes, goes, or changes in what decides where daemons run; its heartbeats
@@ -90,7 +79,6 @@ fn sets_on_node(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "daemonset-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(set) = self.cluster.get::<DaemonSet>(&key.namespace, &key.name) else {
@@ -149,7 +137,7 @@ impl Reconciler {
             })
             .collect();
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), namespace);
-        let owned = claim::carry_out::<DaemonSet, Pod>(candidates, meta, &api, w).await?;
+        let owned = claim::carry_out::<DaemonSet, Pod>(candidates, meta, &api, &[], w).await?;
         Ok(owned.iter().filter_map(PodView::of).collect())
     }
 

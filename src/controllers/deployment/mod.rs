@@ -101,7 +101,6 @@ fn deployment_of_gone_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> 
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "deployment-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(deployment) = self.cluster.get::<Deployment>(&key.namespace, &key.name) else {
@@ -147,7 +146,7 @@ impl Reconciler {
             })
             .collect();
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
-        let owned = claim::carry_out::<Deployment, ReplicaSet>(candidates, meta, &api, w).await?;
+        let owned = claim::carry_out::<Deployment, ReplicaSet>(candidates, meta, &api, &[], w).await?;
         Ok(owned.iter().filter_map(|o| self.cluster.get(&o.index.key.namespace, &o.index.key.name)).collect())
     }
 

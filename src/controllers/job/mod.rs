@@ -6,6 +6,7 @@
 mod failure_policy;
 mod indexes;
 mod orphans;
+mod per_index;
 mod plan;
 mod pods;
 pub(crate) mod status;
@@ -15,7 +16,7 @@ mod tests;
 use std::collections::HashSet;
 
 use api::object::{Object, ObjectKey};
-use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes};
+use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
@@ -49,23 +50,17 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let recorder = Recorder::new(client.clone(), ACCOUNT, "");
     let reconciler = Reconciler { cluster: cluster.clone(), client: client.clone(), recorder };
+    let jobs = cluster.clone();
     Controller::new(reconciler, cluster, client)
         .reconciles::<Job>()
-        .watches::<Pod>(jobs_of_pod)
+        .watches::<Pod>(move |change| claim::owners_of_pod::<Job>(&jobs, change, selector))
         .workers(4)
         .run(token)
         .await;
 }
 
-fn jobs_of_pod(change: &Change) -> Vec<ObjectKey> {
-    let (object, old) = match change {
-        Change::Applied { object, old } => (object, old.as_ref()),
-        Change::Deleted { object } => (object, None),
-        Change::Synced | Change::Resync => return Vec::new(),
-    };
-    let mut keys: Vec<_> = [Some(object), old].into_iter().flatten().filter_map(owner_key).collect();
-    keys.dedup();
-    keys
+fn selector(job: Job) -> Option<Selector> {
+    Selector::from_meta(job.spec?.selector.as_ref()).ok()
 }
 
 fn owner_key(object: &Object) -> Option<ObjectKey> {
@@ -75,7 +70,6 @@ fn owner_key(object: &Object) -> Option<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "job-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
@@ -106,17 +100,12 @@ impl Reconciler {
         let uid = meta.uid.as_deref().unwrap_or_default();
         let deleting = meta.deletion_timestamp.is_some();
         let selector = spec.selector.as_ref().and_then(|s| Selector::from_meta(Some(s)).ok());
-        let selects = |o: &Object| selector.as_ref().is_none_or(|s| s.matches(&o.index.labels));
-        // Only a Job with a selector of its user's making can find pods to adopt.
-        let objects = if spec.manual_selector == Some(true) && selector.is_some() {
-            self.cluster.objects::<Pod>(&Query::namespace(namespace))
-        } else {
-            self.cluster.objects::<Pod>(&Query::owner(uid))
-        };
+        let selects = |o: &Object| selector.as_ref().is_some_and(|s| s.matches(&o.index.labels));
+        let objects = self.cluster.objects::<Pod>(&Query::namespace(namespace));
         let candidates =
             objects.into_iter().map(|o| (claim::claim(&o.index, uid, deleting, selects(&o)), o)).map(|(c, o)| (o, c));
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
-        let owned = claim::carry_out::<Job, Pod>(candidates.collect(), meta, &api, w).await?;
+        let owned = claim::carry_out::<Job, Pod>(candidates.collect(), meta, &api, &[FINALIZER], w).await?;
         Ok(owned.iter().filter_map(PodView::of).collect())
     }
 
@@ -132,7 +121,7 @@ impl Reconciler {
         release(&plan.pods.dismiss, w).await?;
         control.delete_all(&plan.pods.dismiss).await?;
         control.delete_all(&plan.pods.terminate).await?;
-        let new = plan.pods.create.iter().map(|&index| pods::new_pod(job, spec, index)).collect();
+        let new = plan.pods.create.iter().map(|new| pods::new_pod(job, spec, new)).collect();
         control.create_all(new).await
     }
 
@@ -149,7 +138,8 @@ impl Reconciler {
         let mut status = plan.status;
         count_living(&mut status, pods, &plan.pods);
         let records = status.uncounted_terminated_pods != before.uncounted_terminated_pods
-            || status.completed_indexes != before.completed_indexes;
+            || status.completed_indexes != before.completed_indexes
+            || status.failed_indexes != before.failed_indexes;
         if !plan.release.is_empty() && records {
             job.status = Some(status.clone());
             job = w.update_status(&job).await?;

@@ -50,7 +50,6 @@ fn pods_of_ended_job(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "job-orphan-pods";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let object = self.cluster.source().get(&GroupResource::of::<Pod>(), key);

@@ -1,12 +1,13 @@
 //! One round of a Job, decided from its spec, its status and its pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 
 use super::failure_policy::{self, Verdict};
+use super::per_index::{self, Failures};
 use super::status::{self, End};
 use super::{FINALIZER, indexes};
 use crate::moment;
@@ -17,11 +18,19 @@ const BURST: usize = 500;
 const BACKOFF_BASE: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
+/// A pod to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NewPod {
+    /// In an Indexed Job.
+    pub(super) index: Option<i32>,
+    /// Where failures are counted by index.
+    pub(super) failures: Option<Failures>,
+}
+
 /// What to do about pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    /// One entry a pod; the index in an Indexed Job.
-    pub(super) create: Vec<Option<i32>>,
+    pub(super) create: Vec<NewPod>,
     /// Surplus: its finalizer goes first, so that it does not count as a failure.
     pub(super) dismiss: Vec<PodView>,
     /// Of a Job that has ended: they count as what they end as.
@@ -50,13 +59,25 @@ struct Round<'a> {
     completions: Option<i32>,
 }
 
+/// Finished pods, taken into the status.
+struct Accounted {
+    /// They need their finalizer no longer.
+    release: Vec<PodView>,
+    /// They keep it, and are not counted, until their index has its next pod.
+    held: BTreeMap<i32, PodView>,
+}
+
 pub(super) fn plan(job: &Job, spec: &JobSpec, all: &[PodView], now: Timestamp) -> Plan {
     let indexed = spec.completion_mode.as_deref() == Some("Indexed");
     let round = Round { spec, pods: all, now, indexed, completions: spec.completions };
     let mut status = job.status.clone().unwrap_or_default();
     let event = round.note_suspension(&mut status);
-    let release = round.account(&mut status);
-    let end = End::of(&status).or_else(|| round.end(&status));
+    let Accounted { mut release, held } = round.account(&mut status);
+    let end = End::of(&status).or_else(|| round.end(&status, &held));
+    if end.is_some() {
+        // Nothing will replace these any more.
+        release.extend(round.count_held(&mut status, &held));
+    }
     let mut pods = Pods::default();
     let mut recheck = round.deadline_in(&status);
     let active: Vec<PodView> = all.iter().filter(|p| p.is_active()).cloned().collect();
@@ -68,7 +89,7 @@ pub(super) fn plan(job: &Job, spec: &JobSpec, all: &[PodView], now: Timestamp) -
         }
         recheck = None;
     } else if job.metadata.deletion_timestamp.is_none() {
-        let backoff = round.manage(&status, &active, &mut pods);
+        let backoff = round.manage(&status, &active, &held, &mut pods);
         recheck = [recheck, backoff].into_iter().flatten().min();
     }
     Plan { pods, status, release, end, event, recheck }
@@ -133,23 +154,25 @@ impl Round<'_> {
         pod.index.finalizers.iter().any(|f| **f == *FINALIZER)
     }
 
-    /// Takes finished pods into the status and returns those that need their finalizer no longer.
-    /// Succeeded indexes are counted at once, all others wait in the uncounted lists until their
+    /// Takes finished pods into the status. Succeeded and failed indexes are noted at once, pods wait in the uncounted lists until their
     /// finalizers are gone, so that no crash in between counts one twice.
-    fn account(&self, status: &mut JobStatus) -> Vec<PodView> {
+    fn account(&self, status: &mut JobStatus) -> Accounted {
         let mut release = Vec::new();
         let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
         let mut succeeded = uncounted.succeeded.unwrap_or_default();
         let mut failed = uncounted.failed.unwrap_or_default();
         let mut done = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), self.completions.unwrap_or(0));
         let policy = self.spec.pod_failure_policy.as_ref();
-        for pod in self.pods.iter().filter(|p| Self::is_tracked(p)) {
+        let succeeding = self.pods.iter().filter(|p| self.indexed && Self::is_tracked(p) && Self::is_success(p));
+        done.extend(succeeding.filter_map(|p| self.valid_index(p)));
+        let held = self.note_failed_indexes(status, &done);
+        let is_held = |pod: &PodView| held.values().any(|h| h.index.uid == pod.index.uid);
+        for pod in self.pods.iter().filter(|p| Self::is_tracked(p) && !is_held(p)) {
             let uid = pod.index.uid.to_string();
             let known = succeeded.contains(&uid) || failed.contains(&uid);
             if !known && Self::is_success(pod) {
-                match self.indexed {
-                    true => done.extend(self.valid_index(pod)),
-                    false => succeeded.push(uid),
+                if !self.indexed {
+                    succeeded.push(uid);
                 }
             } else if !known && self.is_failure(pod) {
                 let counts = !self.indexed || self.valid_index(pod).is_some();
@@ -169,20 +192,55 @@ impl Round<'_> {
             succeeded: Some(succeeded).filter(|s| !s.is_empty()),
             failed: Some(failed).filter(|f| !f.is_empty()),
         });
-        release
+        Accounted { release, held }
+    }
+
+    /// Brings `status.failedIndexes` up to date and returns the failed pods that wait to be replaced.
+    fn note_failed_indexes(&self, status: &mut JobStatus, done: &BTreeSet<i32>) -> BTreeMap<i32, PodView> {
+        let (Some(limit), Some(completions)) = (self.spec.backoff_limit_per_index, self.completions) else {
+            return BTreeMap::new();
+        };
+        let policy = self.spec.pod_failure_policy.as_ref();
+        let failures = || {
+            let failed = self.pods.iter().filter(|p| Self::is_tracked(p) && self.is_failure(p));
+            failed.filter(|p| self.valid_index(p).is_some())
+        };
+        let mut failed = indexes::parse(status.failed_indexes.as_deref().unwrap_or(""), completions);
+        failed.extend(failures().filter(|p| per_index::fails_index(limit, policy, p)).filter_map(indexes::of));
+        status.failed_indexes = Some(indexes::format(&failed));
+        let active = self.pods.iter().filter(|p| p.is_active()).filter_map(indexes::of);
+        let settled = failed.iter().chain(done).copied().chain(active).collect();
+        per_index::held(failures(), &settled)
+    }
+
+    /// Counts the pods that were held back, as those that are counted on the way.
+    fn count_held(&self, status: &mut JobStatus, held: &BTreeMap<i32, PodView>) -> Vec<PodView> {
+        let failed = &mut status.uncounted_terminated_pods.get_or_insert_default().failed;
+        for pod in held.values() {
+            let uid = pod.index.uid.to_string();
+            let counts = failure_policy::judge(self.spec.pod_failure_policy.as_ref(), pod) != Verdict::Ignore;
+            if counts && !failed.iter().flatten().any(|known| *known == uid) {
+                failed.get_or_insert_default().push(uid);
+            }
+        }
+        held.values().cloned().collect()
     }
 
     /// Whether the Job has come to its end, and which.
-    fn end(&self, status: &JobStatus) -> Option<End> {
+    fn end(&self, status: &JobStatus, held: &BTreeMap<i32, PodView>) -> Option<End> {
         if let Some(message) = self.failing_pod() {
             return Some(End::failure("PodFailurePolicy", &message));
         }
         let limit = self.spec.backoff_limit.unwrap_or(6);
-        if totals(status).failed > limit || self.restarts_exceed(limit) {
+        let waiting = i32::try_from(held.len()).unwrap_or(i32::MAX);
+        if totals(status).failed.saturating_add(waiting) > limit || self.restarts_exceed(limit) {
             return Some(End::failure("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
         }
         if self.spec.active_deadline_seconds.is_some() && !self.suspended() && self.deadline_in(status).is_none() {
             return Some(End::failure("DeadlineExceeded", "Job was active longer than specified deadline"));
+        }
+        if let Some(end) = self.failed_indexes_end(status) {
+            return Some(end);
         }
         if let Some(at) = self.matched_success_rule(status) {
             return Some(End::success("SuccessPolicy", &format!("Matched rules at index {at}")));
@@ -194,6 +252,20 @@ impl Round<'_> {
             Some(completions) => succeeded >= completions && !active,
         };
         complete.then(|| End::success("CompletionsReached", "Reached expected number of succeeded pods"))
+    }
+
+    /// Too many indexes have failed, or some have and all others succeeded.
+    fn failed_indexes_end(&self, status: &JobStatus) -> Option<End> {
+        let completions = self.completions.filter(|_| self.spec.backoff_limit_per_index.is_some())?;
+        let failed = indexes::parse(status.failed_indexes.as_deref()?, completions).len();
+        let exceeds = |limit: i32| usize::try_from(limit).is_ok_and(|limit| failed > limit);
+        if self.spec.max_failed_indexes.is_some_and(exceeds) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(End::failure("MaxFailedIndexesExceeded", message));
+        }
+        let done = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions).len();
+        let settled = i32::try_from(failed + done).unwrap_or(i32::MAX);
+        (failed > 0 && settled >= completions).then(|| End::failure("FailedIndexes", "Job has failed indexes"))
     }
 
     fn failing_pod(&self) -> Option<String> {
@@ -241,7 +313,13 @@ impl Round<'_> {
     }
 
     /// Fills `pods`; returns how long new pods must still wait after failures.
-    fn manage(&self, status: &JobStatus, active: &[PodView], pods: &mut Pods) -> Option<Duration> {
+    fn manage(
+        &self,
+        status: &JobStatus,
+        active: &[PodView],
+        held: &BTreeMap<i32, PodView>,
+        pods: &mut Pods,
+    ) -> Option<Duration> {
         let succeeded = totals(status).succeeded;
         let running = active.len();
         let count = |n: i32| usize::try_from(n).unwrap_or(0);
@@ -256,30 +334,58 @@ impl Round<'_> {
             return None;
         }
         let terminating = self.pods.iter().filter(|p| p.is_terminating()).count();
-        let held = if self.replaces_failed_only() { terminating } else { 0 };
-        let missing = wanted.saturating_sub(running + held).min(BURST);
+        let waiting = if self.replaces_failed_only() { terminating } else { 0 };
+        let missing = wanted.saturating_sub(running + waiting).min(BURST);
         if missing == 0 {
             return None;
+        }
+        if self.spec.backoff_limit_per_index.is_some() {
+            return self.replace_by_index(self.open_indexes(status, missing), held, pods);
         }
         if let Some(wait) = self.backoff() {
             return Some(wait);
         }
         pods.create = match (self.indexed, self.completions) {
-            (true, Some(completions)) => {
-                let mut taken = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions);
-                let holds = |p: &&PodView| p.is_active() || (self.replaces_failed_only() && p.is_terminating());
-                taken.extend(self.pods.iter().filter(holds).filter_map(indexes::of));
-                indexes::first_free(&taken, completions, missing).into_iter().map(Some).collect()
+            (true, Some(_)) => {
+                let open = self.open_indexes(status, missing).into_iter();
+                open.map(|index| NewPod { index: Some(index), failures: None }).collect()
             }
-            (true, None) | (false, _) => vec![None; missing],
+            (true, None) | (false, _) => vec![NewPod::default(); missing],
         };
         None
+    }
+
+    /// The lowest indexes without an outcome and without a pod.
+    fn open_indexes(&self, status: &JobStatus, count: usize) -> Vec<i32> {
+        let completions = self.completions.unwrap_or(0);
+        let parse = |text: &Option<String>| indexes::parse(text.as_deref().unwrap_or(""), completions);
+        let mut taken = parse(&status.completed_indexes);
+        taken.extend(parse(&status.failed_indexes));
+        let holds = |p: &&PodView| p.is_active() || (self.replaces_failed_only() && p.is_terminating());
+        taken.extend(self.pods.iter().filter(holds).filter_map(indexes::of));
+        indexes::first_free(&taken, completions, count)
+    }
+
+    /// Each index waits for its own failures; returns the shortest wait.
+    fn replace_by_index(&self, open: Vec<i32>, held: &BTreeMap<i32, PodView>, pods: &mut Pods) -> Option<Duration> {
+        let policy = self.spec.pod_failure_policy.as_ref();
+        let mut shortest: Option<Duration> = None;
+        for index in open {
+            let last = held.get(&index);
+            let failures = last.map(|pod| Failures::with(policy, pod)).unwrap_or_default();
+            let wait = last.and_then(|pod| self.delay_after(failures.total(), self.finished_at(pod)?));
+            match wait {
+                Some(wait) => shortest = Some(shortest.map_or(wait, |s| s.min(wait))),
+                None => pods.create.push(NewPod { index: Some(index), failures: Some(failures) }),
+            }
+        }
+        shortest
     }
 
     /// The pods to give up: in an Indexed Job first doubles and indexes that are out of range or done.
     fn surplus(&self, active: &[PodView], at_least: usize, status: &JobStatus) -> Vec<PodView> {
         let mut ranked = active.to_vec();
-        pods::rank_for_deletion(&mut ranked, &std::collections::BTreeMap::new(), self.now);
+        pods::rank_for_deletion(&mut ranked, &BTreeMap::new(), self.now);
         let mut surplus: Vec<PodView> = Vec::new();
         if let (true, Some(completions)) = (self.indexed, self.completions) {
             let done = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions);
@@ -311,19 +417,29 @@ impl Round<'_> {
             .filter(|t| last_success.is_none_or(|s| *t > s))
             .collect();
         let last = failures.iter().max()?;
-        let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(16);
-        let delay = BACKOFF_BASE.saturating_mul(1 << doublings).min(BACKOFF_MAX);
-        moment::remaining(*last, i64::try_from(delay.as_secs()).unwrap_or(i64::MAX), self.now)
+        self.delay_after(i32::try_from(failures.len()).unwrap_or(i32::MAX), *last)
     }
 
+    /// What is left of the delay after so many failures in a row.
+    fn delay_after(&self, failures: i32, last: Timestamp) -> Option<Duration> {
+        let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(0).min(16);
+        let delay = BACKOFF_BASE.saturating_mul(1 << doublings).min(BACKOFF_MAX);
+        moment::remaining(last, i64::try_from(delay.as_secs()).unwrap_or(i64::MAX), self.now)
+    }
+
+    /// When the last container ended; of a pod without that, when it was no longer ready, or deleted.
     fn finished_at(&self, pod: &PodView) -> Option<Timestamp> {
         let ends =
             pod.status.container_statuses.iter().filter_map(|s| s.state.terminated.as_ref()?.finished_at.as_ref());
-        let deleted = || pod.meta.deletion_timestamp.as_ref();
-        ends.max().or_else(deleted).map(|t| t.0).or_else(|| {
-            let condition = pod.condition("Ready").and_then(|c| c.last_transition_time.as_ref());
-            condition.map(|t| t.0).or_else(|| pod.created())
-        })
+        let unready = || {
+            let condition = pod.condition("Ready").filter(|c| c.status == "False");
+            condition.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0)
+        };
+        let deleted = || {
+            let grace = SignedDuration::from_secs(pod.meta.deletion_grace_period_seconds.unwrap_or(0));
+            pod.meta.deletion_timestamp.as_ref().and_then(|t| t.0.saturating_sub(grace).ok())
+        };
+        ends.max().map(|t| t.0).or_else(unready).or_else(deleted).or_else(|| pod.created())
     }
 }
 

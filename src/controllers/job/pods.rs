@@ -3,13 +3,16 @@
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 
-use super::{FINALIZER, indexes};
+use super::plan::NewPod;
+use super::{FINALIZER, indexes, per_index};
 use crate::claim;
 use crate::pod_control;
 
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
+/// What the API server leaves of a `generateName`.
+const MAX_GENERATED: usize = 58;
 
-pub(super) fn new_pod(job: &Job, spec: &JobSpec, index: Option<i32>) -> Pod {
+pub(super) fn new_pod(job: &Job, spec: &JobSpec, new: &NewPod) -> Pod {
     let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let mut pod = pod_control::from_template(&spec.template, namespace, claim::controller_ref::<Job>(&job.metadata));
@@ -17,7 +20,14 @@ pub(super) fn new_pod(job: &Job, spec: &JobSpec, index: Option<i32>) -> Pod {
     if !finalizers.iter().any(|f| f == FINALIZER) {
         finalizers.push(FINALIZER.to_owned());
     }
-    match index {
+    if let Some(failures) = new.failures {
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(per_index::COUNTED.to_owned(), failures.counted.to_string());
+        if failures.ignored > 0 {
+            annotations.insert(per_index::IGNORED.to_owned(), failures.ignored.to_string());
+        }
+    }
+    match new.index {
         None => pod.metadata.generate_name = Some(pod_control::generate_name(name)),
         Some(index) => give_index(&mut pod, name, index),
     }
@@ -26,7 +36,10 @@ pub(super) fn new_pod(job: &Job, spec: &JobSpec, index: Option<i32>) -> Pod {
 
 fn give_index(pod: &mut Pod, job: &str, index: i32) {
     let meta = &mut pod.metadata;
-    meta.generate_name = Some(format!("{job}-{index}-"));
+    let suffix = format!("-{index}-");
+    // The index must survive the cut.
+    let room = MAX_GENERATED - suffix.len();
+    meta.generate_name = Some(format!("{}{suffix}", &job[..job.len().min(room)]));
     for map in [&mut meta.annotations, &mut meta.labels] {
         map.get_or_insert_with(Default::default).insert(indexes::ANNOTATION.to_owned(), index.to_string());
     }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, SuccessPolicy, SuccessPolicyRule, UncountedTerminatedPods};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, JobStatus, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+    SuccessPolicy, SuccessPolicyRule, UncountedTerminatedPods,
+};
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::plan::{self, Plan, plan};
+use super::plan::{self, NewPod, Plan, plan};
 use super::{FINALIZER, pods::new_pod, status};
 use crate::fixtures::{PodBuilder, at, pod};
 
@@ -161,7 +164,8 @@ fn suspension_dismisses_pods_and_stops_the_clock() {
 fn indexed_jobs_work_on_the_lowest_open_indexes() {
     let pods = [index(tracked("a").phase("Succeeded"), 0), index(tracked("b").running(), 2)];
     let plan = run(&indexed(5, 3), &pods, 100);
-    assert_eq!(plan.pods.create, [Some(1), Some(3)]);
+    let created: Vec<_> = plan.pods.create.iter().map(|p| p.index.unwrap()).collect();
+    assert_eq!(created, [1, 3]);
     assert_eq!(plan.status.completed_indexes.as_deref(), Some("0"));
     assert_eq!(plan.status.succeeded, Some(1));
     let doubles = [index(tracked("a").running(), 0), index(tracked("b").running(), 0)];
@@ -182,11 +186,78 @@ fn a_success_policy_ends_the_job_early() {
 #[test]
 fn pods_of_an_indexed_job_know_their_index() {
     let job = indexed(3, 3);
-    let made = new_pod(&job, job.spec.as_ref().unwrap(), Some(2));
+    let made = new_pod(&job, job.spec.as_ref().unwrap(), &NewPod { index: Some(2), failures: None });
     assert_eq!(made.metadata.generate_name.as_deref(), Some("pi-2-"));
     assert_eq!(made.metadata.labels.unwrap()["batch.kubernetes.io/job-completion-index"], "2");
     assert_eq!(made.metadata.finalizers.unwrap(), [FINALIZER]);
     let spec = made.spec.unwrap();
     assert_eq!(spec.hostname.as_deref(), Some("pi-2"));
     assert_eq!(spec.containers[0].env.as_ref().unwrap()[0].name, "JOB_COMPLETION_INDEX");
+}
+
+fn per_index(limit: i32, most: Option<i32>) -> Job {
+    let mut job = indexed(3, 3);
+    let spec = job.spec.as_mut().unwrap();
+    (spec.backoff_limit, spec.backoff_limit_per_index, spec.max_failed_indexes) = (Some(i32::MAX), Some(limit), most);
+    job
+}
+
+#[test]
+fn an_index_that_failed_is_tried_again_with_its_count() {
+    let pods = [index(failed("a", 100), 0), index(tracked("b").running(), 1), index(tracked("c").running(), 2)];
+    let waits = run(&per_index(1, None), &pods, 104);
+    assert_eq!((waits.recheck, waits.release.len()), (Some(Duration::from_secs(6)), 0), "kept for its count");
+    assert_eq!(waits.status.failed_indexes.as_deref(), Some(""));
+    let again = run(&per_index(1, None), &pods, 111);
+    let job = per_index(1, None);
+    let made = new_pod(&job, job.spec.as_ref().unwrap(), &again.pods.create[0]);
+    let annotations = made.metadata.annotations.unwrap();
+    assert_eq!(annotations["batch.kubernetes.io/job-index-failure-count"], "1");
+    assert_eq!(annotations["batch.kubernetes.io/job-completion-index"], "0");
+    let replaced = run(&job, &[pods[0].clone(), index(tracked("d").running(), 0)], 112);
+    assert_eq!(replaced.status.uncounted_terminated_pods.unwrap().failed.unwrap(), ["uid-a"]);
+}
+
+#[test]
+fn indexes_fail_apart_and_the_others_go_on() {
+    let last = || index(failed("a", 1), 0).annotation("batch.kubernetes.io/job-index-failure-count", "1");
+    let running = run(&per_index(1, None), &[last(), index(tracked("b").phase("Succeeded"), 1)], 100);
+    assert_eq!(running.status.failed_indexes.as_deref(), Some("0"));
+    assert!(running.end.is_none());
+    assert_eq!(running.pods.create.iter().map(|p| p.index.unwrap()).collect::<Vec<_>>(), [2]);
+    let done = |n: &str, i| index(tracked(n).phase("Succeeded"), i);
+    let ended = run(&per_index(1, None), &[last(), done("b", 1), done("c", 2)], 100).end.unwrap();
+    assert_eq!((ended.success, ended.reason.as_str()), (false, "FailedIndexes"));
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job_and_count_what_was_kept() {
+    let pods = [index(failed("a", 98), 0), index(failed("b", 98), 1), index(failed("c", 98), 2)];
+    let ended = run(&per_index(0, Some(1)), &pods, 100);
+    assert_eq!(ended.end.unwrap().reason, "MaxFailedIndexesExceeded");
+    let mut policy = per_index(3, Some(0));
+    policy.spec.as_mut().unwrap().pod_failure_policy = Some(PodFailurePolicy {
+        rules: vec![PodFailurePolicyRule {
+            action: "FailIndex".into(),
+            on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+                operator: "In".into(),
+                values: vec![42],
+                container_name: None,
+            }),
+            on_pod_conditions: None,
+        }],
+    });
+    let pods = [index(tracked("a").phase("Failed").exited(42, at(98)), 0), index(failed("b", 98), 1)];
+    let ended = run(&policy, &pods, 100);
+    assert_eq!(ended.status.failed_indexes.as_deref(), Some("0"));
+    assert_eq!(ended.end.unwrap().reason, "MaxFailedIndexesExceeded");
+    assert_eq!((ended.release.len(), ended.status.uncounted_terminated_pods.unwrap().failed.unwrap().len()), (2, 2));
+}
+
+#[test]
+fn a_long_name_leaves_room_for_the_index() {
+    let mut job = indexed(3, 3);
+    job.metadata.name = Some("x".repeat(63));
+    let made = new_pod(&job, job.spec.as_ref().unwrap(), &NewPod { index: Some(2), failures: None });
+    assert!(made.metadata.generate_name.is_some_and(|n| n.len() == 58 && n.ends_with("-2-")));
 }

@@ -8,8 +8,8 @@ mod plan;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use api::object::{GroupResource, Object, ObjectKey};
-use client::{Change, Cluster, Controller, Outcome, Query, Reconcile, Recorder, Writes, status};
+use api::object::ObjectKey;
+use client::{Cluster, Controller, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
@@ -66,48 +66,16 @@ async fn run_kind<K: Replicated>(cluster: Cluster, account: &'static str, token:
     let pods = cluster.clone();
     Controller::new(reconciler, cluster, client)
         .reconciles::<K>()
-        .watches::<Pod>(move |change| owners_of_pod::<K>(&pods, change))
+        .watches::<Pod>(move |change| {
+            claim::owners_of_pod::<K>(&pods, change, |owner| owner.spec().map(|spec| spec.selector))
+        })
         .workers(4)
         .run(token)
         .await;
 }
 
-/// The owners that a change of a pod concerns: the one that it has, the one that it had, and for an
-/// orphan all that select it.
-fn owners_of_pod<K: Replicated>(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
-    let (object, old) = match change {
-        Change::Applied { object, old } => (object, old.as_ref()),
-        Change::Deleted { object } => (object, None),
-        Change::Synced | Change::Resync => return Vec::new(),
-    };
-    let mut keys: Vec<ObjectKey> = [Some(object), old].into_iter().flatten().filter_map(owner_key::<K>).collect();
-    let changed_hands = old.is_none_or(|o| o.index.controller().is_some() || o.index.labels != object.index.labels);
-    if object.index.controller().is_none() && !object.index.deleting && changed_hands {
-        keys.extend(selecting::<K>(cluster, object));
-    }
-    keys.dedup();
-    keys
-}
-
-fn owner_key<K: Replicated>(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == K::KIND && &*o.api_version == K::API_VERSION)?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
-}
-
-fn selecting<K: Replicated>(cluster: &Cluster, pod: &Object) -> Vec<ObjectKey> {
-    if pod.index.labels.is_empty() {
-        return Vec::new();
-    }
-    let namespace = &pod.index.key.namespace;
-    let candidates = cluster.source().list(&GroupResource::of::<K>(), &Query::namespace(namespace));
-    let selects =
-        |o: &Object| o.decode::<K>().is_ok_and(|k| k.spec().is_some_and(|s| s.selector.matches(&pod.index.labels)));
-    candidates.iter().filter(|o| selects(o)).map(|o| o.index.key.clone()).collect()
-}
-
 impl<K: Replicated> Reconcile for Reconciler<K> {
     const NAME: &'static str = K::CONTROLLER;
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(owner) = self.cluster.get::<K>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
@@ -158,7 +126,7 @@ impl<K: Replicated> Reconciler<K> {
             })
             .collect();
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let owned = claim::carry_out::<K, Pod>(candidates, meta, &api, w).await?;
+        let owned = claim::carry_out::<K, Pod>(candidates, meta, &api, &[], w).await?;
         let views: Vec<PodView> = owned.iter().filter_map(PodView::of).collect();
         let terminating = views.iter().filter(|p| p.is_terminating()).count();
         Ok((views.into_iter().filter(PodView::is_active).collect(), terminating))

@@ -3,8 +3,8 @@
 mod plan;
 mod pods;
 
-use api::object::{Object, ObjectKey};
-use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use api::object::ObjectKey;
+use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
@@ -36,36 +36,19 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let sets = cluster.clone();
     Controller::new(reconciler, cluster, client)
         .reconciles::<StatefulSet>()
-        .watches::<Pod>(move |change| sets_of_pod(&sets, change))
+        .watches::<Pod>(move |change| claim::owners_of_pod::<StatefulSet>(&sets, change, selector))
+        .watches::<ControllerRevision>(history::owner_of_lost::<StatefulSet>)
         .workers(2)
         .run(token)
         .await;
 }
 
-fn sets_of_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
-    let (object, old) = match change {
-        Change::Applied { object, old } => (object, old.as_ref()),
-        Change::Deleted { object } => (object, None),
-        Change::Synced | Change::Resync => return Vec::new(),
-    };
-    let mut keys: Vec<_> = [Some(object), old].into_iter().flatten().filter_map(owner_key).collect();
-    if object.index.controller().is_none() && object.index.labels.contains_key(pods::POD_NAME_LABEL) {
-        let sets = cluster.objects::<StatefulSet>(&Query::namespace(&object.index.key.namespace));
-        let named = |s: &&Object| pods::ordinal(&s.index.key.name, &object.index.key.name).is_some();
-        keys.extend(sets.iter().filter(named).map(|s| s.index.key.clone()));
-    }
-    keys.dedup();
-    keys
-}
-
-fn owner_key(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == "StatefulSet")?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
+fn selector(set: StatefulSet) -> Option<Selector> {
+    Selector::from_meta(Some(&set.spec?.selector)).ok()
 }
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "statefulset-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(set) = self.cluster.get::<StatefulSet>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
@@ -83,9 +66,8 @@ impl Reconcile for Reconciler {
         let named = set.status.as_ref().and_then(|s| s.current_revision.as_deref());
         let current = named.filter(|n| history.iter().any(|r| history::name(r) == *n)).unwrap_or(update);
         let plan = plan::plan(&set, spec, &pods, &Revisions { current, update }, Timestamp::now());
-        let result = self.carry_out(&set, spec, &plan.steps, &history, w).await;
+        self.carry_out(&set, spec, &plan.steps, &history, w).await?;
         let status = plan.status;
-        result?;
         if set.status.as_ref() != Some(&status) {
             let mut updated = set.clone();
             updated.status = Some(status.clone());
@@ -121,7 +103,7 @@ impl Reconciler {
             })
             .collect();
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
-        let owned = claim::carry_out::<StatefulSet, Pod>(candidates, meta, &api, w).await?;
+        let owned = claim::carry_out::<StatefulSet, Pod>(candidates, meta, &api, &[], w).await?;
         Ok(owned.iter().filter_map(PodView::of).collect())
     }
 
@@ -253,6 +235,7 @@ impl Reconciler {
                 self.recorder.event(about, EventType::Normal, &format!("Successful{noun}"), &message);
                 Ok(())
             }
+            Err(e) if status::is_namespace_terminating(&e) => Err(e),
             Err(e) => {
                 let message = format!("{verb} {what} failed error: {}", status::message(&e));
                 self.recorder.event(about, EventType::Warning, &format!("Failed{noun}"), &message);
