@@ -2,7 +2,6 @@
 //! come back after a growing delay.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::source::{Change, Query};
 use crate::writes::Pending;
-use crate::{Backoff, Cluster, Kind, Tasks, WorkQueue, Writes};
+use crate::{Backoff, Cluster, Kind, Tasks, WorkQueue, Writes, status};
 
 /// How long to wait before asking again whether the source shows a key's own writes. Only a source
 /// on another machine is ever behind.
@@ -36,14 +35,8 @@ pub trait Reconcile: Send + Sync + 'static {
     /// As upstream names the controller, for logs.
     const NAME: &'static str;
 
-    type Error: Display + Send;
-
     /// Brings the world one step closer to what the object asks for. A missing object is no error.
-    fn reconcile(
-        &self,
-        key: &ObjectKey,
-        writes: &mut Writes,
-    ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+    fn reconcile(&self, key: &ObjectKey, writes: &mut Writes) -> impl Future<Output = kube::Result<Outcome>> + Send;
 }
 
 type Mapper = Arc<dyn Fn(&Change) -> Vec<ObjectKey> + Send + Sync>;
@@ -185,14 +178,20 @@ impl<R: Reconcile> Shared<R> {
         }
     }
 
-    fn settle(&self, key: &ObjectKey, result: Result<Outcome, R::Error>) {
+    fn settle(&self, key: &ObjectKey, result: kube::Result<Outcome>) {
         match result {
             Ok(Outcome::Done) => self.queue.forget(key),
             Ok(Outcome::RequeueAfter(delay)) => {
                 self.queue.forget(key);
                 self.queue.add_after(key.clone(), delay);
             }
+            // Nothing more can be made there, and what is there goes by itself.
+            Err(e) if status::is_namespace_terminating(&e) => {
+                debug!(controller = R::NAME, %key, "the namespace is going away");
+                self.queue.forget(key);
+            }
             Err(e) => {
+                let e = status::message(&e);
                 // The first failures are the ordinary ones: conflicts and races with deletions.
                 if self.queue.failures(key) < 3 {
                     debug!(controller = R::NAME, %key, "will be tried again: {e}");
@@ -202,5 +201,63 @@ impl<R: Reconcile> Shared<R> {
                 self.queue.add_rate_limited(key.clone());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ObjectSource, Subscription};
+    use api::object::Object;
+    use kube::core::Status;
+
+    struct Nothing;
+
+    impl ObjectSource for Nothing {
+        fn get(&self, _: &GroupResource, _: &ObjectKey) -> Option<Object> {
+            None
+        }
+
+        fn list(&self, _: &GroupResource, _: &Query<'_>) -> Vec<Object> {
+            Vec::new()
+        }
+
+        fn revision(&self, _: &GroupResource) -> u64 {
+            0
+        }
+
+        fn subscribe(&self, _: &GroupResource) -> Subscription {
+            Subscription::new(futures::stream::empty())
+        }
+    }
+
+    struct Idle;
+
+    impl Reconcile for Idle {
+        const NAME: &'static str = "idle";
+
+        async fn reconcile(&self, _: &ObjectKey, _: &mut Writes) -> kube::Result<Outcome> {
+            Ok(Outcome::Done)
+        }
+    }
+
+    fn refusal(cause: &str) -> kube::Error {
+        let status = serde_json::json!({
+            "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403,
+            "details": { "causes": [{ "reason": cause, "message": "no", "field": "metadata.namespace" }] },
+        });
+        kube::Error::Api(Box::new(serde_json::from_value::<Status>(status).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_goes_is_not_tried_again() {
+        let connect = |_| Client::try_from(kube::Config::new("http://localhost".parse().unwrap())).unwrap();
+        let cluster = Cluster::new(Arc::new(Nothing), connect);
+        let controller = Controller::new(Idle, cluster.clone(), cluster.as_user("x", &[]));
+        let key = ObjectKey::new("shop", "web");
+        controller.shared.settle(&key, Err(refusal("SomethingElse")));
+        assert_eq!(controller.shared.queue.failures(&key), 1);
+        controller.shared.settle(&key, Err(refusal("NamespaceTerminating")));
+        assert_eq!(controller.shared.queue.failures(&key), 0);
     }
 }

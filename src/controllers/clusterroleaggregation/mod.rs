@@ -42,7 +42,6 @@ fn aggregates(role: &Object) -> bool {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "clusterrole-aggregation-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(role) = self.cluster.get::<ClusterRole>("", &key.name) else { return Ok(Outcome::Done) };

@@ -50,7 +50,6 @@ fn change_owner(change: &Change) -> Option<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "cronjob-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(cron) = self.cluster.get::<CronJob>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };

@@ -42,7 +42,6 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "endpoints-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let current = self.cluster.get::<Endpoints>(&key.namespace, &key.name);

@@ -68,7 +68,6 @@ fn slices_of(cluster: &Cluster, service: &ObjectKey, managed_by: &str) -> Vec<En
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "endpointslice-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         // Slices of a Service that is gone go with it: they name it as their owner.

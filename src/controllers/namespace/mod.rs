@@ -51,7 +51,6 @@ fn terminating_namespace(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "namespace-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(namespace) = self.cluster.get::<Namespace>("", &key.name) else { return Ok(Outcome::Done) };

@@ -57,7 +57,6 @@ struct Spec {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "node-ipam-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let mut used = HashMap::new();

@@ -85,7 +85,6 @@ fn hear_lease(heard: &Heard, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "node-lifecycle-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(mut node) = self.cluster.get::<Node>("", &key.name) else { return Ok(Outcome::Done) };

@@ -77,7 +77,6 @@ fn pods_of_gone_node(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "pod-garbage-collector-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         if *key == all_finished() {

@@ -40,7 +40,6 @@ fn namespace_of(change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "root-ca-certificate-publisher-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         if !is_active(&self.cluster, key) {

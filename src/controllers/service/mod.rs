@@ -81,7 +81,6 @@ fn addresses(node: &Object) -> Vec<IpAddr> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "service-lb-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(mut service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {

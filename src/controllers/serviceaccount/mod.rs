@@ -41,7 +41,6 @@ pub(crate) fn is_active(cluster: &Cluster, namespace: &ObjectKey) -> bool {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "serviceaccount-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let account = ObjectKey { namespace: key.name.clone(), name: DEFAULT.into() };

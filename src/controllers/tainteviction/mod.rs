@@ -63,7 +63,6 @@ fn placed_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "taint-eviction-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(pod) = self.cluster.get::<Pod>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };

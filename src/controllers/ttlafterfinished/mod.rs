@@ -26,7 +26,6 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "ttl-after-finished-controller";
-    type Error = kube::Error;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
