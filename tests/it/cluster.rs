@@ -1,5 +1,6 @@
 //! A machine with a registry and a Coracle server on it, and kubectl to talk to it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +14,13 @@ use crate::machine::{Machine, succeed, text, top};
 const DEADLINE: Duration = Duration::from_secs(60);
 const REGISTRY: &str = "127.0.0.1:5055";
 
+/// The clients that the tests know, in `target/tools`: one of the server's release and the next.
+pub(crate) const KUBECTL: &str = "kubectl";
+pub(crate) const NEWER_KUBECTL: &str = "kubectl-1.37";
+
 pub(crate) struct Cluster {
+    /// The kubectl in use.
+    pub client: Cell<&'static str>,
     daemon: Option<Child>,
     registry: Option<Child>,
     /// Last: dropping it ends whatever still runs.
@@ -25,7 +32,7 @@ impl Cluster {
     pub(crate) fn start(name: &str) -> Self {
         build_images();
         let machine = Machine::up(name);
-        let mut cluster = Self { daemon: None, registry: None, machine };
+        let mut cluster = Self { client: Cell::new(KUBECTL), daemon: None, registry: None, machine };
         cluster.start_registry();
         let etc = cluster.machine.directory().join("etc");
         let mirrors = format!("mirrors:\n  docker.io:\n    endpoint:\n      - http://{REGISTRY}\n");
@@ -104,8 +111,8 @@ impl Cluster {
         self.machine.directory().join("etc/kubeconfig.yaml")
     }
 
-    fn kubectl_command(&self, program: &str) -> Command {
-        let program = top().join("target/tools").join(program);
+    fn kubectl_command(&self) -> Command {
+        let program = top().join("target/tools").join(self.client.get());
         let mut c = self.machine.command(program.to_str().unwrap());
         c.arg("--kubeconfig=/etc/coracle/kubeconfig.yaml").env("HOME", self.machine.directory());
         c
@@ -114,22 +121,16 @@ impl Cluster {
     /// Standard output of a kubectl call that must succeed.
     #[track_caller]
     pub(crate) fn kubectl(&self, args: &[&str]) -> String {
-        succeed(self.kubectl_command("kubectl").args(args))
-    }
-
-    /// The same with the newer kubectl.
-    #[track_caller]
-    pub(crate) fn newer_kubectl(&self, args: &[&str]) -> String {
-        succeed(self.kubectl_command("kubectl-1.37").args(args))
+        succeed(self.kubectl_command().args(args))
     }
 
     pub(crate) fn try_kubectl(&self, args: &[&str]) -> Output {
-        self.kubectl_command("kubectl").args(args).output().unwrap()
+        self.kubectl_command().args(args).output().unwrap()
     }
 
     /// A kubectl that goes on beside the test.
     pub(crate) fn spawn_kubectl(&self, args: &[&str]) -> Child {
-        self.kubectl_command("kubectl").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.kubectl_command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// What a call that must fail says.
@@ -142,7 +143,7 @@ impl Cluster {
 
     /// Calls kubectl with a manifest on its standard input.
     pub(crate) fn kubectl_stdin(&self, args: &[&str], manifest: &str) -> Output {
-        let mut command = self.kubectl_command("kubectl");
+        let mut command = self.kubectl_command();
         let mut child =
             command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
@@ -156,8 +157,9 @@ impl Cluster {
         text(&out)
     }
 
-    /// A namespace for one test.
+    /// A namespace for one test, without what another run of it left.
     pub(crate) fn namespace(&self, name: &str) {
+        self.kubectl(&["delete", "namespace", name, "--ignore-not-found", "--timeout=90s"]);
         self.kubectl(&["create", "namespace", name]);
         self.wait("the namespace has its service account", |c| {
             c.try_kubectl(&["get", "serviceaccount", "default", "-n", name]).status.success()

@@ -2,7 +2,7 @@
 //!
 //! One machine with a registry serves most tests, each in a namespace of its own; tests that stop
 //! the daemon, boot the machine or fill it bring their own. The runner is ours, because the shared machine
-//! must be removed at the end whatever happens. Arguments are substrings of the tests to run.
+//! must be removed at the end whatever happens. The notes are gone through with each kubectl. Arguments are substrings of the tests to run.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ mod workloads;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use cluster::Cluster;
+use cluster::{Cluster, NEWER_KUBECTL};
 
 type Shared = (&'static str, fn(&Cluster));
 type Alone = (&'static str, fn());
@@ -45,19 +45,23 @@ fn main() -> ExitCode {
     }
     let mut failed = Vec::new();
     let mut passed = 0;
-    let mut record = |name: &'static str, test: &mut dyn FnMut()| {
+    let mut record = |name: &str, test: &mut dyn FnMut()| {
         let start = tokio::time::Instant::now();
         let ok = catch_unwind(AssertUnwindSafe(test)).is_ok();
         let seconds = start.elapsed().as_secs_f32();
         println!("test {name} ... {} ({seconds:.1} s)", if ok { "ok" } else { "FAILED" });
-        if ok { passed += 1 } else { failed.push(name) }
+        if ok { passed += 1 } else { failed.push(name.to_owned()) }
     };
     if !shared.is_empty() {
         let mut cluster = None;
         record("a_server_starts", &mut || cluster = Some(Cluster::start("shared")));
         if let Some(cluster) = &cluster {
-            for (name, test) in shared {
+            for (name, test) in &shared {
                 record(name, &mut || test(cluster));
+            }
+            cluster.client.set(NEWER_KUBECTL);
+            for (name, test) in shared.iter().filter(|(name, _)| name.starts_with("notes_")) {
+                record(&format!("{name}_with_{NEWER_KUBECTL}"), &mut || test(cluster));
             }
         }
     }

@@ -41,7 +41,7 @@ fn run_get_delete(c: &Cluster) {
     let pods = c.kubectl(&["get", "pods", n]);
     assert_eq!(header(&pods), ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]);
     assert_eq!(row(&pods, "my-nginx")[..4], ["my-nginx", "1/1", "Running", "0"]);
-    assert_eq!(c.newer_kubectl(&["get", "pods", n, "-o", "name"]), "pod/my-nginx\n");
+    assert_eq!(c.kubectl(&["get", "pods", n, "-o", "name"]), "pod/my-nginx\n");
 
     let all = c.kubectl(&["get", "all"]);
     assert_eq!(header(&all), ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]);
@@ -122,6 +122,7 @@ fn pod_from_yaml(c: &Cluster) {
     c.kubectl(&["delete", "-nn2", "pods/nginx"]);
     let watched = end(watch);
     assert!(watched.contains("ContainerCreating") && watched.contains("Running"), "{watched}");
+    assert!(!watched.contains("CrashLoopBackOff"), "an edited container waits for nothing\n{watched}");
 }
 
 fn tool(name: &str) -> String {
