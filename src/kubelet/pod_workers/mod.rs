@@ -3,6 +3,7 @@
 
 mod act;
 mod health;
+mod identity;
 mod mailbox;
 mod plan;
 mod setup;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
+use api::k8s_openapi::api::core::v1::{LinuxContainerUser, Pod, PodStatus};
 use client::{EventType, Owned, kube};
 use jiff::{SignedDuration, Timestamp};
 use runtime::{ContainerState, ContainerStatus, Resources};
@@ -93,6 +93,8 @@ pub(crate) struct Worker {
     pub(super) reports_tx: mpsc::Sender<ProbeReport>,
     reports: mpsc::Receiver<ProbeReport>,
     pub(super) messages: HashMap<String, String>,
+    /// By container id.
+    pub(super) users: HashMap<String, LinuxContainerUser>,
     /// Limits that running containers have, by id.
     pub(super) applied: HashMap<String, Resources>,
 
@@ -147,6 +149,7 @@ impl Worker {
             reports_tx,
             reports,
             messages: HashMap::new(),
+            users: HashMap::new(),
             applied: HashMap::new(),
             writer,
             kubelet,
@@ -262,6 +265,7 @@ impl Worker {
             self.sync_probes(observed);
             self.note_waiting(observed, plan);
         }
+        self.note_users(observed);
         self.compute_status(observed, now);
         let before = self.state;
         loop {
@@ -343,6 +347,7 @@ impl Worker {
             waiting: &self.waiting,
             health: &self.health,
             messages: &self.messages,
+            users: &self.users,
             verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
             stopping: self.state.is_ending(),
             ended: matches!(self.state, State::TearingDown | State::Stopped | State::Gone),
@@ -397,6 +402,7 @@ impl Worker {
         self.health.remove(id);
         self.unhealthy.remove(id);
         self.messages.remove(id);
+        self.users.remove(id);
     }
 
     /// The number of the next start: it goes on counting over restarts of the kubelet and of the node.

@@ -2,7 +2,8 @@
 
 use api::k8s_openapi::api::core::v1 as core;
 use api::k8s_openapi::api::core::v1::{
-    Container, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, VolumeMountStatus,
+    Container, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerUser,
+    LinuxContainerUser, VolumeMountStatus,
 };
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
@@ -50,6 +51,11 @@ fn from_runtime(cx: &Inputs<'_>, role: Role, c: &Container, latest: &ContainerSt
         restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
         last_state: cx.observed.ended_before(&c.name, &latest.id).map(|ended| terminated(cx, ended)),
         volume_mounts: mount_statuses(c),
+        user: cx
+            .users
+            .get(&latest.id)
+            .or_else(|| remembered_user(cx, c, latest))
+            .map(|user| ContainerUser { linux: Some(user.clone()) }),
         started: Some(false),
         ..core::ContainerStatus::default()
     };
@@ -82,6 +88,13 @@ fn from_runtime(cx: &Inputs<'_>, role: Role, c: &Container, latest: &ContainerSt
         status.last_state = Some(remembered_end(cx, c, latest));
     }
     status
+}
+
+/// The user of a container that ended before this kubelet started.
+fn remembered_user<'a>(cx: &Inputs<'a>, c: &Container, latest: &ContainerStatus) -> Option<&'a LinuxContainerUser> {
+    let old = container_status(cx.old, &c.name)?;
+    let same = old.container_id.as_deref()?.strip_prefix(ID_PREFIX) == Some(&*latest.id);
+    old.user.as_ref().filter(|_| same)?.linux.as_ref()
 }
 
 /// The end of the container before, as the API server remembers it, once the runtime has forgotten.

@@ -10,7 +10,7 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use api::k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, PodStatus};
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
@@ -62,6 +62,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) health: &'a HashMap<String, Health>,
     /// Termination messages by container id.
     pub(crate) messages: &'a HashMap<String, String>,
+    /// By container id, of those that ran.
+    pub(crate) users: &'a HashMap<String, LinuxContainerUser>,
     pub(crate) verdict: Option<&'a Verdict>,
     /// The pod is being stopped or was: a container that ended is not started again.
     pub(crate) stopping: bool,

@@ -41,6 +41,7 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
         waiting: &given.waiting,
         health: &health,
         messages: &HashMap::from([("a-0".to_owned(), "last words".to_owned())]),
+        users: &HashMap::from([("a-1".to_owned(), LinuxContainerUser { uid: 5, gid: 6, supplemental_groups: None })]),
         verdict: given.verdict.as_ref(),
         stopping: given.stopping,
         ended: given.ended,
@@ -233,4 +234,21 @@ fn what_never_started_has_failed_when_the_pod_has_ended() {
             assert_eq!(reason == unknown, is_unknown, "{name}");
         }
     }
+}
+
+#[test]
+fn the_user_is_that_of_the_present_container() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let user = |seen, old| {
+        let given = Given { old, ..Given::seen(observed(seen)) };
+        let got = status(&pod, &given);
+        (got.container_statuses.clone().unwrap()[0].user.clone().and_then(|u| u.linux).map(|u| u.uid), got)
+    };
+    let (uid, old) = user(vec![running(&pod, "a", 1)], PodStatus::default());
+    assert_eq!(uid, Some(5));
+    assert_eq!(user(vec![running(&pod, "a", 2)], old).0, None);
+    let ran = json!({"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        "containerID": "coracle://a-0", "user": {"linux": {"uid": 9, "gid": 9}}}]});
+    let old: PodStatus = serde_json::from_value(ran).unwrap();
+    assert_eq!(user(vec![exited(&pod, "a", 0, 0)], old).0, Some(9), "as the API server remembers it");
 }
