@@ -3,12 +3,14 @@
 
 mod plan;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::object::ObjectKey;
-use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use kube::api::DeleteParams;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::pod_control;
@@ -20,6 +22,26 @@ const ACCOUNT: &str = "endpoint-controller";
 struct Reconciler {
     cluster: Cluster,
     recorder: Recorder,
+    deleted: Arc<DeletedServices>,
+}
+
+/// Services that were seen to go: their Endpoints go too, whoever wrote those. Endpoints that never
+/// had a Service are somebody's own.
+#[derive(Default)]
+struct DeletedServices(Mutex<HashSet<ObjectKey>>);
+
+impl DeletedServices {
+    fn note(&self, change: &Change) {
+        match change {
+            Change::Applied { object, .. } => self.0.lock().remove(&object.index.key),
+            Change::Deleted { object } => self.0.lock().insert(object.index.key.clone()),
+            Change::Synced | Change::Resync => false,
+        };
+    }
+
+    fn take(&self, key: &ObjectKey) -> bool {
+        self.0.lock().remove(key)
+    }
 }
 
 /// Runs the Endpoints controller until cancelled.
@@ -28,9 +50,12 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let recorder = Recorder::new(client.clone(), ACCOUNT, "");
     let selecting = Arc::new(Selecting::new(cluster.clone()));
     let seen = selecting.clone();
-    Controller::new(Reconciler { cluster: cluster.clone(), recorder }, cluster, client)
+    let deleted = Arc::new(DeletedServices::default());
+    let going = deleted.clone();
+    Controller::new(Reconciler { cluster: cluster.clone(), recorder, deleted }, cluster, client)
         .watches::<Service>(move |change| {
             seen.forget(change);
+            going.note(change);
             change.key().cloned().into_iter().collect()
         })
         .watches::<Pod>(move |change| selecting.of_pod(change))
@@ -46,7 +71,8 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let current = self.cluster.get::<Endpoints>(&key.namespace, &key.name);
         let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {
-            if current.is_some_and(|e| plan::is_ours(&e.metadata)) {
+            let seen = self.deleted.take(key);
+            if current.is_some_and(|e| seen || plan::is_ours(&e.metadata)) {
                 self.delete(key, w).await?;
             }
             return Ok(Outcome::Done);
@@ -81,5 +107,25 @@ impl Reconciler {
             Err(e) if !status::is_not_found(&e) => Err(e),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+
+    #[test]
+    fn only_the_end_of_a_service_takes_its_endpoints_along() {
+        let deleted = DeletedServices::default();
+        let service = pod("web").object();
+        let key = service.index.key.clone();
+        assert!(!deleted.take(&key), "there never was such a Service");
+        deleted.note(&Change::Deleted { object: service.clone() });
+        assert!(deleted.take(&key));
+        assert!(!deleted.take(&key), "once");
+        deleted.note(&Change::Deleted { object: service.clone() });
+        deleted.note(&Change::Applied { object: service, old: None });
+        assert!(!deleted.take(&key), "it is there again");
     }
 }

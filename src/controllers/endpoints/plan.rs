@@ -51,7 +51,7 @@ pub(super) fn endpoints(
     (current != Some(&wanted)).then_some(wanted)
 }
 
-/// Endpoints of a Service without selector are somebody else's, and stay when the Service goes.
+/// Made here, not by somebody for a Service of theirs.
 pub(super) fn is_ours(meta: &ObjectMeta) -> bool {
     meta.labels.iter().flatten().any(|(k, v)| k == MANAGED_BY_LABEL && v == MANAGED_BY)
 }
