@@ -1,10 +1,12 @@
 //! Counts and latencies of requests, and sizes of the store, under upstream's names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
-use http::StatusCode;
+use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -105,9 +107,10 @@ impl Metrics {
         self.requests.get_or_create(&CountLabels { request, code: code.as_u16() }).inc();
     }
 
-    /// The text exposition of everything.
-    pub(crate) fn answer(&self, registry: &Registry, store: &Store) -> Result<Response, ApiError> {
+    /// The text exposition of everything: OpenMetrics for those who ask for it, else Prometheus' older form.
+    pub(crate) fn answer(&self, headers: &HeaderMap, registry: &Registry, store: &Store) -> Result<Response, ApiError> {
         const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
         let mut exposition = Exposition::default();
         exposition.register("apiserver_request", "Requests by verb, resource and code", self.requests.clone());
         let help = "Response latency in seconds by verb and resource";
@@ -117,8 +120,30 @@ impl Metrics {
         register_sizes(&mut exposition, registry, store);
         let mut out = String::new();
         prometheus_client::encoding::text::encode(&mut out, &exposition).map_err(ApiError::internal)?;
-        Ok(text(StatusCode::OK, OPEN_METRICS, out))
+        let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+        if accept.contains("application/openmetrics-text") {
+            return Ok(text(StatusCode::OK, OPEN_METRICS, out));
+        }
+        Ok(text(StatusCode::OK, PLAIN, plain_text(&out)))
     }
+}
+
+/// OpenMetrics names a counter without the `_total` of its samples; the older form names it as they are.
+fn plain_text(open_metrics: &str) -> String {
+    let counters: HashSet<&str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut out = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                out.extend(["# ", what, " ", name, "_total ", rest]);
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
 }
 
 /// Upstream's dashboards and alerts know writes by their HTTP methods, and reads by their verbs.

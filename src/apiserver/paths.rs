@@ -26,7 +26,7 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
     match segments.as_slice() {
         [""] => Ok(json_response(&parts.headers, &json!({"paths": index(server)}))),
         ["version"] => Ok(json_response(&parts.headers, &version(server))),
-        ["metrics"] => server.metrics.answer(&server.registry, &server.config.store),
+        ["metrics"] => server.metrics.answer(&parts.headers, &server.registry, &server.config.store),
         ["api" | "apis", ..] => server.discovery.answer(server, parts, &segments),
         [".well-known", "openid-configuration"] => {
             let host = format!("{}:{}", server.config.advertise_address, server.config.secure_port);

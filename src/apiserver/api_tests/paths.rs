@@ -73,6 +73,11 @@ async fn metrics_count_requests() {
     );
     assert!(!metrics.contains(".."), "each help text ends with one full stop: {metrics}");
     assert!(metrics.contains("apiserver_storage_objects{resource=\"namespaces\"} 4"), "{metrics}");
+    assert!(metrics.contains("# TYPE apiserver_request_total counter\n") && !metrics.contains("# EOF"), "{metrics}");
+    let open = client.get_as("/metrics", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
+    assert!(open.headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let open = String::from_utf8(open.body).unwrap();
+    assert!(open.contains("# TYPE apiserver_request counter\n") && open.ends_with("# EOF\n"), "{open}");
 }
 
 #[tokio::test]
