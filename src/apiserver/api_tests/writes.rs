@@ -51,6 +51,10 @@ async fn bodies_that_do_not_fit_are_refused_in_upstreams_words() {
     let words = "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: unknown field \
                  \"spec.foo\"";
     assert_eq!(strict.failure(), (400, "BadRequest".into(), words.into()));
+    let mut kindless = unknown.clone();
+    kindless.as_object_mut().unwrap().retain(|key, _| !["kind", "apiVersion"].contains(&key.as_str()));
+    let strict = client.post(&format!("{deployments}?fieldValidation=Strict"), &kindless).await;
+    assert_eq!(strict.failure(), (400, "BadRequest".into(), words.into()));
     let warned = client.post(deployments, &unknown).await;
     assert_eq!(warned.expect(201)["spec"].get("foo"), None);
     assert_eq!(warned.warnings(), ["299 - \"unknown field \\\"spec.foo\\\"\""]);

@@ -106,7 +106,7 @@ pub(crate) fn decode(
     if media == Media::Protobuf {
         return decode_protobuf(body, target, ty);
     }
-    let says = type_meta(media, body);
+    let says = type_meta(media, body, target);
     says.check(target, body)?;
     let fail = |error: String| says.failure(target, &error, body);
     let decoded = if media == Media::Yaml { schema::decode_yaml(body, ty) } else { schema::decode_json(body, ty) };
@@ -156,14 +156,22 @@ pub(super) fn strict_text(issues: &[FieldIssue]) -> String {
     format!("strict decoding error: {}", texts.join(", "))
 }
 
-fn type_meta(media: Media, body: &[u8]) -> TypeMeta {
-    let read = match media {
+/// What a body says that it is, and what it leaves out as it is expected.
+fn type_meta(media: Media, body: &[u8], target: Target<'_>) -> TypeMeta {
+    let read: Option<TypeMeta> = match media {
         Media::Json => serde_json::from_slice(body).ok(),
         Media::Yaml => serde_yaml_ng::from_slice(body).ok(),
         Media::Protobuf => None,
     };
     // A body that cannot be read at all is reported by the decoder, which knows the reason.
-    read.unwrap_or_default()
+    let Some(mut says) = read else { return TypeMeta::default() };
+    if says.kind.is_empty() {
+        target.kind.clone_into(&mut says.kind);
+    }
+    if says.api_version.is_empty() {
+        says.api_version = target.api_version();
+    }
+    says
 }
 
 impl TypeMeta {
