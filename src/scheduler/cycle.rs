@@ -111,12 +111,17 @@ fn unschedulable(pending: &Pending<'_>, cache: &Cache, total: usize, diagnosis: 
     let preempt = match preemption::plan(pending, cache, diagnosis) {
         Ok(preemption) => Some(preemption),
         Err(why) => {
-            message.push(' ');
-            message.push_str(&why.message(total));
+            message.push_str(&unhelped(&why.message(total)));
             None
         }
     };
     Decision::Unschedulable { message, plugins, preempt }
+}
+
+/// What came of asking for room after nothing fitted. The first words are of the plugin for dynamic
+/// resources, which upstream asks first and for every pod.
+pub(crate) fn unhelped(preemption: &str) -> String {
+    format!(" no new claims to deallocate, {preemption}")
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`, as upstream words it.

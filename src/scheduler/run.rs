@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::cache::Cache;
-use crate::cycle::{Decision, VOLUMES, decide, fit_error};
+use crate::cycle::{Decision, VOLUMES, decide, fit_error, unhelped};
 use crate::framework::{ClusterEvent, Pending};
 use crate::node_info::NodeView;
 use crate::pod_info::PodInfo;
@@ -221,7 +221,8 @@ impl Scheduler {
                 let total = self.cache.nodes().count();
                 let unhelpful =
                     fit_error(total, std::iter::repeat_n("Preemption is not helpful for scheduling", total));
-                let message = format!("0/{total} nodes are available: {why}. preemption: {unhelpful}");
+                let unhelped = unhelped(&format!("preemption: {unhelpful}"));
+                let message = format!("0/{total} nodes are available: {why}.{unhelped}");
                 Decision::Unschedulable { message, plugins: HashSet::from([VOLUMES]), preempt: None }
             }
             None => decide(&pending, &self.cache, &mut rand::rng()),

@@ -169,7 +169,7 @@ fn preemption(c: &Cluster) {
     wait_for_pods(c, "w9", "app=low", 1);
     c.apply("w9", &pod("waits", ""));
     c.wait("the second does not fit", |c| {
-        c.kubectl(&["describe", "pod", "-nw9", "waits"]).contains("0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
+        c.kubectl(&["describe", "pod", "-nw9", "waits"]).contains("0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
     });
     c.kubectl(&["delete", "pod", "-nw9", "waits"]);
     c.apply("w9", &pod("high", "  priorityClassName: urgent\n"));

@@ -49,7 +49,7 @@ fn reasons_are_counted_and_sorted_as_upstream_prints_them() {
         &cache,
         &pod("p", &[], &cpu("5")),
         "0/4 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 2 Insufficient cpu. \
-         preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.",
+         no new claims to deallocate, preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.",
     );
 }
 
@@ -61,7 +61,7 @@ fn a_full_node_without_lower_pods_has_no_victims() {
         &cache,
         &pod("p", &[], &cpu("2")),
         "0/1 nodes are available: 1 Insufficient cpu. \
-         preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
+         no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
     );
 }
 
@@ -103,7 +103,7 @@ fn a_pod_that_never_preempts_says_so() {
     refused(
         &cache,
         &pod("p", &[], &spec),
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.",
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.",
     );
 }
 
@@ -115,7 +115,7 @@ fn room_that_was_promised_is_not_given_to_another() {
         &cache,
         &pod("p", &[], &cpu("2")),
         "0/1 nodes are available: 1 Insufficient cpu. \
-         preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
+         no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.",
     );
     placed(&cache, &pod("p", &[], &with_priority(20, cpu("2"))), "a");
 }
@@ -160,7 +160,7 @@ fn the_first_of_a_group_with_affinity_to_itself_may_start() {
         &cache,
         &pod("other", &[("app", "x")], &spec),
         "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. \
-         preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+         no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     );
     place(&mut cache, "b", pod("db-0", &[("app", "db")], &spec));
     placed(&cache, &pod("db-1", &[("app", "db")], &spec), "b");
@@ -200,6 +200,6 @@ fn selectors_affinity_and_host_ports_are_respected() {
         &cache,
         &pod("p", &[], &port),
         "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports. \
-         preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.",
+         no new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.",
     );
 }
