@@ -27,6 +27,7 @@ pub mod rest;
 mod served;
 mod server;
 mod system_objects;
+mod unread;
 mod watch;
 
 #[cfg(test)]

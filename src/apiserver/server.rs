@@ -27,6 +27,7 @@ use crate::reader::Reader;
 use crate::registry::{Registry, Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
+use crate::unread;
 
 /// The longest that a client may take to send a body: upstream's request time-out.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
@@ -114,12 +115,15 @@ impl ApiServer {
         let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
         let _running = self.metrics.begin(&info);
         let head = request.method() == Method::HEAD;
-        let response = match self.answer(&info, request).await {
+        let (parts, body) = request.into_parts();
+        let (body, rest) = unread::lend(body);
+        let response = match self.answer(&info, Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(error) => {
                 if matches!(error, ApiError::Internal(_) | ApiError::Unknown(_)) {
                     tracing::warn!(verb = %info.verb, path = %info.path, %error, "request failed");
                 }
+                rest.forget().await;
                 error_response(&error)
             }
         };

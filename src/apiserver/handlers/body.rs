@@ -32,7 +32,8 @@ pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-async fn drain(mut body: Body) {
+/// Reads and forgets a body, up to a limit.
+pub(crate) async fn drain(mut body: Body) {
     let mut read = 0;
     while read < DRAIN_LIMIT
         && let Some(Ok(frame)) = body.frame().await

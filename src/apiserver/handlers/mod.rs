@@ -20,7 +20,7 @@ use axum::response::Response;
 use crate::error::ApiError;
 use crate::watch;
 
-pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
+pub(crate) use body::{Target as BodyTarget, decode as decode_body, drain, read_body};
 pub(crate) use context::Context;
 pub(crate) use list::not_in_future;
 pub(crate) use options::{ListOptions, WriteOptions};
