@@ -129,7 +129,13 @@ async fn one(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<Vol
     if let (true, Some(group)) = (changed, group) {
         ownership::apply(&dir, group).map_err(|e| e.to_string())?;
     }
-    Ok(here(dir))
+    Ok(of_files(dir))
+}
+
+/// A volume whose files the kubelet writes is read-only for containers, whatever they ask for: one
+/// that could put links in the files' place would lead the kubelet anywhere on the node.
+fn of_files(path: PathBuf) -> VolumePath {
+    VolumePath { path, read_only: true }
 }
 
 pub(crate) fn empty_dir_path(pod_dir: &Path, name: &str) -> PathBuf {

@@ -139,7 +139,7 @@ fn make_message_file(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::fixtures::pod;
-    use crate::volumes::VolumePath;
+    use crate::volumes::{VolumePath, of_files};
     use serde_json::json;
 
     #[test]
@@ -163,6 +163,16 @@ mod tests {
             ]
         );
         assert!(message.is_file());
+    }
+
+    #[test]
+    fn containers_may_only_read_what_the_kubelet_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": [{"name": "map", "mountPath": "/map"}]}]}));
+        let mounted = Mounted { paths: [("map".to_owned(), of_files("/host/map".into()))].into(), refresh_at: None };
+        let message = dir.path().join("0.msg");
+        let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
+        assert!(got[0].read_only);
     }
 
     #[test]
