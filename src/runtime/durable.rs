@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, IoContext, Result};
+use crate::sys::tree;
 
 /// Whether a record has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +57,7 @@ pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T
 
 /// Removes a tree; one that is not there is removed already.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at("remove", path),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    tree::remove_tree(path).at("remove", path)
 }
 
 /// Removes a file; one that is not there is removed already.

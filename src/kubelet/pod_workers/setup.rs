@@ -207,8 +207,7 @@ pub(super) async fn forget(kubelet: &Kubelet, pod: &Pod) {
         warn!(pod = %pod.full_name(), "sandbox not removed: {e}");
     }
     let logs = pod_log_dir(&kubelet.cfg.log_dir, pod);
-    match fs::remove_dir_all(&logs) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => warn!("logs in {} not removed: {e}", logs.display()),
-        _ => {}
+    if let Err(e) = runtime::remove_tree(&logs) {
+        warn!("logs in {} not removed: {e}", logs.display());
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn remove_pod_dir(dir: &Path) -> io::Result<()> {
     if let Some(left) = mounts_below(dir)?.first() {
         return Err(io::Error::other(format!("{} is still mounted", left.display())));
     }
-    fs::remove_dir_all(dir)
+    runtime::remove_tree(dir)
 }
 
 /// Mount points below `dir`, in the order in which they were made.

@@ -17,6 +17,7 @@ use super::layer::{self, UnpackError};
 use super::reference;
 use crate::durable::{self, Durability};
 use crate::error::{IoContext, Result};
+use crate::sys::tree::content_bytes;
 use crate::types::ImageStatus;
 
 /// Hex digits of a layer's digest that name its directory: collisions stay out of reach, and the
@@ -307,16 +308,6 @@ fn status(index: &Index, image: &Image) -> ImageStatus {
         username: (uid.is_none() && !user.is_empty()).then(|| user.to_owned()),
         stop_signal: image.defaults.stop_signal.clone(),
     }
-}
-
-fn content_bytes(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let metadata = entry.metadata().ok()?;
-            Some(if metadata.is_dir() { content_bytes(&entry.path()) } else { metadata.len() })
-        })
-        .sum()
 }
 
 #[cfg(test)]

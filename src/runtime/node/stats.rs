@@ -1,18 +1,12 @@
 //! What containers, pods and images use.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use nix::sys::statvfs::statvfs;
 
 use super::sandboxes::now_ns;
 use super::{Runtime, blocking};
 use crate::error::{IoContext, Result};
+use crate::sys::tree::disk_usage;
 use crate::types::{FsUsage, Stats};
-
-/// The unit of `st_blocks`.
-const BLOCK: u64 = 512;
 
 impl Runtime {
     /// Use of a running container, its own layer included.
@@ -52,17 +46,4 @@ impl Runtime {
         })
         .await
     }
-}
-
-/// Bytes on disk below `dir`; what vanishes meanwhile does not count.
-fn disk_usage(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let metadata = entry.metadata().ok()?;
-            let below = if metadata.is_dir() { disk_usage(&entry.path()) } else { 0 };
-            Some(metadata.blocks() * BLOCK + below)
-        })
-        .sum()
 }

@@ -6,4 +6,5 @@ pub(crate) mod packet;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod rootdir;
+pub(crate) mod tree;
 pub(crate) mod watch;
