@@ -241,7 +241,8 @@ fn terminated(cx: &Inputs<'_>, c: &ContainerStatus) -> core::ContainerState {
             reason: Some(reason.to_owned()),
             message,
             signal: None,
-            started_at: c.started_at_ns.and_then(time),
+            // What never ran has started at the epoch, as with upstream's runtimes.
+            started_at: time(c.started_at_ns.unwrap_or(0)),
             finished_at: c.finished_at_ns.and_then(time),
         }),
         ..core::ContainerState::default()

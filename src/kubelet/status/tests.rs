@@ -117,6 +117,18 @@ fn a_running_pod_is_ready_and_has_its_addresses() {
 }
 
 #[test]
+fn a_container_that_never_ran_started_at_the_epoch() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let mut never_ran = exited(&pod, "a", 0, 128);
+    never_ran.started_at_ns = None;
+    never_ran.error = Some("no such file".to_owned());
+    let got = status(&pod, &Given::seen(observed(vec![never_ran])));
+    let c = serde_json::to_value(&got.container_statuses.unwrap()[0]).unwrap();
+    let ended = &c["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["startedAt"]), (&json!("StartError"), &json!("1970-01-01T00:00:00Z")));
+}
+
+#[test]
 fn a_crashing_container_shows_why_it_waits_and_how_it_ended() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let waiting = BTreeMap::from([("a".to_owned(), Waiting::new("CrashLoopBackOff", "back-off 10s"))]);
