@@ -5,6 +5,7 @@
 //! status, 4 terminal sizes, and, in version 5, 255 to close one of them.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use runtime::{Streams, TerminalSize};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -56,7 +57,11 @@ impl Protocol {
 
 /// Carries bytes until the process has ended or the client has gone.
 pub(super) async fn run(upgraded: Upgraded, streams: Streams, protocol: Protocol) {
-    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+    relay(TokioIo::new(upgraded), streams, protocol).await;
+}
+
+async fn relay(client: impl AsyncRead + AsyncWrite, streams: Streams, protocol: Protocol) {
+    let (reader, writer) = tokio::io::split(client);
     let (frames, queue) = mpsc::channel::<Bytes>(FRAMES);
     let Streams { stdin, stdout, stderr, resize, exit } = streams;
     // Clients wait for a first message before they trust the connection.
@@ -70,26 +75,46 @@ pub(super) async fn run(upgraded: Upgraded, streams: Streams, protocol: Protocol
     // The queue is empty, so this cannot fail.
     let _ = frames.try_send(websocket::channel(lowest, b""));
     let (to_client, last) = (frames.clone(), frames.clone());
-    let output = async move {
+    let said_farewell = AtomicBool::new(false);
+    let output = async {
         tokio::join!(copy(stdout, STDOUT, &to_client), copy(stderr, STDERR, &to_client));
         let outcome = exit.await;
         if let Some(text) = status(protocol, &outcome) {
             // A client that is gone needs no status.
             let _ = to_client.send(websocket::channel(STATUS, text.as_bytes())).await;
         }
+        said_farewell.store(true, Ordering::Relaxed);
         let _ = to_client.send(websocket::close(CloseCode::Normal)).await;
+        // The queue ends with its last sender.
+        drop(to_client);
     };
-    let input = receive(reader, stdin, resize, protocol, last);
+    let input = async {
+        if receive(reader, stdin, resize, protocol, &last).await && !said_farewell.load(Ordering::Relaxed) {
+            let _ = last.send(websocket::close(CloseCode::Normal)).await;
+        }
+        drop(last);
+    };
+    let mut input = std::pin::pin!(input);
     let mut send = std::pin::pin!(write(writer, queue));
     drop(frames);
-    tokio::select! {
-        () = output => {}
-        () = input => {}
+    let client_is_there = tokio::select! {
+        () = output => true,
+        () = &mut input => false,
         // The client cannot be written to any more.
         () = &mut send => return,
-    }
-    // What is queued still goes out, the close frame above all.
-    let _ = tokio::time::timeout(FAREWELL, send).await;
+    };
+    // What is queued still goes out, the close frame above all. Then the client closes: a socket that is dropped
+    // with bytes unread resets the connection, and a reset overtakes output that the client has not read yet.
+    let farewell = async {
+        if client_is_there {
+            tokio::select! {
+                () = &mut input => {}
+                () = &mut send => return,
+            }
+        }
+        send.await;
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
 async fn copy(from: Option<impl AsyncRead + Unpin>, channel: u8, to: &mpsc::Sender<Bytes>) {
@@ -108,7 +133,7 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, channel: u8, to: &mpsc::Send
     }
 }
 
-async fn write(mut to: WriteHalf<TokioIo<Upgraded>>, mut queue: mpsc::Receiver<Bytes>) {
+async fn write(mut to: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(frame) = queue.recv().await {
         if to.write_all(&frame).await.is_err() {
             return;
@@ -121,24 +146,24 @@ async fn write(mut to: WriteHalf<TokioIo<Upgraded>>, mut queue: mpsc::Receiver<B
     let _ = to.shutdown().await;
 }
 
-/// Ends when the client has gone or broke the protocol.
+/// Ends when the client has gone or broke the protocol; tells whether it asks for a close frame.
 async fn receive(
-    mut from: ReadHalf<TokioIo<Upgraded>>,
+    mut from: impl AsyncRead + Unpin,
     mut stdin: Option<runtime::Input>,
     resize: runtime::Resizer,
     protocol: Protocol,
-    frames: mpsc::Sender<Bytes>,
-) {
+    frames: &mpsc::Sender<Bytes>,
+) -> bool {
     let mut decoder = Decoder::default();
     let mut buffer = BytesMut::with_capacity(CHUNK);
     loop {
         let message = match next_message(&mut decoder, &mut buffer, &mut from).await {
             Ok(Some(message)) => message,
-            Ok(None) => return,
+            Ok(None) => return false,
             Err(e) => {
                 debug!("websocket client broke the protocol: {e}");
                 let _ = frames.send(websocket::close(e.close_code())).await;
-                return;
+                return false;
             }
         };
         match message {
@@ -149,10 +174,7 @@ async fn receive(
                 let _ = frames.send(websocket::pong(&data)).await;
             }
             Message::Pong => {}
-            Message::Close => {
-                let _ = frames.send(websocket::close(CloseCode::Normal)).await;
-                return;
-            }
+            Message::Close => return true,
         }
     }
 }
@@ -263,6 +285,40 @@ mod tests {
         ] {
             assert_eq!(Protocol::choose(offered), expected, "{offered}");
         }
+    }
+
+    /// A socket that is dropped with unread bytes resets its connection, output and all.
+    #[tokio::test]
+    async fn output_arrives_whatever_the_client_still_sends() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let text = vec![b'x'; 256 * 1024];
+        let streams = Streams {
+            stdin: None,
+            stdout: Some(Box::new(io::Cursor::new(text.clone()))),
+            stderr: None,
+            resize: runtime::Resizer::default(),
+            exit: Box::pin(async { Ok(0) }),
+        };
+        let client = async move {
+            // A size of a terminal that nobody reads in time: masked, as clients' messages are.
+            let message = [&[0x82, 0x81, 0, 0, 0, 0][..], &[RESIZE]].concat();
+            let mut received = Vec::new();
+            let mut chunk = vec![0; 4096];
+            loop {
+                client.write_all(&message).await.unwrap();
+                let n = client.read(&mut chunk).await.expect("the connection is not reset");
+                received.extend_from_slice(&chunk[..n]);
+                // The close frame: then the client closes.
+                if received.ends_with(&websocket::close(CloseCode::Normal)) {
+                    return received;
+                }
+                assert_ne!(n, 0, "no close frame came");
+            }
+        };
+        let ((), received) = tokio::join!(relay(server, streams, Protocol::V5), client);
+        assert_eq!(received.iter().filter(|b| **b == b'x').count(), text.len());
     }
 
     #[test]

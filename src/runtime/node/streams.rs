@@ -38,14 +38,18 @@ impl std::fmt::Debug for Streams {
 }
 
 /// Changes the size of the terminal, where there is one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Resizer(pub(super) Target);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Target {
+    #[default]
     None,
     Command(Terminal),
-    Container { runtime: Weak<Runtime>, id: String },
+    Container {
+        runtime: Weak<Runtime>,
+        id: String,
+    },
 }
 
 impl Resizer {
