@@ -191,17 +191,22 @@ impl<R: Reconcile> Shared<R> {
                 self.queue.forget(key);
             }
             Err(e) => {
-                let e = status::message(&e);
-                // The first failures are the ordinary ones: conflicts and races with deletions.
-                if self.queue.failures(key) < 3 {
-                    debug!(controller = R::NAME, %key, "will be tried again: {e}");
+                let message = status::message(&e);
+                if is_worth_a_warning(&e, self.queue.failures(key)) {
+                    warn!(controller = R::NAME, %key, "will be tried again: {message}");
                 } else {
-                    warn!(controller = R::NAME, %key, "will be tried again: {e}");
+                    debug!(controller = R::NAME, %key, "will be tried again: {message}");
                 }
                 self.queue.add_rate_limited(key.clone());
             }
         }
     }
+}
+
+/// A refusal is said once: each retry only meets it again, and an event tells of it. Of other failures
+/// the first are the ordinary ones: conflicts and races with deletions.
+fn is_worth_a_warning(error: &kube::Error, failures_before: u32) -> bool {
+    if status::is_forbidden(error) || status::is_invalid(error) { failures_before == 0 } else { failures_before >= 3 }
 }
 
 #[cfg(test)]
@@ -247,6 +252,14 @@ mod tests {
             "details": { "causes": [{ "reason": cause, "message": "no", "field": "metadata.namespace" }] },
         });
         kube::Error::Api(Box::new(serde_json::from_value::<Status>(status).unwrap()))
+    }
+
+    #[test]
+    fn a_refusal_is_warned_of_once_and_other_failures_when_they_last() {
+        let warned = |error: &kube::Error| (0..6).map(|n| is_worth_a_warning(error, n)).collect::<Vec<_>>();
+        assert_eq!(warned(&refusal("SomethingElse")), [true, false, false, false, false, false]);
+        let conflict = kube::Error::Api(Box::new(Status::failure("no", "Conflict").with_code(409)));
+        assert_eq!(warned(&conflict), [false, false, false, true, true, true]);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod cluster;
 mod controller;
 mod kind;
 mod recorder;
+mod similar_events;
 mod source;
 mod tasks;
 mod workqueue;

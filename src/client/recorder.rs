@@ -1,8 +1,8 @@
 //! Events about objects, as `kubectl describe` shows them (client-go's event recorder).
 //!
 //! Recording never waits: events go through a bounded queue to one task. A repeated event raises
-//! the count of the one that is there. An object that causes too many is cut off for a while, as
-//! upstream's correlator does.
+//! the count of the one that is there, and events that differ in their message alone are joined once
+//! there are many. An object that causes too many is cut off for a while, as upstream's correlator does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::similar_events::SimilarEvents;
 use crate::{Owned, status};
 
 /// Events that wait to be written; one pod start makes about five.
@@ -69,6 +70,7 @@ impl Recorder {
                 host: (!host.is_empty()).then(|| host.to_owned()),
             },
             known: HashMap::new(),
+            similar: SimilarEvents::new(REMEMBERED),
             allowance: HashMap::new(),
         };
         Self { tx, _writer: Arc::new(Owned::spawn(writer.run(rx))) }
@@ -114,6 +116,7 @@ struct Writer {
     client: Client,
     source: EventSource,
     known: HashMap<Same, Known>,
+    similar: SimilarEvents<Same>,
     allowance: HashMap<String, Allowance>,
 }
 
@@ -129,16 +132,21 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, api: &Api<Event>, namespace: &str, record: Record) -> kube::Result<()> {
+    async fn write(&mut self, api: &Api<Event>, namespace: &str, mut record: Record) -> kube::Result<()> {
         let now = Instant::now();
+        let (same, joined) = self.identify(&record, now);
+        if let Some(message) = joined {
+            record.message = message;
+        }
         if !self.allow(&record, now) {
             return Ok(());
         }
-        let same = same(&record);
         if let Some(known) = self.known.get_mut(&same) {
             known.count += 1;
             known.last = now;
-            let patch = serde_json::json!({ "count": known.count, "lastTimestamp": Time(record.at) });
+            let patch = serde_json::json!({
+                "count": known.count, "lastTimestamp": Time(record.at), "message": record.message,
+            });
             let done = api.patch(&known.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
             match done {
                 Ok(_) => return Ok(()),
@@ -151,6 +159,16 @@ impl Writer {
         api.create(&PostParams::default(), &event).await?;
         self.remember(same, Known { name, count: 1, last: now });
         Ok(())
+    }
+
+    /// What an event is the same as, and its message if it is joined with similar ones.
+    fn identify(&mut self, record: &Record, now: Instant) -> (Same, Option<String>) {
+        let exact = same(record);
+        let similar = Same { message: String::new(), ..exact.clone() };
+        match self.similar.joined(&similar, &record.message, now) {
+            Some(message) => (similar, Some(message)),
+            None => (exact, None),
+        }
     }
 
     fn event(&self, namespace: &str, record: Record) -> Event {

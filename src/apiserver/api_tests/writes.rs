@@ -107,6 +107,22 @@ async fn names_are_generated() {
 }
 
 #[tokio::test]
+async fn a_refusal_before_the_name_is_generated_names_what_the_request_had() {
+    let client = Client::new().await;
+    let spec = json!({"containers": [{"name": "a", "image": "b"}], "priorityClassName": "none"});
+    let pod = json!({"metadata": {"generateName": "web-"}, "spec": spec});
+    let (code, _, message) = client.post(PODS, &pod).await.failure();
+    assert_eq!(code, 403);
+    assert!(message.starts_with("pods \"web-\" is forbidden: "), "{message}");
+
+    let invalid = json!({"metadata": {"generateName": "web-"}, "data": {"a/b": "1"}});
+    let (code, _, message) = client.post(CONFIG_MAPS, &invalid).await.failure();
+    assert_eq!(code, 422);
+    let rest = message.strip_prefix("ConfigMap \"web-").expect("rules see the generated name, as upstream's");
+    assert_eq!(rest.find('"'), Some(5), "{message}");
+}
+
+#[tokio::test]
 async fn a_dry_run_answers_and_stores_nothing() {
     let client = Client::new().await;
     let dry = client.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a", "1")).await.expect(201);

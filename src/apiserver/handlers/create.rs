@@ -46,21 +46,32 @@ pub(super) async fn create_object(
     if !matches!(text(&object, "resourceVersion"), "" | "0") {
         return Err(ApiError::BadRequest("resourceVersion should not be set on objects to be created".into()));
     }
+    set_system_fields(&mut object);
+    // The mutating plugins see and name what the request had; later refusals know the generated name.
+    let generates = needs_name(&object);
+    let Some(object) = admitted(cx, object, url_name, options, Phase::Mutate, warnings).await? else {
+        return Err(ApiError::internal("admission removed the object"));
+    };
+    if !generates {
+        return create_once(cx, object, url_name, options, warnings).await;
+    }
     let prefix = text(&object, "generateName").to_owned();
-    let generates = text(&object, "name").is_empty() && !prefix.is_empty();
+    let said = warnings.len();
     let mut name = String::new();
     for _ in 0..NAME_ATTEMPTS {
         let mut attempt = object.clone();
-        if generates {
-            name = generated_name(&prefix);
-            attempt["metadata"]["name"] = json!(name);
-        }
+        name = generated_name(&prefix);
+        attempt["metadata"]["name"] = json!(name);
         match create_once(cx, attempt, url_name, options, warnings).await {
-            Err(ApiError::AlreadyExists { .. }) if generates => warnings.clear(),
+            Err(ApiError::AlreadyExists { .. }) => warnings.truncate(said),
             other => return other,
         }
     }
     Err(ApiError::GenerateNameConflict { resource: cx.resource.name.clone(), name })
+}
+
+fn needs_name(object: &Value) -> bool {
+    text(object, "name").is_empty() && !text(object, "generateName").is_empty()
 }
 
 fn generated_name(prefix: &str) -> String {
@@ -68,14 +79,15 @@ fn generated_name(prefix: &str) -> String {
     format!("{}{}", &prefix[..end], random_suffix())
 }
 
-async fn create_once(
+/// The object as one phase of admission leaves it.
+async fn admitted(
     cx: &Context<'_>,
-    mut object: Value,
+    object: Value,
     url_name: &str,
     options: &WriteOptions,
+    phase: Phase,
     warnings: &mut Vec<String>,
-) -> Result<api::object::Object, ApiError> {
-    set_system_fields(&mut object);
+) -> Result<Option<Value>, ApiError> {
     let name = text(&object, "name").to_owned();
     let admission = Admission {
         operation: Operation::Create,
@@ -85,19 +97,31 @@ async fn create_once(
         options: &options.object,
     };
     let mut object = Some(object);
-    rules::admit(cx, admission, Phase::Mutate, &mut object, warnings).await?;
-    let Some(prepared) = &mut object else { return Err(ApiError::internal("admission removed the object")) };
+    rules::admit(cx, admission, phase, &mut object, warnings).await?;
+    Ok(object)
+}
+
+/// Creates an object whose name is known and that the mutating plugins have seen.
+async fn create_once(
+    cx: &Context<'_>,
+    mut object: Value,
+    url_name: &str,
+    options: &WriteOptions,
+    warnings: &mut Vec<String>,
+) -> Result<api::object::Object, ApiError> {
+    let name = text(&object, "name").to_owned();
     if cx.resource.row.kind == "CertificateSigningRequest" {
-        prepare::set_requester(prepared, cx.user);
+        prepare::set_requester(&mut object, cx.user);
     }
-    let _reservation = rules::reserve(cx, prepared, None)?;
-    let admitted = cx.resource.rules.admit_create(prepared).map_err(|e| rules::unreadable(cx, &e))?;
-    warnings.extend(admitted.warnings);
-    if !admitted.errors.is_empty() {
-        return Err(rules::invalid(cx, object.as_ref().unwrap_or(&Value::Null), &admitted.errors));
+    let _reservation = rules::reserve(cx, &mut object, None)?;
+    let judged = cx.resource.rules.admit_create(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
+    warnings.extend(judged.warnings);
+    if !judged.errors.is_empty() {
+        return Err(rules::invalid(cx, &object, &judged.errors));
     }
-    rules::admit(cx, admission, Phase::Validate, &mut object, warnings).await?;
-    let mut object = object.ok_or_else(|| ApiError::internal("admission removed the object"))?;
+    let Some(mut object) = admitted(cx, object, url_name, options, Phase::Validate, warnings).await? else {
+        return Err(ApiError::internal("admission removed the object"));
+    };
     rules::canonicalize(cx, &mut object);
     if options.dry_run {
         return dry_run(cx, &object);
