@@ -219,7 +219,9 @@ fn revisions(c: &Cluster) -> Vec<String> {
 
 fn deployment(c: &Cluster) {
     c.namespace("n5");
-    let created = c.kubectl_stdin(&["create", "-nn5", "-f", "-"], DEPLOYMENT);
+    // So that a rollout takes long enough to be watched.
+    let slow = DEPLOYMENT.replace("  replicas: 2\n", "  replicas: 2\n  minReadySeconds: 2\n");
+    let created = c.kubectl_stdin(&["create", "-nn5", "-f", "-"], &slow);
     assert_eq!(text(&created), "deployment.apps/myapp-deployment created\n");
     let status = rolled_out(c, "n5");
     assert!(

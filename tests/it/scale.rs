@@ -106,7 +106,7 @@ fn memory(machine: &Machine) -> String {
 }
 
 fn daemon(machine: &Machine) -> String {
-    machine.run("pgrep", &["-of", "coracle server"]).trim().to_owned()
+    machine.run("pgrep", &["-of", "coracle[^ ]* server"]).trim().to_owned()
 }
 
 /// Percent of one core over five seconds: the second of two samples, as the first is since the start.

@@ -30,7 +30,7 @@ pub enum PatchError {
     /// 422: the patch does not apply to this object.
     #[error("{0}")]
     DoesNotApply(String),
-    /// The patch is one, but says what cannot be done.
+    /// 500, which is what upstream answers for the rest.
     #[error("{0}")]
     Failed(String),
 }

@@ -44,7 +44,7 @@ pub(super) async fn create_object(
     rules::drop_managed_fields(&mut object);
     cx.resource.rules.default(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
     if !matches!(text(&object, "resourceVersion"), "" | "0") {
-        return Err(ApiError::BadRequest("resourceVersion should not be set on objects to be created".into()));
+        return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
     }
     set_system_fields(&mut object);
     // The mutating plugins see and name what the request had; later refusals know the generated name.

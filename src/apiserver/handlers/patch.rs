@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::body::{content_type, judge_issues};
+use super::body::{Target, check_type, content_type, judge_issues};
 use super::context::Context;
 use super::options::{FieldValidation, WriteOptions};
 use super::{respond, rules, update};
@@ -56,10 +56,10 @@ impl PatchType {
 
 fn refused(error: PatchError) -> ApiError {
     match error {
-        // Upstream answers 500 to those that fail, as if it had been its own fault.
-        PatchError::Malformed(text) | PatchError::Failed(text) => ApiError::BadRequest(text),
+        PatchError::Malformed(text) => ApiError::BadRequest(text),
         PatchError::TooManyOperations { .. } => ApiError::RequestEntityTooLarge(error.to_string()),
         PatchError::DoesNotApply(_) => ApiError::Unprocessable,
+        PatchError::Failed(text) => ApiError::Unknown(text),
     }
 }
 
@@ -77,6 +77,9 @@ pub(super) async fn patch(cx: &Context<'_>, body: &[u8]) -> Result<Response, Api
         let ty = cx.served.ty.ok_or(ApiError::UnknownPath)?;
         let patched = patch_type.apply(&current, body, ty)?;
         let shown = patch_type.shown(&patched, body);
+        if patch_type != PatchType::Strategic {
+            check_type(&patched, Target::object(cx)).map_err(|error| invalid_patch(&shown, &error))?;
+        }
         let decoded = schema::check_value(patched, ty).map_err(|e| invalid_patch(&shown, &e.to_string()))?;
         let mut issues = duplicates.clone();
         issues.extend(decoded.issues);
@@ -91,7 +94,7 @@ pub(super) async fn patch(cx: &Context<'_>, body: &[u8]) -> Result<Response, Api
     respond::object(cx, StatusCode::OK, &updated, &warnings)
 }
 
-/// Upstream decodes the patched object into the type that it had.
+/// Upstream decodes the patched object into the type that it had, from whichever version it names.
 fn keep_type(current: &Value, patched: &mut Value) {
     if let Some(object) = patched.as_object_mut() {
         for member in ["apiVersion", "kind"] {

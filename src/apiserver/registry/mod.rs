@@ -259,7 +259,10 @@ impl Registry {
         match self.storage.write(vec![write], durability).await {
             Ok(entries) => Ok(object_of(&entries[0])),
             Err(WriteError::Failed { .. }) => Err(Refusal::Raced),
-            Err(error) => Err(Refusal::Failed(ApiError::Unknown(error.to_string()))),
+            Err(error) => {
+                tracing::warn!(%error, "the store refused a write");
+                Err(Refusal::Failed(ApiError::Unknown(error.to_string())))
+            }
         }
     }
 }
@@ -279,13 +282,13 @@ pub(crate) fn field_of<'i>(index: &'i ObjectIndex, field: &str) -> Option<&'i st
 
 fn too_large(bytes: usize) -> Result<(), ApiError> {
     if bytes > MESSAGE_LIMIT {
-        return Err(ApiError::RequestEntityTooLarge(format!(
+        return Err(ApiError::Unknown(format!(
             "rpc error: code = ResourceExhausted desc = trying to send message larger than max ({bytes} vs. \
              {MESSAGE_LIMIT})"
         )));
     }
     if bytes > OBJECT_LIMIT {
-        return Err(ApiError::RequestEntityTooLarge("etcdserver: request is too large".into()));
+        return Err(ApiError::Unknown("etcdserver: request is too large".into()));
     }
     Ok(())
 }
