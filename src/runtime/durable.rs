@@ -23,14 +23,24 @@ pub(crate) enum Durability {
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
     let bytes = serde_json::to_vec(value).expect("invariant: records are plain data");
     let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary).at("create", &temporary)?;
-    file.write_all(&bytes).at("write", &temporary)?;
-    if durability == Durability::Synced {
-        file.sync_all().at("sync", &temporary)?;
+    let written = write_temporary(&temporary, &bytes, durability);
+    let renamed = written.and_then(|()| fs::rename(&temporary, path).at("rename to", path));
+    if let Err(error) = renamed {
+        // Half a file on a full disk holds room that somebody needs.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
     }
-    fs::rename(&temporary, path).at("rename to", path)?;
     if durability == Durability::Synced {
         sync_parent(path)?;
+    }
+    Ok(())
+}
+
+fn write_temporary(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
+    let mut file = File::create(path).at("create", path)?;
+    file.write_all(bytes).at("write", path)?;
+    if durability == Durability::Synced {
+        file.sync_all().at("sync", path)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::config::{ImageConfig, ProcessDefaults};
 use super::layer::{self, UnpackError};
 use super::reference;
 use crate::durable::{self, Durability};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::sys::tree::content_bytes;
 use crate::types::ImageStatus;
 
@@ -40,7 +40,7 @@ struct State {
 }
 
 /// `index.json`
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Index {
     /// By id, the digest of the configuration.
     images: BTreeMap<String, Arc<Image>>,
@@ -87,7 +87,7 @@ pub(crate) enum AddError {
     #[error("layer has digest {found}, expected {expected}")]
     Digest { expected: String, found: String },
     #[error(transparent)]
-    Store(#[from] crate::error::Error),
+    Store(#[from] Error),
 }
 
 /// A layer that is complete but does not count yet; dropped, it is removed.
@@ -147,7 +147,15 @@ impl ImageStore {
         for dir in [&store.layer_dir, &store.temporary_dir()] {
             fs::create_dir_all(dir).at("create", dir)?;
         }
-        let mut index = durable::read_optional::<Index>(&store.index_path())?.unwrap_or_default();
+        let mut index = match durable::read_optional::<Index>(&store.index_path()) {
+            Ok(index) => index.unwrap_or_default(),
+            // Images can be had again; a node that does not start for their sake cannot even ask.
+            Err(error @ Error::Record { .. }) => {
+                tracing::warn!(%error, "the record of images is damaged: all of them are pulled again");
+                Index::default()
+            }
+            Err(error) => return Err(error),
+        };
         // An image without all its layers is pulled again.
         index.images.retain(|_, image| image.layers.iter().all(|layer| store.layer_path(&layer.diff_id).is_dir()));
         let images = &index.images;
@@ -229,11 +237,13 @@ impl ImageStore {
         let same = state.index.images.get(id).is_some_and(|known| **known == image)
             && names.iter().all(|name| state.index.names.get(name).is_some_and(|known| known == id));
         if !same {
-            state.index.images.insert(id.to_owned(), Arc::new(image));
+            let mut index = state.index.clone();
+            index.images.insert(id.to_owned(), Arc::new(image));
             for name in names {
-                state.index.names.insert(name.clone(), id.to_owned());
+                index.names.insert(name.clone(), id.to_owned());
             }
-            durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+            durable::write(&self.index_path(), &index, Durability::Synced)?;
+            state.index = index;
         }
         Ok(status(&state.index, &state.index.images[id]))
     }
@@ -254,13 +264,26 @@ impl ImageStore {
         state.index.images.values().map(|image| status(&state.index, image)).collect()
     }
 
-    /// Forgets an image and all its names; returns whether there was one.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool> {
+    /// Forgets an image with all its names and removes the layers that nothing else needs; returns
+    /// whether there was one.
+    ///
+    /// On a full disk the index cannot be written before the layers have made room. An image whose
+    /// layers are gone does not count at the next start, so the order does not matter then.
+    pub(crate) fn remove(&self, name: &str, in_use: &BTreeSet<String>) -> Result<bool> {
         let mut state = self.state.lock();
-        let Some(id) = resolve(&state.index, name) else { return Ok(false) };
+        let Some(id) = resolve(&state.index, name) else {
+            drop(state);
+            return self.remove_unused_layers(in_use).map(|()| false);
+        };
         state.index.images.remove(&id);
         state.index.names.retain(|_, known| *known != id);
-        durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+        let written = durable::write(&self.index_path(), &state.index, Durability::Synced);
+        drop(state);
+        self.remove_unused_layers(in_use)?;
+        if written.is_err() {
+            let state = self.state.lock();
+            durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+        }
         Ok(true)
     }
 
@@ -269,13 +292,14 @@ impl ImageStore {
         let dir = &self.layer_dir;
         let doomed = {
             // Held throughout: a pull that finds a layer present has pinned it before.
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             let of_images = state.index.images.values().flat_map(|image| image.layer_names()).collect::<BTreeSet<_>>();
             let mut doomed = Vec::new();
             for entry in fs::read_dir(dir).at("list", dir)?.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if !of_images.contains(&name) && !in_use.contains(&name) && !state.pins.contains_key(&name) {
-                    let target = self.temporary_dir().join(format!("doomed-{name}"));
+                    state.temporary += 1;
+                    let target = self.temporary_dir().join(state.temporary.to_string());
                     fs::rename(entry.path(), &target).at("rename", &entry.path())?;
                     doomed.push(target);
                 }
@@ -359,9 +383,9 @@ mod tests {
         let present = || store.layer(&diff_id).is_some();
         store.remove_unused_layers(&BTreeSet::new()).unwrap();
         assert!(present(), "an image has it");
-        assert!(store.remove("app:1").unwrap());
-        assert!(!store.remove("app:1").unwrap());
-        store.remove_unused_layers(&[layer_name(&diff_id)].into()).unwrap();
+        let of_container = BTreeSet::from([layer_name(&diff_id)]);
+        assert!(store.remove("app:1", &of_container).unwrap());
+        assert!(!store.remove("app:1", &of_container).unwrap());
         assert!(present(), "a container has it");
         let pins = store.pin(std::slice::from_ref(&diff_id));
         store.remove_unused_layers(&BTreeSet::new()).unwrap();
@@ -369,6 +393,39 @@ mod tests {
         drop(pins);
         store.remove_unused_layers(&BTreeSet::new()).unwrap();
         assert!(!present());
+    }
+
+    /// Makes writing the index fail, as a full disk does.
+    fn block_index(store: &ImageStore) -> PathBuf {
+        let blocker = store.index_path().with_extension("tmp");
+        fs::create_dir(&blocker).unwrap();
+        blocker
+    }
+
+    #[test]
+    fn a_full_disk_keeps_images_out_but_not_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        let blocker = block_index(&store);
+        let names = ["docker.io/library/app:1".to_owned()];
+        store.put(&id('a'), &ImageConfig::default(), vec![layer.clone()], &names).unwrap_err();
+        assert!(store.find("app:1").is_none(), "what is not on disk would be gone after a restart");
+        fs::remove_dir(blocker).unwrap();
+        store.put(&id('a'), &ImageConfig::default(), vec![layer], &names).unwrap();
+        block_index(&store);
+        store.remove("app:1", &BTreeSet::new()).unwrap_err();
+        assert!(store.layer(&diff_id).is_none(), "its room is free");
+        drop(store);
+        assert!(ImageStore::open(dir.path()).unwrap().find("app:1").is_none());
+    }
+
+    #[test]
+    fn a_damaged_index_does_not_keep_the_node_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("index.json"), "{\"images\": {").unwrap();
+        assert_eq!(ImageStore::open(dir.path()).unwrap().list(), []);
     }
 
     #[test]

@@ -44,7 +44,13 @@ impl Runtime {
         };
         let paths = self.sandbox_paths(sandbox_uid).container(&id);
         let (at, written) = (paths.clone(), record.clone());
-        blocking(move || write_record(&at, &written)).await?;
+        blocking(move || {
+            write_record(&at, &written).inspect_err(|_| {
+                // A full disk is asked again and again; what stays behind goes at the next start.
+                let _ = durable::remove_tree(&at.data);
+            })
+        })
+        .await?;
         let entered = {
             let mut sandboxes = self.sandboxes.lock();
             let sandbox = sandboxes.get_mut(sandbox_uid);

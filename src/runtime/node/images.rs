@@ -34,11 +34,7 @@ impl Runtime {
     /// Removes an image with all its names, and the layers that nothing else needs. Idempotent.
     pub async fn remove_image(&self, reference: &str) -> Result<()> {
         let (images, reference, in_use) = (Arc::clone(&self.images), reference.to_owned(), self.layers_in_use());
-        blocking(move || {
-            images.remove(&reference)?;
-            images.remove_unused_layers(&in_use)
-        })
-        .await
+        blocking(move || images.remove(&reference, &in_use).map(drop)).await
     }
 
     /// Imports all images of a tarball, as `docker save` or an OCI layout has them.
