@@ -99,6 +99,9 @@ impl LogFile {
         }
         if self.file.write_all(lines).is_ok() {
             self.len += lines.len() as u64;
+        } else {
+            // Half a line would spoil the one that is written when there is room again.
+            let _ = self.file.set_len(self.len);
         }
     }
 
@@ -109,13 +112,17 @@ impl LogFile {
             PathBuf::from(name)
         };
         let kept = self.limit.max_files.saturating_sub(1);
-        for number in (1..kept).rev() {
-            let _ = fs::rename(numbered(number), numbered(number + 1));
-        }
-        if kept == 0 {
-            fs::remove_file(&self.path)?;
-        } else {
-            fs::rename(&self.path, numbered(1))?;
+        // Somebody may have removed it to make room: then there is nothing to put aside, and going on
+        // with the open file would fill the disk out of sight.
+        if self.path.exists() {
+            for number in (1..kept).rev() {
+                let _ = fs::rename(numbered(number), numbered(number + 1));
+            }
+            if kept == 0 {
+                fs::remove_file(&self.path)?;
+            } else {
+                fs::rename(&self.path, numbered(1))?;
+            }
         }
         self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
         self.len = 0;
@@ -148,6 +155,19 @@ mod tests {
         check(&[], "");
         let long = "x".repeat(LINE_MAX + 1);
         check(&[&long, "y\n"], &format!("P {}\nF xy\n", "x".repeat(LINE_MAX)));
+    }
+
+    #[test]
+    fn a_log_that_somebody_removed_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let mut log = LogFile::open(&path, LogLimit { max_bytes: 10, max_files: 3 }).unwrap();
+        log.write(b"first\n");
+        log.write(b"second\n");
+        fs::remove_file(&path).unwrap();
+        log.write(b"third\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "third\n");
+        assert_eq!(fs::read_to_string(dir.path().join("0.log.1")).unwrap(), "first\n");
     }
 
     #[test]
