@@ -21,18 +21,24 @@ impl Runtime {
         for uid in directories(&root)? {
             let paths = self.sandbox_paths(&uid);
             match durable::read_optional::<SandboxRecord>(&paths.record()) {
-                Ok(Some(record)) => self.adopt_sandbox(&uid, &paths, record).await?,
-                Ok(None) => discard(&paths).await?,
+                Ok(Some(record)) => {
+                    // One pod that resists, such as by a process that hangs in the kernel, is no reason
+                    // to leave the others alone: the kubelet tries again.
+                    if let Err(error) = self.adopt_sandbox(&uid, &paths, record).await {
+                        tracing::warn!(sandbox = uid, %error, "cannot clean up after a pod's shim");
+                    }
+                }
+                Ok(None) => discard_or_tell(&paths, &uid).await,
                 Err(error) => {
                     // A power cut may leave a record empty; the kubelet makes the pod anew.
                     tracing::warn!(sandbox = uid, %error, "dropping a sandbox whose record is damaged");
-                    discard(&paths).await?;
+                    discard_or_tell(&paths, &uid).await;
                 }
             }
         }
         for uid in directories(&self.config.run_dir.join("sandboxes"))? {
             if !self.sandboxes.lock().contains_key(&uid) {
-                discard(&self.sandbox_paths(&uid)).await?;
+                discard_or_tell(&self.sandbox_paths(&uid), &uid).await;
             }
         }
         Ok(())
@@ -90,6 +96,13 @@ async fn state_of(connection: &Arc<Connection>) -> HashMap<String, ContainerNow>
             // An exit that is told in between is also in the state.
             exit = connection.next_exit() => if exit.is_none() { return HashMap::new() },
         }
+    }
+}
+
+/// What stays behind is tried again at the next start.
+async fn discard_or_tell(paths: &SandboxPaths, uid: &str) {
+    if let Err(error) = discard(paths).await {
+        tracing::warn!(sandbox = uid, %error, "cannot remove what is left of a sandbox");
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use parking_lot::Mutex;
@@ -15,7 +16,11 @@ use tokio::sync::oneshot;
 use super::records::Exit;
 use crate::shim::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request};
 use crate::sys::packet::{self, MESSAGE_MAX};
+use crate::sys::pidfd::ProcessFd;
 use crate::sys::watch::watch;
+
+/// A shim answers at once unless it waits for the disk, where it writes logs and exit codes.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The answer to a call and the descriptors that came with it.
 type Reply = (Result<Answer, Failure>, Vec<OwnedFd>);
@@ -43,10 +48,26 @@ pub(super) enum CallError {
 }
 
 impl Connection {
-    /// Connects, agrees on a version, and tells the shim's process id.
+    /// Connects, agrees on a version, and tells the shim's process id. A shim that does not answer is
+    /// killed: a pod that nobody can stop is worse than one that is made anew.
     pub(super) async fn open(path: &Path) -> io::Result<(Arc<Self>, u32)> {
         let fd = packet::dial(path)?;
         let pid = getsockopt(&fd, PeerCredentials)?.pid().unsigned_abs();
+        let process = ProcessFd::open(pid);
+        let greeted = Self::greet_in_time(fd).await;
+        if greeted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            // An error means that it has ended by itself.
+            let _ = process.map(|process| process.kill());
+        }
+        Ok((Arc::new(greeted?), pid))
+    }
+
+    async fn greet_in_time(fd: OwnedFd) -> io::Result<Self> {
+        let greeted = tokio::time::timeout(GREETING_TIMEOUT, Self::greet(fd)).await;
+        greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer")))
+    }
+
+    async fn greet(fd: OwnedFd) -> io::Result<Self> {
         let connection = Self { socket: watch(fd)?, next: AtomicU64::new(1), waiting: Mutex::default() };
         let hello = Request::Hello { oldest: OLDEST_VERSION, newest: NEWEST_VERSION };
         connection.send(&Call { id: 0, request: hello }, &[]).await?;
@@ -54,7 +75,7 @@ impl Connection {
             Some((Message::Reply { id: 0, result: Ok(Answer::Hello { version }) }, _))
                 if (OLDEST_VERSION..=NEWEST_VERSION).contains(&version) =>
             {
-                Ok((Arc::new(connection), pid))
+                Ok(connection)
             }
             other => Err(io::Error::other(format!("unexpected greeting: {other:?}"))),
         }
@@ -153,5 +174,19 @@ impl Connection {
                 Err(_) => continue,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_does_not_answer_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shim.sock");
+        let _silent = packet::listener(&path).unwrap();
+        let error = Connection::greet_in_time(packet::dial(&path).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -25,6 +25,8 @@ use crate::types::{AttachRequest, ExecRequest, ExecResult};
 const CAPTURE_MAX: u64 = 16 << 20;
 /// Something that the command started may hold its output open after its end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// For starting a command; a busy board with a slow card takes a second or two.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Slack for an attached reader; the shim drops what does not fit. The most that a pipe may hold
 /// without privilege.
 const ATTACH_BUFFER: i32 = 1 << 20;
@@ -100,23 +102,26 @@ impl Runtime {
     }
 
     /// Runs a command to its end and returns what it printed. When `timeout` passes, it is killed; zero
-    /// is no limit.
+    /// is no limit. Starting it has a limit of its own: on a slow card it takes longer than many a probe
+    /// allows, and in a container that is frozen it never ends.
     pub async fn exec_sync(&self, id: &str, command: Vec<String>, timeout: Duration) -> Result<ExecResult> {
         let connection = self.connection(id)?;
         let request = ExecRequest { command: command.clone(), stdout: true, stderr: true, ..ExecRequest::default() };
-        let Started { exec, streams } = self.start_command(id, &connection, request).await?;
-        let run = capture(streams);
         if timeout.is_zero() {
-            return run.await;
+            return capture(self.start_command(id, &connection, request).await?.streams).await;
         }
-        match tokio::time::timeout(timeout, run).await {
+        let late = || Error::ExecTimeout { command: command.clone() };
+        let starting = self.start_command(id, &connection, request);
+        let started = tokio::time::timeout(timeout.max(START_TIMEOUT), starting).await;
+        let Started { exec, streams } = started.map_err(|_| late())??;
+        match tokio::time::timeout(timeout, capture(streams)).await {
             Ok(result) => result,
             Err(_) => {
                 let signal = Signal::SIGKILL as i32;
                 let kill = Request::Signal { container: id.to_owned(), exec: Some(exec), signal };
                 // It may have ended just now.
                 let _ = connection.call(kill, &[]).await;
-                Err(Error::ExecTimeout { command })
+                Err(late())
             }
         }
     }
