@@ -17,7 +17,7 @@ use crate::admission;
 use crate::allocate::Allocator;
 use crate::auth::{Attributes, Auth, User};
 use crate::config::Config;
-use crate::discovery::Discovery;
+use crate::discovery::{self, Discovery};
 use crate::error::ApiError;
 use crate::handlers::{self, Context, error_response};
 use crate::metrics::Metrics;
@@ -120,7 +120,7 @@ impl ApiServer {
         let response = match self.answer(&info, Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(error) => {
-                if matches!(error, ApiError::Internal(_) | ApiError::Unknown(_)) {
+                if matches!(error, ApiError::Internal(_)) {
                     tracing::warn!(verb = %info.verb, path = %info.path, %error, "request failed");
                 }
                 rest.forget().await;
@@ -138,11 +138,11 @@ impl ApiServer {
         if !info.is_resource {
             return paths::answer(self, &parts);
         }
+        let (resource, served) = self.find(info)?;
         if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
             let request = Request::from_parts(parts, body);
             return handler.handle(self, rest::Call { info: info.clone(), user, request }).await;
         }
-        let (resource, served) = self.find(info)?;
         self.answer_stored(resource, served, info, &user, &parts, body).await
     }
 
@@ -172,7 +172,7 @@ impl ApiServer {
         Ok(response)
     }
 
-    /// The stored resource that a request is about.
+    /// The resource that a request is about, if somebody answers this request for it.
     fn find(&self, info: &RequestInfo) -> Result<(&Resource, &Served), ApiError> {
         let resource = self.registry.resources().get(&info.group, &info.resource).ok_or(ApiError::UnknownPath)?;
         let served = resource.served(&info.version).ok_or(ApiError::UnknownPath)?;
@@ -185,17 +185,19 @@ impl ApiServer {
         } else {
             in_namespace && !of_namespaces
         };
-        if misplaced || !row.stored {
+        if misplaced || !discovery::is_answered(row) {
             return Err(ApiError::UnknownPath);
         }
         let verbs = match info.subresource.as_str() {
             "" => row.verbs,
-            name => match resource.subresource(name).filter(|s| !s.special) {
-                Some(subresource) => subresource.verbs,
-                None => return Err(ApiError::UnknownPath),
-            },
+            name => discovery::subresources(row).find(|s| s.name == name).ok_or(ApiError::UnknownPath)?.verbs,
         };
-        if verbs.contains(&&*info.verb) { Ok((resource, served)) } else { Err(ApiError::MethodNotAllowed) }
+        // What a proxied server makes of the methods that are no verbs is its own affair.
+        if info.subresource == "proxy" || verbs.contains(&&*info.verb) {
+            Ok((resource, served))
+        } else {
+            Err(ApiError::MethodNotAllowed)
+        }
     }
 }
 

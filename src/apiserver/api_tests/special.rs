@@ -22,6 +22,34 @@ async fn with_account() -> Client {
 }
 
 #[tokio::test]
+async fn methods_that_a_special_resource_has_not_are_refused() {
+    let client = Client::new().await;
+    let refused = [
+        ("PUT", "/api/v1/namespaces/default/pods/x/log"),
+        ("POST", "/api/v1/namespaces/default/pods/x/log"),
+        ("PUT", "/api/v1/namespaces/default/pods/x/exec"),
+        ("DELETE", "/api/v1/namespaces/default/pods/x/attach"),
+        ("PATCH", "/api/v1/namespaces/default/pods/x/portforward"),
+        ("GET", "/api/v1/namespaces/default/pods/x/binding"),
+        ("PUT", "/api/v1/namespaces/default/pods/x/eviction"),
+        ("GET", "/api/v1/namespaces/default/serviceaccounts/default/token"),
+        ("GET", "/apis/authentication.k8s.io/v1/tokenreviews"),
+        ("PUT", "/apis/authorization.k8s.io/v1/subjectaccessreviews/x"),
+    ];
+    for (method, path) in refused {
+        let answer = client.send(method.parse().unwrap(), path, &[], b"{}".to_vec()).await;
+        assert_eq!(answer.code.as_u16(), 405, "{method} {path}");
+    }
+    let words = "pods \"x\" not found".to_owned();
+    for (method, path) in [("GET", "x/log"), ("POST", "x/exec?command=a"), ("GET", "x/attach"), ("DELETE", "x/proxy/a")]
+    {
+        let answer = client.send(method.parse().unwrap(), &format!("{PODS}/{path}"), &[], Vec::new()).await;
+        assert_eq!(answer.failure(), (404, "NotFound".into(), words.clone()), "{method} {path}");
+    }
+    assert_eq!(client.get("/apis/authentication.k8s.io/v9/tokenreviews").await.code.as_u16(), 404);
+}
+
+#[tokio::test]
 async fn what_others_do_to_the_servers_endpoints_is_put_right() {
     let client = Client::new().await;
     let cancel = CancellationToken::new();

@@ -56,6 +56,50 @@ async fn some_kinds_are_created_by_an_update() {
 }
 
 #[tokio::test]
+async fn a_patch_may_not_make_another_kind_of_an_object() {
+    let client = Client::new().await;
+    client.post(DEPLOYMENTS, &deployment("a")).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/a");
+    let message = |answer: super::fixtures::Answer| {
+        let (code, reason, message) = answer.failure();
+        assert_eq!((code, reason.as_str()), (422, "Invalid"), "{message}");
+        message
+    };
+    for (body, words) in [
+        (json!({"kind": "StatefulSet"}), "converting (v1.StatefulSet) to (apps.Deployment): unknown conversion"),
+        (json!({"kind": "Foo"}), "no kind \"Foo\" is registered for version \"apps/v1\" in scheme"),
+        (json!({"apiVersion": "foo/v1"}), "no kind \"Deployment\" is registered for version \"foo/v1\" in scheme"),
+    ] {
+        let said = message(client.patch(&path, "merge-patch", &body).await);
+        assert!(said.ends_with(words), "{said}");
+    }
+    let operations = json!([{"op": "replace", "path": "/kind", "value": "Foo"}]);
+    message(client.patch(&path, "json-patch", &operations).await);
+    // A strategic patch goes to the fields of the type that is there.
+    let kept = client.patch(&path, "strategic-merge-patch", &json!({"kind": "Foo"})).await.expect(200);
+    assert_eq!(kept["kind"], json!("Deployment"));
+    let kept = client.patch(&path, "merge-patch", &json!({"kind": null})).await.expect(200);
+    assert_eq!(kept["kind"], json!("Deployment"));
+}
+
+#[tokio::test]
+async fn protobuf_and_json_without_a_status_are_stored_alike() {
+    let client = Client::new().await;
+    let body = deployment("a");
+    let stored = client.post(DEPLOYMENTS, &body).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/a");
+    let status = json!({"status": {"replicas": 1, "observedGeneration": 1}});
+    let observed = client.patch(&format!("{path}/status"), "merge-patch", &status).await.expect(200);
+    assert_ne!(observed["status"], stored["status"]);
+    let ty = api::schema::type_of("apps", "v1", "Deployment").unwrap();
+    let encoded = api::protobuf::encode(&body, ty, "apps/v1", "Deployment").unwrap();
+    let headers = [("content-type", "application/vnd.kubernetes.protobuf"), ("accept", "application/json")];
+    let put = client.send(http::Method::PUT, &path, &headers, encoded).await.expect(200);
+    assert_eq!(put, client.put(&path, &body).await.expect(200));
+    assert_eq!((&put["status"], &put["spec"]), (&observed["status"], &stored["spec"]));
+}
+
+#[tokio::test]
 async fn each_form_of_patch_changes_what_it_says() {
     let client = Client::new().await;
     client.config_map("a", "1").await;

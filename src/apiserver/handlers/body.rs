@@ -175,6 +175,17 @@ fn type_meta(media: Media, body: &[u8], target: Target<'_>) -> TypeMeta {
     says
 }
 
+/// Whether a patched object may still be taken for what it was: it may leave out its type and name
+/// another version of its kind, which upstream would convert.
+pub(super) fn check_type(patched: &Value, target: Target<'_>) -> Result<(), String> {
+    let text = |member: &str, unset: &str| patched[member].as_str().unwrap_or(unset).to_owned();
+    let says = TypeMeta { api_version: text("apiVersion", &target.api_version()), kind: text("kind", target.kind) };
+    if !says.is_registered() {
+        return Err(says.not_registered());
+    }
+    if says.kind == target.kind { Ok(()) } else { Err(says.no_conversion(target)) }
+}
+
 impl TypeMeta {
     fn version(&self) -> &str {
         self.api_version.rsplit('/').next().unwrap_or("")
@@ -194,13 +205,23 @@ impl TypeMeta {
                 self.api_version
             )));
         }
-        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
-        let error = if schema::type_of(group, self.version(), &self.kind).is_some() {
-            format!("converting (v1.{}) to (core.{}): unknown conversion", self.kind, target.kind)
-        } else {
-            format!("no kind {:?} is registered for version {:?} in scheme", self.kind, self.api_version)
-        };
+        let error = if self.is_registered() { self.no_conversion(target) } else { self.not_registered() };
         Err(self.failure(target, &error, body))
+    }
+
+    fn is_registered(&self) -> bool {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        schema::type_of(group, self.version(), &self.kind).is_some()
+    }
+
+    fn not_registered(&self) -> String {
+        format!("no kind {:?} is registered for version {:?} in scheme", self.kind, self.api_version)
+    }
+
+    /// Upstream names the Go types, whose packages are called after the group's first word.
+    fn no_conversion(&self, target: Target<'_>) -> String {
+        let package = target.group.split('.').next().filter(|word| !word.is_empty()).unwrap_or("core");
+        format!("converting ({}.{}) to ({package}.{}): unknown conversion", self.version(), self.kind, target.kind)
     }
 
     fn failure(&self, target: Target<'_>, error: &str, body: &[u8]) -> ApiError {

@@ -8,7 +8,7 @@ use api::kinds::KindRules;
 use api::object::GroupResource;
 use api::schema::TypeId;
 
-use super::row::{Row, Subresource};
+use super::row::Row;
 use super::rows::ROWS;
 
 /// One version of a resource that clients can ask for.
@@ -64,10 +64,6 @@ impl Resource {
     /// Whether the stored bytes are those that a client of this version expects.
     pub(crate) fn is_stored_as(&self, served: &Served) -> bool {
         served.api_version == self.stored.api_version
-    }
-
-    pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {
-        self.row.subresources.iter().find(|s| s.name == name)
     }
 
     /// The part of the storage key after the collection.
