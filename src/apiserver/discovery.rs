@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::error::ApiError;
-use crate::handlers::{json_response, maybe_compress};
+use crate::handlers::{maybe_compress, negotiated};
 use crate::registry::{Resource, Resources, Row, Subresource};
 use crate::rest;
 use crate::server::ApiServer;
@@ -112,7 +112,7 @@ impl Discovery {
             ["apis", group, version] => self.resource_list(group, version),
             _ => None,
         };
-        found.map(|value| json_response(&parts.headers, &value)).ok_or(ApiError::UnknownPath)
+        negotiated(parts, &found.ok_or(ApiError::UnknownPath)?)
     }
 
     fn group(&self, name: &str) -> Option<&Group> {

@@ -18,7 +18,8 @@ const SHOWN: usize = 2;
 
 impl Printed for Scale {
     const COLUMNS: &'static [Column] = &[
-        NAME,
+        // Upstream does not mark it as the name of an object.
+        Column { format: "", ..NAME },
         Column::integer("Desired", "How many pods there should be."),
         Column::integer("Available", "How many pods there are."),
         AGE,

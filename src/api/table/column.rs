@@ -29,7 +29,7 @@ impl Column {
     }
 
     pub(super) fn is_name(&self) -> bool {
-        self.format == "name" && self.name == NAME.name
+        self.name == NAME.name
     }
 }
 

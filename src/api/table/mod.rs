@@ -66,6 +66,12 @@ pub fn cells(group: &str, resource: &str, obj: &Value, now: Timestamp) -> Vec<Va
     })
 }
 
+/// The conditions of a row: a pod that has ended is marked, so that clients can leave it out.
+#[must_use]
+pub fn row_conditions(group: &str, resource: &str, obj: &Value) -> Option<Value> {
+    if (group, resource) == ("", "pods") { pod::row_condition(obj).map(|condition| json!([condition])) } else { None }
+}
+
 /// The table of a resource, unless it is the generic one.
 fn find(group: &str, resource: &str) -> Option<Table> {
     match group {

@@ -2,13 +2,22 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Column;
 use super::column::{AGE, NAME};
 use super::kind::{Printed, row};
 use super::text::{NONE, or, plain};
 use crate::meta::duration;
+
+pub(super) fn row_condition(pod: &Value) -> Option<Value> {
+    let (reason, message) = match pod.pointer("/status/phase")?.as_str()? {
+        "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+        "Failed" => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!({"type": "Completed", "status": "True", "reason": reason, "message": message}))
+}
 
 impl Printed for Pod {
     const COLUMNS: &'static [Column] = &[

@@ -612,3 +612,15 @@ fn wide_columns_have_priority_one() {
     assert_eq!(of("", "events", 1), "SUBOBJECT SOURCE FIRST SEEN COUNT NAME");
     assert_eq!(of("batch", "jobs", 0), "NAME STATUS COMPLETIONS DURATION AGE");
 }
+
+#[test]
+fn pods_that_have_ended_are_marked() {
+    let marked = |resource: &str, phase: &str| {
+        let conditions = super::row_conditions("", resource, &json!({"status": {"phase": phase}}));
+        conditions.map(|c| format!("{} {} {}", c[0]["type"], c[0]["reason"], c[0]["message"]))
+    };
+    let succeeded = r#""Completed" "Succeeded" "The pod has completed successfully.""#;
+    assert_eq!(marked("pods", "Succeeded").as_deref(), Some(succeeded));
+    assert_eq!(marked("pods", "Failed").as_deref(), Some(r#""Completed" "Failed" "The pod failed.""#));
+    assert_eq!((marked("pods", "Running"), marked("namespaces", "Failed")), (None, None));
+}

@@ -63,6 +63,29 @@ async fn protobuf_goes_in_and_out() {
 }
 
 #[tokio::test]
+async fn discovery_comes_in_the_accepted_form() {
+    let client = Client::new().await;
+    for (path, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/apis/apps/v1", "APIResourceList"),
+        ("/api/v1", "APIResourceList"),
+    ] {
+        let json = client.get(path).await.expect(200);
+        let yaml = client.get_as(path, "application/yaml").await;
+        assert_eq!(yaml.headers["content-type"], "application/yaml", "{path}");
+        assert_eq!(serde_yaml_ng::from_slice::<Value>(&yaml.body).unwrap(), json, "{path}");
+        let answer = client.get_as(path, PROTOBUF).await;
+        let (meta, value) = api::protobuf::decode(&answer.body).unwrap();
+        assert_eq!((meta.kind.as_str(), &value["resources"]), (kind, &json["resources"]), "{path}");
+        assert_eq!((&value["groups"], &value["versions"]), (&json["groups"], &json["versions"]), "{path}");
+        assert_eq!(client.get_as(path, "text/html").await.code.as_u16(), 406, "{path}");
+    }
+    assert_eq!(client.get_as("/version", "application/yaml").await.expect(200)["major"], json!("1"));
+}
+
+#[tokio::test]
 async fn what_cannot_be_made_is_not_acceptable() {
     let client = Client::new().await;
     let words = "only the following media types are accepted: application/json, application/yaml, \

@@ -24,7 +24,9 @@ pub(crate) use body::{Target as BodyTarget, decode as decode_body, drain, read_b
 pub(crate) use context::Context;
 pub(crate) use list::not_in_future;
 pub(crate) use options::{ListOptions, WriteOptions};
-pub(crate) use respond::{encode_protobuf, error_response, json_response, maybe_compress, shaped_json, watch_frame};
+pub(crate) use respond::{
+    encode_protobuf, error_response, json_response, maybe_compress, negotiated, shaped_json, watch_frame,
+};
 pub(crate) use selection::Selection;
 
 /// Answers a request for a stored resource or one of its generic subresources.

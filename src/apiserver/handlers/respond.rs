@@ -13,6 +13,7 @@ use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Deserialize;
@@ -208,6 +209,10 @@ fn write_table(
         }
         out.extend_from_slice(b"{\"cells\":");
         serde_json::to_writer(&mut out, &table::cells(group, resource, &value, now)).map_err(ApiError::internal)?;
+        if let Some(conditions) = table::row_conditions(group, resource, &value) {
+            out.extend_from_slice(b",\"conditions\":");
+            serde_json::to_writer(&mut out, &conditions).map_err(ApiError::internal)?;
+        }
         match cx.output.include_object {
             IncludeObject::None => {}
             IncludeObject::Metadata => {
@@ -335,6 +340,23 @@ pub(crate) fn json_response(headers: &HeaderMap, value: &impl serde::Serialize) 
         }
         Err(error) => error_response(&ApiError::internal(error)),
     }
+}
+
+/// Answers a request with a value that is of a built-in kind but no object of a resource, in the form
+/// that the client accepts.
+pub(crate) fn negotiated(parts: &Parts, value: &Value) -> Result<Response, ApiError> {
+    let ty = api::schema::type_of("", "v1", value["kind"].as_str().unwrap_or(""));
+    let protobuf = ty.is_some_and(api::protobuf::supports);
+    let output = Output::negotiate(&parts.headers, parts.uri.query().unwrap_or(""), protobuf)?;
+    let (content_type, bytes) = if output.media == Media::Protobuf {
+        let ty = ty.ok_or_else(|| ApiError::internal("invariant: protobuf is negotiated for known types"))?;
+        let kind = value["kind"].as_str().unwrap_or("");
+        // The list of versions says none of its own in JSON; its envelope does.
+        (PROTOBUF, api::protobuf::encode(value, ty, "v1", kind).map_err(ApiError::internal)?)
+    } else {
+        text_form(output, serde_json::to_vec(value).map_err(ApiError::internal)?)?
+    };
+    Ok(maybe_compress(&parts.headers, content_type, bytes))
 }
 
 /// Answers with the status of a failure.
