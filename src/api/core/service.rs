@@ -10,6 +10,7 @@ use super::pod::{validate_port, validate_protocol};
 use super::service_addresses::{validate_address_update, validate_addresses};
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
+use crate::meta::address_form::{cidr_warnings, ip_warnings};
 use crate::meta::{format, validate_labels};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -131,6 +132,7 @@ impl Kind for Service {
                 "annotation {TOPOLOGY_HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"
             ));
         }
+        out.extend(address_warnings(spec));
         let external_ips = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
         let by_name = kind_of(spec) == "ExternalName";
         if is_headless(spec) {
@@ -154,6 +156,21 @@ impl Kind for Service {
         }
         out
     }
+}
+
+fn address_warnings(spec: &api::ServiceSpec) -> Vec<String> {
+    let path = Path::new("spec");
+    let mut out = Vec::new();
+    let mut each = |name: &str, values: &Option<Vec<String>>, judge: fn(&Path<'_>, &str) -> Vec<String>| {
+        for (i, value) in values.iter().flatten().enumerate() {
+            out.extend(judge(&path.child(name).index(i), value));
+        }
+    };
+    each("clusterIPs", &spec.cluster_ips, ip_warnings);
+    each("externalIPs", &spec.external_ips, ip_warnings);
+    each("loadBalancerSourceRanges", &spec.load_balancer_source_ranges, cidr_warnings);
+    out.extend(spec.load_balancer_ip.iter().flat_map(|ip| ip_warnings(&path.child("loadBalancerIP"), ip)));
+    out
 }
 
 fn default_affinity(spec: &mut api::ServiceSpec) {

@@ -401,8 +401,10 @@ fn authors_are_warned_in_upstreams_words() {
         "",
         "Service",
         service(json!({"ports": [{"port": 1}], "externalIPs": ["192.0.2.1"], "externalName": "x.example",
-            "trafficDistribution": "PreferClose"})),
+            "trafficDistribution": "PreferClose", "loadBalancerSourceRanges": ["10.0.0.1/8"]})),
         &[
+            "spec.loadBalancerSourceRanges[0]: CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \
+             \"10.0.0.0/8\" or \"10.0.0.1/32\"?)",
             "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
             "spec.externalName is ignored when spec.type is not \"ExternalName\"",
             "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",

@@ -1,6 +1,7 @@
 //! What all objects have in common: names, labels, annotations, owners, finalizers and the rules for
 //! changing them.
 
+pub(crate) mod address_form;
 pub mod duration;
 pub mod format;
 mod label_selector;
