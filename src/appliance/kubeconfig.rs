@@ -33,5 +33,26 @@ pub(crate) fn write(path: &Path, server: &str, ca_pem: &str, user: &KeyPair) -> 
         "preferences": {},
     });
     let text = serde_yaml_ng::to_string(&config).context("encoding the kubeconfig")?;
+    // Written only when it differs: a full disk must not keep the server from starting.
+    if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
+        return Ok(());
+    }
     write_private(path, text.as_bytes()).with_context(|| format!("writing the kubeconfig {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_right_already_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig.yaml");
+        let user = KeyPair { certificate_pem: "certificate".to_owned(), key_pem: "key".to_owned() };
+        write(&path, "https://127.0.0.1:6443", "ca", &user).unwrap();
+        // Nothing can be written any more, as on a full disk.
+        std::fs::create_dir(dir.path().join("kubeconfig.yaml.tmp")).unwrap();
+        write(&path, "https://127.0.0.1:6443", "ca", &user).unwrap();
+        write(&path, "https://127.0.0.1:7443", "ca", &user).unwrap_err();
+    }
 }

@@ -9,8 +9,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair a
 use super::leaf::{KeyPair, Leaf};
 use super::{read_if_present, write_private};
 
-/// No certificate starts later than this, whatever the clock says: boards without a battery-backed
-/// clock boot in 1970 and would else issue what has not begun when time is known, or has ended.
+/// Every certificate starts here, whatever the clock says: one issued while the clock was ahead would
+/// else not be valid once it is right, and none would serve on a board that boots in 1970.
 pub(super) const CLOCK_FLOOR: &str = "2026-01-01T00:00:00Z";
 const YEARS: i64 = 25;
 
@@ -75,12 +75,10 @@ impl Authority {
     }
 }
 
-/// An hour of slack before `now`, so that a client whose clock is slightly behind accepts it.
 fn validity(now: Timestamp, days: i64) -> anyhow::Result<(time::OffsetDateTime, time::OffsetDateTime)> {
     let floor: Timestamp = CLOCK_FLOOR.parse().context("the clock floor")?;
     let until = now.max(floor).checked_add((days * 24).hours()).context("the end of a certificate")?;
-    let from = now.max(floor).checked_sub(1.hours()).context("the start of a certificate")?;
     let convert =
         |t: Timestamp| time::OffsetDateTime::from_unix_timestamp(t.as_second()).context("a certificate's date");
-    Ok((convert(from)?, convert(until)?))
+    Ok((convert(floor)?, convert(until)?))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, PublicKeyData as _, SanType};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -93,10 +93,14 @@ impl Leaf {
         Ok(params)
     }
 
-    /// Whether the pair names these subjects and has enough of its time left.
+    /// Whether the pair belongs together, names these subjects and has enough of its time left.
     pub(super) fn is_served_by(&self, pair: &KeyPair, now: Timestamp) -> bool {
         let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return false };
         let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return false };
+        let Ok(key) = rcgen::KeyPair::from_pem(&pair.key_pem) else { return false };
+        if key.subject_public_key_info() != certificate.public_key().raw {
+            return false;
+        }
         let left = certificate.validity().not_after.timestamp() - now.as_second();
         left > Self::RENEW_DAYS * 24 * 3600 && self.is_named_in(&certificate)
     }

@@ -2,8 +2,9 @@
 //! renewed before they end.
 //!
 //! One CA signs servers and clients, as kubeadm's does. Leaf certificates last a year and are made
-//! anew at a start that finds less than ninety days left. A board without a clock may start in
-//! 1970: what is issued then starts at the build's own date, so that it is valid once time is known.
+//! anew at a start that finds less than ninety days left, or a key that is not the certificate's: the
+//! plug may be pulled between the two files. A board's clock may be wrong either way, so everything
+//! is valid from the build's own date on, and what is issued in 1970 lasts as if it were then.
 
 mod authority;
 mod leaf;
@@ -101,7 +102,12 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::rename(&temporary, path)?;
         fs::File::open(&dir)?.sync_all()
     };
-    write().with_context(|| format!("writing {}", path.display()))
+    write()
+        .inspect_err(|_| {
+            // Half a file on a full disk holds room that somebody needs.
+            let _ = fs::remove_file(&temporary);
+        })
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

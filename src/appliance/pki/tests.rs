@@ -50,6 +50,30 @@ fn a_board_that_boots_in_1970_issues_what_is_valid_later() {
 }
 
 #[test]
+fn what_was_issued_while_the_clock_was_ahead_is_valid_when_it_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(dir.path(), &subjects(&[]), at("2040-01-01T00:00:00Z")).unwrap();
+    for text in [&pki.authority.certificate_pem, &pki.server.certificate_pem, &pki.admin.certificate_pem] {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        assert!(certificate.validity().not_before.timestamp() < at("2026-06-01T00:00:00Z").as_second());
+    }
+}
+
+#[test]
+fn a_plug_pulled_between_key_and_certificate_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = at("2026-06-01T00:00:00Z");
+    let first = Pki::open(dir.path(), &subjects(&[]), now).unwrap();
+    fs::copy(dir.path().join("admin.key"), dir.path().join("kubelet.key")).unwrap();
+    fs::write(dir.path().join("kube-apiserver.crt"), "").unwrap();
+    let second = Pki::open(dir.path(), &subjects(&[]), now).unwrap();
+    assert_ne!(first.kubelet.certificate_pem, second.kubelet.certificate_pem, "the key was another's");
+    assert_ne!(first.server.certificate_pem, second.server.certificate_pem, "the certificate was empty");
+    assert_eq!(first.admin.certificate_pem, second.admin.certificate_pem);
+}
+
+#[test]
 fn keys_are_for_root_alone() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
