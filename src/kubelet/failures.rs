@@ -35,7 +35,8 @@ impl Failures {
         }
         let delay = BACKOFF.base_delay(self.count - 1);
         let until = at.checked_add(delay).ok()?;
-        (now < until).then_some((delay, until))
+        // A failure in the future: the clock was set back, and nothing may wait until it has caught up.
+        (at <= now && now < until).then_some((delay, until))
     }
 
     /// When the last failure was.
@@ -82,6 +83,15 @@ mod tests {
             f.add(at(200 + n));
         }
         assert_eq!(f.hold(at(210), at(211)).unwrap().0, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn nothing_waits_for_a_clock_that_was_set_back() {
+        let mut f = Failures::default();
+        f.add(at(1_000_000));
+        assert_eq!(f.hold(at(1_000_000), at(50)), None);
+        f.add(at(50));
+        assert_eq!(f.hold(at(50), at(51)), Some((Duration::from_secs(20), at(70))));
     }
 
     #[test]
