@@ -122,7 +122,8 @@ impl Runtime {
     async fn signal(&self, id: &str, signal: i32) -> Result<()> {
         let connection = self.connection(id)?;
         let request = Request::Signal { container: id.to_owned(), exec: None, signal };
-        match connection.call(request, &[]).await {
+        let call = tokio::time::timeout(KILL_TIMEOUT, connection.call(request, &[])).await;
+        match call.map_err(|_| Error::StopTimeout(id.to_owned()))? {
             // It ended in the meantime.
             Ok(_) | Err(CallError::Failed(Failure::NotRunning)) => Ok(()),
             failed => Err(self.unexpected(id, failed)),

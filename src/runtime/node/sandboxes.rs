@@ -178,8 +178,8 @@ impl Runtime {
         let Some(shim) = shim else { return Ok(()) };
         for id in running {
             match self.stop_container(&id, Duration::ZERO).await {
-                // The shim's end takes care of them.
-                Ok(()) | Err(Error::SandboxNotReady(_) | Error::ContainerNotFound(_)) => {}
+                // The shim's end takes care of them, also when it is the shim that hangs.
+                Ok(()) | Err(Error::SandboxNotReady(_) | Error::ContainerNotFound(_) | Error::StopTimeout(_)) => {}
                 Err(error) => return Err(error),
             }
         }
