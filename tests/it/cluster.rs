@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
@@ -164,6 +165,18 @@ impl Cluster {
         self.wait("the namespace has its service account", |c| {
             c.try_kubectl(&["get", "serviceaccount", "default", "-n", name]).status.success()
         });
+    }
+
+    /// Runs a test; when it fails, what it left goes, so that the next ones find room.
+    pub(crate) fn cleanly(&self, test: &fn(&Self)) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| test(self)));
+        if let Err(failure) = outcome {
+            let namespaces = self.kubectl(&["get", "namespaces", "-o", "jsonpath={.items[*].metadata.name}"]);
+            let left = namespaces.split_whitespace().filter(|n| *n != "default" && !n.starts_with("kube-"));
+            let delete = ["delete", "namespace", "--ignore-not-found", "--timeout=90s"];
+            self.try_kubectl(&delete.into_iter().chain(left).collect::<Vec<_>>());
+            resume_unwind(failure);
+        }
     }
 
     /// One value of an object by JSONPath, empty when there is none.

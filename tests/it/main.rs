@@ -57,11 +57,11 @@ fn main() -> ExitCode {
         record("a_server_starts", &mut || cluster = Some(Cluster::start("shared")));
         if let Some(cluster) = &cluster {
             for (name, test) in &shared {
-                record(name, &mut || test(cluster));
+                record(name, &mut || cluster.cleanly(test));
             }
             cluster.client.set(NEWER_KUBECTL);
             for (name, test) in shared.iter().filter(|(name, _)| name.starts_with("notes_")) {
-                record(&format!("{name}_with_{NEWER_KUBECTL}"), &mut || test(cluster));
+                record(&format!("{name}_with_{NEWER_KUBECTL}"), &mut || cluster.cleanly(test));
             }
         }
     }
