@@ -133,7 +133,7 @@ impl ApiServer {
 
     async fn answer(self: &Arc<Self>, info: &RequestInfo, request: Request) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
-        let user = self.auth.authenticate(self, &parts)?;
+        let user = self.auth.authenticate(&self.registry, &parts)?;
         self.auth.require(&self.registry, &Attributes::of(&user, info))?;
         if !info.is_resource {
             return paths::answer(self, &parts);

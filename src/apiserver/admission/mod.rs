@@ -28,9 +28,9 @@ use serde::de::DeserializeOwned;
 pub use review::{Operation, Review};
 pub(crate) use service_account::TOKEN_SECONDS;
 
+use crate::auth::Auth;
 use crate::error::ApiError;
 use crate::registry::Registry;
-use crate::server::ApiServer;
 
 /// The letters of generated names: no vowels, so that no words come out.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -48,8 +48,7 @@ impl Chain {
     ///
     /// # Errors
     /// When a plugin refuses the request.
-    pub async fn mutate(&self, server: &ApiServer, review: &mut Review<'_>) -> Result<(), ApiError> {
-        let registry = &server.registry;
+    pub async fn mutate(&self, registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
         namespace_lifecycle::admit(registry, review)?;
         node_restriction::admit(registry, review)?;
         if review.operation != Operation::Create || !review.subresource.is_empty() {
@@ -79,10 +78,9 @@ impl Chain {
     ///
     /// # Errors
     /// When a plugin refuses the request.
-    pub async fn validate(&self, server: &ApiServer, review: &mut Review<'_>) -> Result<(), ApiError> {
-        let registry = &server.registry;
-        rbac_escalation::validate(&server.auth, registry, review)?;
-        certificates::validate(&server.auth, registry, review)?;
+    pub async fn validate(&self, auth: &Auth, registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
+        rbac_escalation::validate(auth, registry, review)?;
+        certificates::validate(auth, registry, review)?;
         if !matches!(review.operation, Operation::Create | Operation::Update) {
             return Ok(());
         }

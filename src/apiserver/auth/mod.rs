@@ -26,8 +26,6 @@ pub use user::User;
 
 use crate::error::ApiError;
 use crate::registry::Registry;
-use crate::request::RequestInfo;
-use crate::server::ApiServer;
 use certificate::Certificates;
 use node::NodeAuthorizer;
 use rbac::Policy;
@@ -98,14 +96,14 @@ impl Auth {
     ///
     /// # Errors
     /// `Unauthorized` without valid credentials; `Forbidden` when the user may not impersonate another.
-    pub fn authenticate(&self, server: &ApiServer, parts: &http::request::Parts) -> Result<User, ApiError> {
+    pub fn authenticate(&self, registry: &Registry, parts: &http::request::Parts) -> Result<User, ApiError> {
         if let Some(user) = parts.extensions.get::<User>() {
             return Ok(user.clone());
         }
-        let user = self.real_user(&server.registry, parts)?;
+        let user = self.real_user(registry, parts)?;
         match impersonate::Request::read(&parts.headers)? {
             None => Ok(user),
-            Some(request) => request.take_on(&user, |asked| self.decide(&server.registry, asked)),
+            Some(request) => request.take_on(&user, |asked| self.decide(registry, asked)),
         }
     }
 
@@ -145,12 +143,6 @@ impl Auth {
     ) -> Result<(User, Vec<String>), service_account::Refused> {
         let find = |resource: &GroupResource, key: &ObjectKey| registry.get(resource, key);
         self.tokens.authenticate(token, audiences, now, &find)
-    }
-
-    /// Decides whether `user` may do what `info` says.
-    #[must_use]
-    pub fn authorize(&self, server: &ApiServer, user: &User, info: &RequestInfo) -> Decision {
-        self.decide(&server.registry, &Attributes::of(user, info))
     }
 
     /// Refuses what `user` may not do, in upstream's words.

@@ -120,8 +120,8 @@ pub(super) async fn admit(
         warnings: Vec::new(),
     };
     match phase {
-        Phase::Mutate => cx.server.admission.mutate(cx.server, &mut review).await?,
-        Phase::Validate => cx.server.admission.validate(cx.server, &mut review).await?,
+        Phase::Mutate => cx.server.admission.mutate(cx.registry(), &mut review).await?,
+        Phase::Validate => cx.server.admission.validate(&cx.server.auth, cx.registry(), &mut review).await?,
     }
     warnings.append(&mut review.warnings);
     Ok(())

@@ -76,8 +76,8 @@ impl Posted {
             options: &self.options.object,
             warnings: Vec::new(),
         };
-        server.admission.mutate(server, &mut review).await?;
-        server.admission.validate(server, &mut review).await?;
+        server.admission.mutate(&server.registry, &mut review).await?;
+        server.admission.validate(&server.auth, &server.registry, &mut review).await?;
         self.warnings.append(&mut review.warnings);
         self.object = object.ok_or_else(|| ApiError::internal("admission removed the object"))?;
         Ok(())
