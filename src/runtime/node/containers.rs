@@ -17,6 +17,7 @@ use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::spec::command_line;
 use crate::shim::protocol::{Answer, Failure, Request};
+use crate::sys::pidfd::ProcessFd;
 use crate::types::{ContainerConfig, ContainerStatus, Event, Resources, TerminalSize};
 
 /// A killed process that does not go away hangs in the kernel; waiting longer would not help.
@@ -122,11 +123,24 @@ impl Runtime {
     async fn signal(&self, id: &str, signal: i32) -> Result<()> {
         let connection = self.connection(id)?;
         let request = Request::Signal { container: id.to_owned(), exec: None, signal };
-        let call = tokio::time::timeout(KILL_TIMEOUT, connection.call(request, &[])).await;
-        match call.map_err(|_| Error::StopTimeout(id.to_owned()))? {
+        let Ok(answer) = tokio::time::timeout(KILL_TIMEOUT, connection.call(request, &[])).await else {
+            // It hangs. Its end, which the connection tells, ends what it holds.
+            self.kill_shim(id);
+            return Ok(());
+        };
+        match answer {
             // It ended in the meantime.
             Ok(_) | Err(CallError::Failed(Failure::NotRunning)) => Ok(()),
             failed => Err(self.unexpected(id, failed)),
+        }
+    }
+
+    fn kill_shim(&self, id: &str) {
+        let shim = self.uid_of(id).and_then(|uid| self.with_sandbox(&uid, |sandbox: &Sandbox| sandbox.shim.clone()));
+        if let Some(process) = shim.ok().flatten().and_then(|shim| ProcessFd::open(shim.pid)) {
+            tracing::warn!(container = id, "the pod's shim does not answer: it is killed");
+            // An error means that it has ended by itself.
+            let _ = process.kill();
         }
     }
 
