@@ -49,8 +49,13 @@ impl Machine {
             machine_id,
             system_uuid,
             boot_id: first_line("/proc/sys/kernel/random/boot_id"),
-            max_pids: first_line("/proc/sys/kernel/pid_max").parse().unwrap_or(32768),
+            max_pids: max_pids(&first_line("/proc/sys/kernel/pid_max"), &first_line("/proc/sys/kernel/threads-max")),
         }
+    }
+
+    /// Processes that all pods together may have: a fork bomb must leave the node some of its own.
+    pub(crate) fn pids_for_pods(&self) -> i64 {
+        self.max_pids - self.max_pids / 10
     }
 
     /// What is left for pods after reservations and what eviction keeps free.
@@ -65,6 +70,11 @@ impl Machine {
             pods: cfg.max_pods,
         }
     }
+}
+
+/// The lower of the kernel's two limits; on a board with little memory that is the one of threads.
+fn max_pids(pid_max: &str, threads_max: &str) -> i64 {
+    [pid_max, threads_max].into_iter().filter_map(|limit| limit.parse().ok()).min().unwrap_or(32768)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a share of an i64 that is at most the whole")]
@@ -135,6 +145,9 @@ mod tests {
             os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
             "Debian GNU/Linux 12 (bookworm)"
         );
+        for (pid_max, threads_max, expected) in [("4194304", "3541", 3541), ("32768", "", 32768), ("", "", 32768)] {
+            assert_eq!(max_pids(pid_max, threads_max), expected, "{pid_max} {threads_max}");
+        }
         assert_eq!(resource_name(2048), "hugepages-2Mi");
         assert_eq!(resource_name(1 << 20), "hugepages-1Gi");
         assert_eq!(resource_name(64), "hugepages-64Ki");

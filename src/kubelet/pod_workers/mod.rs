@@ -165,6 +165,7 @@ impl Manager {
         let all = Resources {
             cpu_shares: Some(u64::try_from(machine.cpus * 1024).unwrap_or(1024)),
             memory_limit_bytes: (reserved > 0).then_some(machine.memory_bytes - reserved),
+            pids_limit: Some(machine.pids_for_pods()),
             ..Resources::default()
         };
         let least = Resources { cpu_shares: Some(2), ..Resources::default() };
