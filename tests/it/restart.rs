@@ -39,6 +39,10 @@ fn daemon() {
         assert_eq!(c.kubectl(&["exec", "-nr1", "web", "--", "hostname"]), "web\n");
     }
     assert_eq!(c.value("r1", "pod/web", "{.status.containerStatuses[0].restartCount}"), "0");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", c.daemon_pid())).unwrap();
+    let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
+    let files: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(files[3], files[4], "the daemon opens as many files as it may");
 }
 
 fn plug() {
