@@ -37,7 +37,6 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "proxy",
             "runtime",
             "scheduler",
-            "storage",
         ],
     ),
     ("coracle", &["appliance"]),
@@ -167,6 +166,48 @@ fn crates_use_only_what_their_layer_allows() {
 }
 
 /// The name that a `pub` item introduces, if the line does.
+/// A dependency that no crate names, and one that a crate names without using it.
+#[test]
+fn dependencies_are_used() {
+    let manifests: Vec<(String, String)> = output("git", &["ls-files", "Cargo.toml", "*/Cargo.toml"])
+        .lines()
+        .map(|path| {
+            (path.to_owned(), std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap())
+        })
+        .collect();
+    let sources = sources();
+    let named = |manifest: &str| -> Vec<String> {
+        manifest.lines().filter_map(|l| l.strip_suffix(".workspace = true")).map(ToOwned::to_owned).collect()
+    };
+    let root = &manifests.iter().find(|(path, _)| path == "Cargo.toml").unwrap().1;
+    let (_, declared) = root.split_once("[workspace.dependencies]").unwrap();
+    let (declared, _) = declared.split_once("\n[").unwrap();
+    let everywhere: BTreeSet<String> = manifests.iter().flat_map(|(_, text)| named(text)).collect();
+    let mut found: Vec<String> = declared
+        .lines()
+        .filter_map(|l| l.split_once(" = "))
+        .filter(|(name, _)| !everywhere.contains(*name))
+        .map(|(name, _)| format!("Cargo.toml: {name}"))
+        .collect();
+    for (path, text) in &manifests {
+        let folder = path.strip_suffix("Cargo.toml").unwrap();
+        let of_crate: Vec<&String> = sources
+            .iter()
+            .filter(|(file, _)| folder.is_empty() || file.starts_with(folder))
+            .map(|(_, text)| text)
+            .collect();
+        for name in
+            named(text).into_iter().filter(|name| !["version", "edition", "rust-version", "license"].contains(&&**name))
+        {
+            let path_in_code = name.replace('-', "_");
+            if !of_crate.iter().any(|text| text.contains(&path_in_code)) {
+                found.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    none(&found, "drop these dependencies");
+}
+
 fn public_name(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub ")?;
     let rest = rest.strip_prefix("async ").unwrap_or(rest);
