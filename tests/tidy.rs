@@ -26,18 +26,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("kload", &[]),
     (
         "appliance",
-        &[
-            "api",
-            "apiserver",
-            "client",
-            "controllers",
-            "dns",
-            "kubelet",
-            "network",
-            "proxy",
-            "runtime",
-            "scheduler",
-        ],
+        &["api", "apiserver", "client", "controllers", "dns", "kubelet", "network", "proxy", "runtime", "scheduler"],
     ),
     ("coracle", &["appliance"]),
 ];
