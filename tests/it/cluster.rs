@@ -75,8 +75,9 @@ impl Cluster {
     /// Starts the daemon and waits until the API server is ready.
     pub(crate) fn start_daemon(&mut self) {
         let log = File::options().create(true).append(true).open(self.machine.directory().join("coracle.log")).unwrap();
-        let mut server = self.machine.command(&binary());
-        server.args(["server", "--node-ip", "192.168.77.2", "--node-name", "pi"]);
+        // As a login shell would start it.
+        let mut server = self.machine.command("prlimit");
+        server.args(["--nofile=1024:", &binary(), "server", "--node-ip", "192.168.77.2", "--node-name", "pi"]);
         server.stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(server.spawn().unwrap());
         self.wait("the API server is ready", |c| {
