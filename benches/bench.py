@@ -21,7 +21,7 @@ PARTS = ["binary", "start", "idle", "api", "watch", "pods"]
 SETTLE = 20
 IDLE = 60
 # The store writes what need not be on disk at once at most this often.
-RELAXED_A_DAY = 96
+RELAXED_A_DAY = 72
 IMAGE = "library/busybox:latest"
 PODS = 50
 WHOLE_RUN = 480

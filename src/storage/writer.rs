@@ -25,8 +25,8 @@ const BATCH: usize = 512;
 /// Revisions reserved at once: how many are lost by a crash, and how many relaxed writes go without
 /// a commit.
 const BLOCK: u64 = 10_000;
-/// The longest that a relaxed write stays in memory only: 96 commits a day cost a card 4 MB.
-const RELAXED_FOR: Duration = Duration::from_secs(15 * 60);
+/// The longest that a relaxed write stays in memory only: 72 commits a day cost a card 4 MB.
+const RELAXED_FOR: Duration = Duration::from_secs(20 * 60);
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
