@@ -1,6 +1,7 @@
 //! Serving over TLS: HTTP/1.1 and HTTP/2 on one port, with optional client certificates.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 /// After a failure to accept (out of file descriptors), connections get time to end.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// Where a request came from, for those that it is passed on to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
 impl ApiServer {
     /// Serves until cancelled, then lets running requests finish.
     pub async fn serve(
@@ -55,8 +60,12 @@ impl ApiServer {
                     continue;
                 }
             };
-            let (stream, place) = accepted;
-            connections.spawn(Arc::clone(&self).connection(stream, acceptor.clone(), cancel.clone(), place));
+            let (stream, client, place) = accepted;
+            let connection = Arc::clone(&self).connection(stream, client, acceptor.clone(), cancel.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
         }
         drop(listener);
         self.shutdown.cancel();
@@ -69,9 +78,9 @@ impl ApiServer {
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
+        client: ClientAddress,
         acceptor: TlsAcceptor,
         cancel: CancellationToken,
-        _place: OwnedSemaphorePermit,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection is gone");
@@ -87,6 +96,7 @@ impl ApiServer {
             .peer_certificates()
             .map(|chain| PeerCertificate(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
         let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client);
             if let Some(chain) = &chain {
                 request.extensions_mut().insert(chain.clone());
             }
@@ -122,11 +132,11 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, ClientAddress, OwnedSemaphorePermit) {
     let place = Arc::clone(places).acquire_owned().await.expect("invariant: the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, peer)) => return (stream, ClientAddress(peer.ip()), place),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;

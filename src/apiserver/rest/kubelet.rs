@@ -63,7 +63,7 @@ impl Kubelets {
         mut request: Request<Body>,
     ) -> Result<Response, ApiError> {
         let endpoint = locate(server, node)?;
-        let url = format!("https://{}{}", endpoint.authority(), request.uri());
+        let url = format!("https://{}{}", authority(&endpoint.host, endpoint.port), request.uri());
         let method = go_method(request.method());
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("{method} {url:?}: {error}"));
         let tls = self
@@ -71,25 +71,22 @@ impl Kubelets {
             .clone()
             .ok_or_else(|| ApiError::ServiceUnavailable("the API server has no identity for kubelets".to_owned()))?;
         let address = (endpoint.host.as_str(), endpoint.port);
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|e| failed(&format!("dial tcp {}: {}", endpoint.authority(), connect_error(&e))))?;
+        let stream = TcpStream::connect(address).await.map_err(|e| {
+            failed(&format!("dial tcp {}: {}", authority(&endpoint.host, endpoint.port), connect_error(&e)))
+        })?;
         let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| failed(&e))?;
         let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
-        let host = endpoint.authority().parse().map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
+        let host = authority(&endpoint.host, endpoint.port)
+            .parse()
+            .map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
         request.headers_mut().insert(http::header::HOST, host);
         tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e))
     }
 }
 
-impl Endpoint {
-    fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
+/// Host and port as a URL names them.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// A path with a query, as a request's URI.
@@ -111,7 +108,7 @@ fn client_config(identity: &KubeletIdentity) -> Result<ClientConfig, KubeletConf
         .with_client_auth_cert(chain?, key)?)
 }
 
-fn locate(server: &ApiServer, node: &str) -> Result<Endpoint, ApiError> {
+pub(super) fn locate(server: &ApiServer, node: &str) -> Result<Endpoint, ApiError> {
     let nodes = GroupResource::new("", "nodes");
     let object =
         server.registry.get(&nodes, &ObjectKey::new("", node)).ok_or_else(|| ApiError::not_found(&nodes, node))?;
@@ -138,7 +135,8 @@ fn go_method(method: &http::Method) -> String {
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
 }
 
-fn connect_error(error: &std::io::Error) -> String {
+/// As upstream's network library tells of a failure to connect.
+pub(super) fn connect_error(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
