@@ -122,6 +122,13 @@ impl ApiError {
     }
 }
 
+/// What was stored cannot be sent in this form.
+impl From<api::protobuf::Error> for ApiError {
+    fn from(error: api::protobuf::Error) -> Self {
+        Self::internal(error)
+    }
+}
+
 impl From<&field::Error> for Cause {
     fn from(error: &field::Error) -> Self {
         Self { reason: error.kind.reason().to_owned(), message: error.body(), field: error.field.clone() }

@@ -139,13 +139,48 @@ pub fn encode(value: &Value, ty: TypeId, api_version: &str, kind: &str) -> Resul
     if !supports(ty) {
         return Err(Error::Unsupported(describe(ty).name()));
     }
+    enveloped(api_version, kind, |out| encode::message(describe(ty), value, out))
+}
+
+/// Encodes a list with its envelope. Items are asked for one after another, so that only one needs to
+/// be a value at a time.
+///
+/// # Errors
+/// When the type is no list or has no numbers, an item is not of its type, or `items` fails.
+pub fn encode_list<E: From<Error>>(
+    ty: TypeId,
+    (api_version, kind): (&str, &str),
+    metadata: Value,
+    items: impl Iterator<Item = Result<Value, E>>,
+) -> Result<Vec<u8>, E> {
+    let list = describe(ty);
+    let Some((field, item)) = list.field("items").and_then(|field| Some((field, field.type_ref()?))) else {
+        return Err(Error::Unsupported(list.name()).into());
+    };
+    let head = Value::Object([("metadata".to_owned(), metadata)].into_iter().collect());
+    let number = field.numbers()[0];
+    enveloped(api_version, kind, |out| {
+        encode::message(list, &head, out)?;
+        for value in items {
+            let value = value?;
+            wire::put_message_field(out, number, |out| encode::message(item, &value, out))?;
+        }
+        Ok(())
+    })
+}
+
+fn enveloped<E: From<Error>>(
+    api_version: &str,
+    kind: &str,
+    message: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
     let mut out = MAGIC.to_vec();
     wire::put_message_field(&mut out, 1, |out| {
         wire::put_bytes_field(out, 1, api_version.as_bytes());
         wire::put_bytes_field(out, 2, kind.as_bytes());
-        Ok(())
+        Ok::<(), E>(())
     })?;
-    wire::put_message_field(&mut out, 2, |out| encode::message(describe(ty), value, out))?;
+    wire::put_message_field(&mut out, 2, message)?;
     wire::put_bytes_field(&mut out, 3, b"");
     wire::put_bytes_field(&mut out, 4, b"");
     Ok(out)

@@ -174,6 +174,26 @@ fn a_watch_frame_has_its_length_first() {
     );
 }
 
+#[test]
+fn a_list_from_its_items_is_the_list_as_a_whole() {
+    let list = ty("", "v1", "ConfigMapList");
+    let metadata = json!({"resourceVersion": "7", "continue": "x".repeat(200)});
+    for count in [0, 1, 3] {
+        let items: Vec<Value> = (0..count)
+            .map(|i| json!({"metadata": {"name": format!("c{i}")}, "data": {"k": "v".repeat(i * 9_000)}}))
+            .collect();
+        let whole = json!({"metadata": metadata, "items": items});
+        let piecewise =
+            encode_list(list, ("v1", "ConfigMapList"), metadata.clone(), items.into_iter().map(Ok::<_, Error>));
+        assert_eq!(piecewise, encode(&whole, list, "v1", "ConfigMapList"));
+    }
+    let broken = std::iter::once(Err(Error::Depth));
+    assert_eq!(encode_list(list, ("v1", "ConfigMapList"), json!({}), broken), Err(Error::Depth));
+    let single = ty("", "v1", "ConfigMap");
+    let none = std::iter::empty::<Result<Value, Error>>();
+    assert!(matches!(encode_list(single, ("v1", "ConfigMap"), json!({}), none), Err(Error::Unsupported(_))));
+}
+
 fn kinds() -> impl Strategy<Value = (&'static str, &'static str, &'static str, TypeId)> {
     let all: Vec<_> = built_in().kinds().filter(|(group, _, _, ty)| *group != "*" && supports(*ty)).collect();
     prop::sample::select(all)

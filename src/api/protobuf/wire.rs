@@ -110,9 +110,16 @@ pub(crate) fn put_message_field<E>(
 ) -> Result<(), E> {
     put_varint(out, u64::from(number) << 3 | 2);
     let start = out.len();
+    // Most messages are short: a length of one byte is already in place for them.
+    out.push(0);
     write(out)?;
-    let mut length = Vec::with_capacity(5);
-    put_varint(&mut length, (out.len() - start) as u64);
-    out.splice(start..start, length);
+    let length = out.len() - start - 1;
+    if let Ok(short @ ..0x80) = u8::try_from(length) {
+        out[start] = short;
+        return Ok(());
+    }
+    let mut varint = Vec::with_capacity(5);
+    put_varint(&mut varint, length as u64);
+    out.splice(start..=start, varint);
     Ok(())
 }

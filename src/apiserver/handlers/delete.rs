@@ -53,7 +53,7 @@ pub(super) async fn delete_collection(cx: &Context<'_>, body: &[u8]) -> Result<R
             Err(error) => return Err(error),
         }
     }
-    respond::list(cx, &page)
+    respond::list(cx, page)
 }
 
 fn read_options(cx: &Context<'_>, body: &[u8]) -> Result<DeleteOptions, ApiError> {

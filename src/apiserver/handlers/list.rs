@@ -36,7 +36,7 @@ pub(crate) fn not_in_future(requested: Option<u64>, current: u64) -> Result<(), 
 pub(super) fn list(cx: &Context<'_>) -> Result<Response, ApiError> {
     let options = ListOptions::parse(cx.query, false)?;
     let page = page(cx, &options)?;
-    respond::list(cx, &page)
+    respond::list(cx, page)
 }
 
 /// One page of a collection.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use api::kinds::KindRules;
 use api::object::GroupResource;
@@ -19,7 +20,7 @@ pub(crate) struct Served {
     pub(crate) api_version: String,
     pub(crate) ty: Option<TypeId>,
     /// How the JSON of every object of this version begins, up to its metadata.
-    pub(crate) type_prefix: String,
+    pub(crate) type_prefix: Arc<str>,
 }
 
 /// A served resource.
@@ -75,7 +76,7 @@ impl Resource {
 impl Served {
     fn new(group: &str, version: &'static str, kind: &str) -> Self {
         let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        let type_prefix = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",");
+        let type_prefix = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",").into();
         Self { version, ty: api::schema::type_of(group, version, kind), api_version, type_prefix }
     }
 }

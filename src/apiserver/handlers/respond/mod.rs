@@ -3,16 +3,19 @@
 //! Where the client wants JSON of the stored version, the stored bytes are the answer; nothing is
 //! decoded.
 
+mod list;
+mod list_body;
+mod table;
+
 use std::io::Write;
 
 use api::object::Object;
 use api::schema::TypeId;
-use api::table;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -20,13 +23,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use self::table::{table_of, write_table};
 use super::context::Context;
-use super::list::Page;
 use super::rules::to_served;
 use crate::error::ApiError;
-use crate::negotiate::{IncludeObject, JSON, Media, Output, PROTOBUF, Shape, YAML};
-use crate::registry::object_of;
+use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape, YAML};
 use crate::watch::Kind;
+
+pub(crate) use list::list;
 
 /// Answers below this are not worth compressing; upstream's threshold.
 const GZIP_FROM: usize = 128 * 1024;
@@ -70,22 +74,6 @@ pub(super) fn scale(cx: &Context<'_>, scale: &Value, warnings: &[String]) -> Res
     finish(cx, StatusCode::OK, table, warnings)
 }
 
-/// Answers with a page of the request's collection.
-pub(crate) fn list(cx: &Context<'_>, page: &Page) -> Result<Response, ApiError> {
-    if cx.output.media == Media::Protobuf {
-        let json = object_list(cx, page)?;
-        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        let ty = api::schema::type_of(&cx.info.group, &cx.info.version, &format!("{}List", cx.kind()));
-        return Ok(respond(cx, StatusCode::OK, PROTOBUF, encode_protobuf(&value, ty)?, &[]));
-    }
-    let json = match cx.output.shape {
-        Shape::Object => object_list(cx, page)?,
-        Shape::Metadata => metadata_list(cx, page)?,
-        Shape::Table => table_list(cx, page)?,
-    };
-    finish(cx, StatusCode::OK, json, &[])
-}
-
 /// An object in the negotiated shape, as JSON. `first` is false for all but the first table of a watch,
 /// which alone has column definitions.
 pub(crate) fn shaped_json(cx: &Context<'_>, object: &Object, first: bool) -> Result<Vec<u8>, ApiError> {
@@ -109,60 +97,6 @@ fn served_value(cx: &Context<'_>, object: &Object) -> Result<Value, ApiError> {
     to_served(cx, value)
 }
 
-fn list_metadata(page: &Page) -> Value {
-    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
-    if !page.continue_token.is_empty() {
-        metadata["continue"] = json!(page.continue_token);
-    }
-    if let Some(remaining) = page.remaining {
-        metadata["remainingItemCount"] = json!(remaining);
-    }
-    metadata
-}
-
-fn object_list(cx: &Context<'_>, page: &Page) -> Result<Vec<u8>, ApiError> {
-    let total: usize = page.entries.iter().map(|e| e.bytes.len() + 1).sum();
-    let mut out = list_head(&format!("{}List", cx.kind()), &cx.served.api_version, page, total + 256);
-    let spliced = cx.resource.is_stored_as(cx.served);
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        if spliced {
-            // Upstream's items do not repeat the kind that the list names.
-            let prefix = cx.resource.stored.type_prefix.as_bytes();
-            out.push(b'{');
-            out.extend_from_slice(entry.bytes.strip_prefix(prefix).unwrap_or(&entry.bytes[1..]));
-        } else {
-            let value = served_value(cx, &object_of(entry))?;
-            serde_json::to_writer(&mut out, &value).map_err(ApiError::internal)?;
-        }
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out)
-}
-
-fn list_head(kind: &str, api_version: &str, page: &Page, capacity: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(capacity);
-    let metadata = list_metadata(page);
-    let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[");
-    out.extend_from_slice(head.as_bytes());
-    out
-}
-
-fn metadata_list(cx: &Context<'_>, page: &Page) -> Result<Vec<u8>, ApiError> {
-    let api_version = format!("meta.k8s.io/{}", cx.output.meta_version);
-    let mut out = list_head("PartialObjectMetadataList", &api_version, page, page.entries.len() * 512);
-    for (i, entry) in page.entries.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        write_metadata(cx, &object_of(entry), &mut out)?;
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out)
-}
-
 fn write_metadata(cx: &Context<'_>, object: &Object, out: &mut Vec<u8>) -> Result<(), ApiError> {
     #[derive(Deserialize)]
     struct Head<'a> {
@@ -178,72 +112,14 @@ fn write_metadata(cx: &Context<'_>, object: &Object, out: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
-fn table_list(cx: &Context<'_>, page: &Page) -> Result<Vec<u8>, ApiError> {
-    write_table(cx, table_of(cx), page.entries.iter().map(|e| object_of(e)), &list_metadata(page), true)
-}
-
-/// Group and resource that the request's table is made for.
-fn table_of(cx: &Context<'_>) -> (&'static str, &'static str) {
-    (cx.resource.stored_group, cx.resource.row.resource)
-}
-
-fn write_table(
-    cx: &Context<'_>,
-    (group, resource): (&str, &str),
-    objects: impl Iterator<Item = Object>,
-    metadata: &Value,
-    columns: bool,
-) -> Result<Vec<u8>, ApiError> {
-    let definitions = if columns { columns_of(group, resource) } else { Value::Null };
-    let version = cx.output.meta_version;
-    let mut out = format!(
-        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{metadata},\
-         \"columnDefinitions\":{definitions},\"rows\":["
-    )
-    .into_bytes();
-    let now = jiff::Timestamp::now();
-    for (i, object) in objects.enumerate() {
-        let value: Value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
-        if i > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"{\"cells\":");
-        serde_json::to_writer(&mut out, &table::cells(group, resource, &value, now)).map_err(ApiError::internal)?;
-        if let Some(conditions) = table::row_conditions(group, resource, &value) {
-            out.extend_from_slice(b",\"conditions\":");
-            serde_json::to_writer(&mut out, &conditions).map_err(ApiError::internal)?;
-        }
-        match cx.output.include_object {
-            IncludeObject::None => {}
-            IncludeObject::Metadata => {
-                out.extend_from_slice(b",\"object\":");
-                write_metadata(cx, &object, &mut out)?;
-            }
-            IncludeObject::Object => {
-                out.extend_from_slice(b",\"object\":");
-                serde_json::to_writer(&mut out, &to_served(cx, value)?).map_err(ApiError::internal)?;
-            }
-        }
-        out.push(b'}');
-    }
-    out.extend_from_slice(b"]}");
-    Ok(out)
-}
-
-fn columns_of(group: &str, resource: &str) -> Value {
-    let columns = table::columns(group, resource).iter().map(|c| {
-        json!({
-            "name": c.name, "type": c.r#type, "format": c.format,
-            "description": c.description, "priority": c.priority,
-        })
-    });
-    Value::Array(columns.collect())
-}
-
 pub(crate) fn encode_protobuf(value: &Value, ty: Option<TypeId>) -> Result<Vec<u8>, ApiError> {
-    let ty = ty.ok_or_else(|| ApiError::internal("a type without a schema was negotiated as protobuf"))?;
+    let ty = ty.ok_or_else(without_schema)?;
     let text = |member: &str| value[member].as_str().unwrap_or("");
     api::protobuf::encode(value, ty, text("apiVersion"), text("kind")).map_err(ApiError::internal)
+}
+
+fn without_schema() -> ApiError {
+    ApiError::internal("a type without a schema was negotiated as protobuf")
 }
 
 pub(super) fn decode_protobuf(body: &[u8], ty: TypeId) -> Result<Value, ApiError> {
@@ -311,18 +187,25 @@ fn warning_header(text: &str) -> Option<HeaderValue> {
 
 /// A 200 answer, compressed if it is large and the client can read that.
 pub(crate) fn maybe_compress(headers: &HeaderMap, content_type: &'static str, bytes: Vec<u8>) -> Response {
-    let accepts = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
-    let compressed = if accepts && bytes.len() >= GZIP_FROM { gzip(&bytes) } else { None };
+    let compressed = if bytes.len() >= GZIP_FROM && accepts_gzip(headers) { gzip(&bytes) } else { None };
     let mut response = Response::new(Body::empty());
+    describe(&mut response, content_type, compressed.is_some());
+    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
+    response
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"))
+}
+
+fn describe(response: &mut Response, content_type: &'static str, compressed: bool) {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if compressed.is_some() {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if compressed {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
-    response
 }
 
 fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
