@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::bootstrap::{self, reconcile};
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::registry::Registry;
+use crate::registry::{Registry, timestamp};
 use crate::server::ApiServer;
 
 /// Two who disagree about an object must not spin.
@@ -231,6 +231,10 @@ fn service_cidr(config: &Config) -> Value {
     json!({
         "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": SERVICE},
         "spec": {"cidrs": [config.service_cidr.trunc()]},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": timestamp(jiff::Timestamp::now()),
+        }]},
     })
 }
 

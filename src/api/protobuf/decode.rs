@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::wire::{Payload, Reader};
 use super::{Error, MAGIC, MAX_DEPTH};
 use crate::quantity::Quantity;
-use crate::schema::time::{self, Precision};
+use crate::schema::time::{self, Precision, complete_condition};
 use crate::schema::{Container, FieldRef, Scalar, Shape, Table, Ty, TypeId, TypeRef, is_absent, zero};
 
 /// Decodes a message of a struct type.
@@ -44,6 +44,7 @@ impl<'t> Decoder<'t> {
                 object.remove(field.name());
             }
         }
+        complete_condition(ty, &mut object);
         Ok(object)
     }
 

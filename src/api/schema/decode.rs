@@ -11,6 +11,7 @@ use super::canonical::zero;
 use super::error::{DecodeError, FieldIssue};
 use super::leaf::{self, Leaf};
 use super::table::{Container, FieldRef, Scalar, Shape, Table, Ty, TypeId, TypeRef, go_type};
+use super::time::complete_condition;
 use super::{BUILT_IN, syntax};
 
 /// Upstream keeps this many issues of one body.
@@ -353,6 +354,7 @@ impl<'c, 't> Node<'c, 't> {
                 object.insert(field.name().to_owned(), value);
             }
         }
+        complete_condition(ty, &mut object);
         Ok(object.into())
     }
 

@@ -179,6 +179,19 @@ fn quantities_and_times_become_canonical() {
 }
 
 #[test]
+fn a_condition_without_its_time_has_gos_zero_time() {
+    for time in [json!(null), json!("0001-01-01T00:00:00Z")] {
+        let condition =
+            json!({"type": "a", "status": "True", "lastTransitionTime": time, "reason": "r", "message": ""});
+        let body = json!({"status": {"conditions": [condition]}}).to_string();
+        let service = decoded("Service", &body).value;
+        assert_eq!(service["status"]["conditions"][0]["lastTransitionTime"], json!("0001-01-01T00:00:00Z"));
+        let typed: k8s_openapi::api::core::v1::Service = serde_json::from_value(service).unwrap();
+        assert_eq!(typed.status.unwrap().conditions.unwrap()[0].last_transition_time.0.as_second(), -62_135_596_800);
+    }
+}
+
+#[test]
 fn canonical_objects_have_what_go_always_writes() {
     let mut pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": ""}]}});
     canonicalize(&mut pod, ty("Pod"));

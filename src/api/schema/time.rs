@@ -2,6 +2,9 @@
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use serde_json::{Map, Value};
+
+use super::table::TypeRef;
 
 const RFC3339: &str = "2006-01-02T15:04:05Z07:00";
 const RFC3339_MICRO: &str = "2006-01-02T15:04:05.000000Z07:00";
@@ -53,6 +56,14 @@ pub(crate) fn format(time: Timestamp, precision: Precision) -> String {
 pub(crate) fn is_zero(time: Timestamp) -> bool {
     const YEAR_ONE: i64 = -62_135_596_800;
     time.as_second() == YEAR_ONE && time.subsec_nanosecond() == 0
+}
+
+/// Keeps the time that a condition must have: upstream takes one without it, as zero, but the typed
+/// structs of components cannot be without. Go's clients read the zero time back as zero.
+pub(crate) fn complete_condition(ty: TypeRef<'_>, object: &mut Map<String, Value>) {
+    if ty.name() == "io.k8s.apimachinery.pkg.apis.meta.v1.Condition" {
+        object.entry("lastTransitionTime").or_insert_with(|| "0001-01-01T00:00:00Z".into());
+    }
 }
 
 enum Fault {

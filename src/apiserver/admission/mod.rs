@@ -4,6 +4,7 @@
 //! plugins in upstream's order. A pod is decoded once for all of them.
 
 mod certificates;
+mod default_ingress_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -69,6 +70,10 @@ impl Chain {
                     storage::default_class(claim, &classes);
                     storage::protect(&mut claim.metadata, storage::CLAIM_PROTECTION);
                 })
+            }
+            ("networking.k8s.io", "ingresses") => {
+                let classes = all(registry, "networking.k8s.io", "ingressclasses", None);
+                edit(review, |ingress| default_ingress_class::admit(ingress, &classes))
             }
             _ => Ok(()),
         }
