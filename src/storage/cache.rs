@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::codec::{Codec, Entry, Event};
 use crate::error::Gone;
+use crate::history::History;
 use crate::ring::{Ring, RingLimits};
 
 /// A part of a collection: the items with a prefix, from a start on.
@@ -66,11 +67,13 @@ pub(crate) struct Cache<I> {
     collections: HashMap<Arc<str>, Collection<I>>,
     limits: RingLimits,
     ring_bytes: usize,
+    history: History,
 }
 
 impl<I> Cache<I> {
     pub(crate) fn new(revision: u64, limits: RingLimits) -> Self {
-        Self { revision, opened_at: revision, collections: HashMap::new(), limits, ring_bytes: 0 }
+        let history = History::new(limits.age);
+        Self { revision, opened_at: revision, collections: HashMap::new(), limits, ring_bytes: 0, history }
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -104,6 +107,7 @@ impl<I> Cache<I> {
     /// Makes a committed batch visible; `events` are in the order of their revisions.
     pub(crate) fn publish<C: Codec<Index = I>>(&mut self, codec: &C, events: Vec<Event<I>>, now: Instant) {
         let mut touched: Vec<watch::Sender<u64>> = Vec::new();
+        self.history.note(self.revision, now);
         for event in events {
             self.revision = event.revision();
             self.ring_bytes += event.cost();
@@ -146,9 +150,14 @@ impl<I> Cache<I> {
         &self,
         scope: Scope<'_>,
         at: Option<u64>,
+        now: Instant,
         mut visit: impl FnMut(&Arc<Entry<I>>) -> ControlFlow<()>,
     ) -> Result<u64, Gone> {
         let at = at.unwrap_or(self.revision).min(self.revision);
+        let oldest = self.history.oldest(now);
+        if at < oldest {
+            return Err(Gone { oldest });
+        }
         let Some(collection) = self.collections.get(scope.collection) else {
             return if at < self.opened_at { Err(Gone { oldest: self.opened_at }) } else { Ok(at) };
         };

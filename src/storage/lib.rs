@@ -12,6 +12,7 @@ mod cache;
 mod codec;
 mod disk;
 mod error;
+mod history;
 mod key;
 mod ring;
 mod store;

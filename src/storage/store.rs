@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::cache::{Cache, Scope, Stats};
 use crate::codec::{Codec, Entry};
@@ -103,7 +104,7 @@ impl<C: Codec> Storage<C> {
         at: Option<u64>,
         visit: impl FnMut(&Arc<Entry<C::Index>>) -> ControlFlow<()>,
     ) -> Result<u64, Gone> {
-        self.cache.read().scan(scope, at, visit)
+        self.cache.read().scan(scope, at, Instant::now(), visit)
     }
 
     /// The entries of a collection with an index term, in key order.

@@ -1,6 +1,8 @@
 //! The byte cap holds, and quiet collections keep their history under a busy one.
 
-use super::fixtures::{COLLECTION, Text, put, write};
+use std::time::Duration;
+
+use super::fixtures::{COLLECTION, Text, listing, put, write};
 use crate::{Action, Backend, Content, Durability, Expect, Key, Options, RingLimits, Storage, Write};
 
 #[tokio::test]
@@ -25,4 +27,23 @@ async fn a_busy_collection_does_not_evict_a_quiet_one() {
     assert!(storage.watch(COLLECTION, start).is_err());
     let events = storage.watch("core/quiet", start).unwrap().ready().unwrap();
     assert_eq!(events.len(), 1);
+}
+
+/// A paged list that is never continued must not be answerable for ever, however quiet its collection is.
+#[tokio::test]
+async fn an_old_revision_goes_although_its_collection_is_quiet() {
+    let ring = RingLimits { age: Duration::ZERO, ..RingLimits::default() };
+    let storage = Storage::open(&Options { backend: Backend::Memory, ring }, Text).unwrap();
+    let first = write(&storage, put("a", Expect::Absent, "1"), Durability::Strict).await.unwrap().revision;
+    assert_eq!(listing(&storage, Some(first)).unwrap().len(), 1);
+    for item in ["a", "b"] {
+        let elsewhere = Write {
+            key: Key::new("core/other", item),
+            expect: Expect::Absent,
+            action: Action::Put(Box::new(|_| Content { bytes: "q".into(), index: "q".into() })),
+        };
+        storage.write(vec![elsewhere], Durability::Strict).await.unwrap();
+    }
+    assert!(listing(&storage, Some(first)).is_err());
+    assert_eq!(listing(&storage, None).unwrap().len(), 1);
 }
