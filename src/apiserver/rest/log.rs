@@ -1,4 +1,5 @@
-//! `pods/log`: what a container wrote, as it is written when it is followed.
+//! `pods/log`: what a container wrote, as it is written when it is followed; over HTTP, or over a
+//! WebSocket, which is tunnelled to the kubelet.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
 
 use super::kubelet::path_uri;
+use super::tunnel::is_upgrade;
 use super::{Call, SpecialHandler, container};
 use crate::error::ApiError;
 use crate::request::{encode_query, parse_bool, query_pairs};
@@ -36,8 +38,17 @@ impl SpecialHandler for Handler {
         }
         let path = format!("/containerLogs/{}/{}/{container}", call.info.namespace, call.info.name);
         let uri = path_uri(&path, &encode_query(&options.forwarded))?;
-        let request = Request::get(uri).body(Body::empty()).map_err(ApiError::internal)?;
+        let request = if is_upgrade(call.request.headers()) {
+            let mut request = call.request;
+            *request.uri_mut() = uri;
+            request
+        } else {
+            Request::get(uri).body(Body::empty()).map_err(ApiError::internal)?
+        };
         let response = server.kubelets.send(server, &node, request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response);
+        }
         if !response.status().is_success() {
             return Err(refused(response, &call.info.name).await);
         }

@@ -3,6 +3,7 @@
 
 mod log_files;
 mod log_query;
+mod log_socket;
 mod metrics;
 mod respond;
 mod stats;
@@ -142,7 +143,7 @@ fn route(path: &str) -> Route<'_> {
     }
 }
 
-async fn answer(kubelet: Arc<Kubelet>, caller: Caller, request: Request<Incoming>) -> Reply {
+async fn answer(kubelet: Arc<Kubelet>, caller: Caller, mut request: Request<Incoming>) -> Reply {
     match caller {
         Caller::Allowed => {}
         Caller::Anonymous => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
@@ -157,7 +158,14 @@ async fn answer(kubelet: Arc<Kubelet>, caller: Caller, request: Request<Incoming
         Route::Metrics => text(StatusCode::OK, &metrics::own(&kubelet)),
         Route::ResourceMetrics => text(StatusCode::OK, &metrics::resource(&kubelet).await),
         Route::Summary => json(&stats::summary(&kubelet).await),
-        Route::Logs { namespace, pod, container } if reading => logs(&kubelet, namespace, pod, container, &query),
+        Route::Logs { namespace, pod, container } if reading => match logs(&kubelet, namespace, pod, container, &query)
+        {
+            Ok(log) if respond::asks_for_upgrade(request.headers()) => {
+                respond::log_over_websocket(&kubelet, &mut request, log)
+            }
+            Ok(log) => respond::log_stream(&kubelet, log),
+            Err(reply) => *reply,
+        },
         Route::Exec { namespace, pod, container } => {
             respond::process(kubelet, request, respond::Kind::Exec, namespace, pod, container, &query).await
         }
@@ -170,27 +178,35 @@ async fn answer(kubelet: Arc<Kubelet>, caller: Caller, request: Request<Incoming
     }
 }
 
-fn logs(kubelet: &Arc<Kubelet>, namespace: &str, pod: &str, container: &str, query: &[(String, String)]) -> Reply {
+/// The log that a request is about, or what is wrong with the request.
+fn logs(
+    kubelet: &Kubelet,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &[(String, String)],
+) -> Result<respond::Log, Box<Reply>> {
     use crate::pod::PodExt as _;
+    let no = |status, why: &str| Err(Box::new(text(status, why)));
     let Some(entry) = kubelet.pods.find(namespace, pod) else {
-        return text(StatusCode::NOT_FOUND, &format!("pod does not exist: {namespace}/{pod}"));
+        return no(StatusCode::NOT_FOUND, &format!("pod does not exist: {namespace}/{pod}"));
     };
     let Some((_, spec)) = entry.pod.container(container) else {
-        return text(StatusCode::NOT_FOUND, &format!("container {container:?} not found in pod {pod:?}\n"));
+        return no(StatusCode::NOT_FOUND, &format!("container {container:?} not found in pod {pod:?}\n"));
     };
     let query = match LogQuery::parse(query, jiff::Timestamp::now()) {
         Ok(query) => query,
-        Err(why) => return text(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Err(why) => return no(StatusCode::UNPROCESSABLE_ENTITY, &why),
     };
     let id = match log_query::container_id(&entry.status, &spec, pod, query.previous) {
         Ok(id) => id,
-        Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+        Err(why) => return no(StatusCode::BAD_REQUEST, &why),
     };
     match kubelet.runtime.container_status(&id) {
-        Ok(status) => respond::log_stream(kubelet, id, status.log_path, query),
+        Ok(status) => Ok(respond::Log { container_id: id, file: status.log_path, query }),
         Err(_) => {
             let prefix = crate::status::ID_PREFIX;
-            text(StatusCode::OK, &format!("unable to retrieve container logs for {prefix}{id}"))
+            no(StatusCode::OK, &format!("unable to retrieve container logs for {prefix}{id}"))
         }
     }
 }

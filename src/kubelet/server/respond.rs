@@ -16,6 +16,7 @@ use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use runtime::{AttachRequest, ExecRequest, Streams};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use tracing::debug;
 
 use super::log_files::Reader;
 use super::log_query::LogQuery;
+use super::log_socket::{self, Encoding};
 use super::streams::{self, Protocol};
 use super::{switch, websocket};
 use crate::kubelet::Kubelet;
@@ -69,13 +71,49 @@ impl Stream for LogStream {
     }
 }
 
-pub(super) fn log_stream(kubelet: &Kubelet, container_id: String, log: PathBuf, query: LogQuery) -> Reply {
-    let (out, chunks) = mpsc::channel(LOG_CHUNKS);
-    let reader = Reader { runtime: kubelet.runtime.clone(), container_id, log, query, out };
-    let stream = LogStream { chunks, _reader: Owned::spawn(reader.run()) };
+/// The log of one container that is to be read.
+pub(super) struct Log {
+    pub(super) container_id: String,
+    pub(super) file: PathBuf,
+    pub(super) query: LogQuery,
+}
+
+impl Log {
+    fn read(self, kubelet: &Kubelet) -> LogStream {
+        let (out, chunks) = mpsc::channel(LOG_CHUNKS);
+        let Self { container_id, file, query } = self;
+        let reader = Reader { runtime: kubelet.runtime.clone(), container_id, log: file, query, out };
+        LogStream { chunks, _reader: Owned::spawn(reader.run()) }
+    }
+}
+
+pub(super) fn log_stream(kubelet: &Kubelet, log: Log) -> Reply {
+    let stream = log.read(kubelet);
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(stream)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
+}
+
+/// Whether the client wants another protocol than HTTP.
+pub(super) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+}
+
+/// Upgrades the connection and sends the log over it.
+pub(super) fn log_over_websocket(kubelet: &Arc<Kubelet>, request: &mut Request<Incoming>, log: Log) -> Reply {
+    let (encoding, name, key) = match handshake(request.headers(), Encoding::choose) {
+        Ok(agreed) => agreed,
+        Err(reply) => return *reply,
+    };
+    let upgrade = hyper::upgrade::on(request);
+    let mut log = log.read(kubelet);
+    let carry = async move {
+        match upgrade.await {
+            Ok(upgraded) => log_socket::run(TokioIo::new(upgraded), &mut log.chunks, encoding).await,
+            Err(e) => debug!("kubelet API: upgrade: {e}"),
+        }
+    };
+    switch_protocols(kubelet, carry, name, &key)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +136,7 @@ pub(super) async fn process(
         Ok(id) => id,
         Err(reply) => return *reply,
     };
-    let (protocol, name, key) = match handshake(request.headers()) {
+    let (protocol, name, key) = match handshake(request.headers(), Protocol::choose) {
         Ok(agreed) => agreed,
         Err(reply) => return *reply,
     };
@@ -125,11 +163,21 @@ pub(super) async fn process(
             }
         }
     };
+    switch_protocols(&kubelet, carry, name, &key)
+}
+
+/// The answer of an upgrade; `carry` then lives on without the request.
+fn switch_protocols(
+    kubelet: &Kubelet,
+    carry: impl Future<Output = ()> + Send + 'static,
+    name: Option<&'static str>,
+    key: &str,
+) -> Reply {
     {
         let mut sessions = kubelet.sessions.lock();
         while sessions.try_join_next().is_some() {}
         if sessions.len() >= MAX_SESSIONS {
-            return text(StatusCode::TOO_MANY_REQUESTS, "too many exec and attach sessions");
+            return text(StatusCode::TOO_MANY_REQUESTS, "too many sessions");
         }
         sessions.spawn(carry);
     }
@@ -139,7 +187,7 @@ pub(super) async fn process(
     headers.remove(CONTENT_TYPE);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(&websocket::accept_key(&key)) {
+    if let Ok(accept) = HeaderValue::from_str(&websocket::accept_key(key)) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     if let Some(name) = name {
@@ -164,9 +212,12 @@ fn running_container(kubelet: &Kubelet, namespace: &str, pod: &str, container: &
     })
 }
 
-type Agreed = (Protocol, Option<&'static str>, String);
+/// What was chosen of the client's offers, and its name if the client offered any.
+type Choice<P> = Option<(P, Option<&'static str>)>;
+/// The same, and the client's key.
+type Agreed<P> = (P, Option<&'static str>, String);
 
-fn handshake(headers: &HeaderMap) -> Result<Agreed, Box<Reply>> {
+fn handshake<P>(headers: &HeaderMap, choose: fn(&str) -> Choice<P>) -> Result<Agreed<P>, Box<Reply>> {
     let value = |name: &http::HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let upgrade = value(&UPGRADE).to_ascii_lowercase();
     if upgrade.starts_with("spdy/") {
@@ -177,7 +228,7 @@ fn handshake(headers: &HeaderMap) -> Result<Agreed, Box<Reply>> {
         return Err(Box::new(text(StatusCode::BAD_REQUEST, "Upgrade request required")));
     }
     let offered: Vec<&str> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok()).collect();
-    let Some((protocol, name)) = Protocol::choose(&offered.join(",")) else {
+    let Some((protocol, name)) = choose(&offered.join(",")) else {
         let message = "none of the offered subprotocols is supported";
         return Err(Box::new(text(StatusCode::BAD_REQUEST, message)));
     };

@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455), the server's side: what exec and attach need and no more.
+//! WebSocket frames (RFC 6455), the server's side: what exec, attach and logs need and no more.
 //!
 //! The decoder is pure and incremental; it refuses what a client must not send: unmasked or
 //! oversized frames, reserved bits, fragmented control frames.
@@ -210,6 +210,14 @@ fn encode(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
 /// A binary message: a channel's number and its bytes.
 pub(crate) fn channel(number: u8, data: &[u8]) -> Bytes {
     encode(Opcode::Binary, &[&[number], data])
+}
+
+pub(crate) fn binary(data: &[u8]) -> Bytes {
+    encode(Opcode::Binary, &[data])
+}
+
+pub(crate) fn text(data: &[u8]) -> Bytes {
+    encode(Opcode::Text, &[data])
 }
 
 pub(crate) fn pong(payload: &[u8]) -> Bytes {
