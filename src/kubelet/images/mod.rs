@@ -7,7 +7,7 @@ mod reference;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use api::k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Secret};
+use api::k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
 use client::{Cluster, EventType, Recorder};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -48,7 +48,9 @@ pub(crate) struct Request<'a> {
     pub(crate) recorder: &'a Recorder,
     pub(crate) about: &'a ObjectReference,
     pub(crate) pod: &'a Pod,
-    pub(crate) container: &'a Container,
+    pub(crate) image: &'a str,
+    /// When to pull it.
+    pub(crate) policy: Option<&'a str>,
     pub(crate) history: &'a PullHistory,
 }
 
@@ -72,12 +74,12 @@ impl Images {
         Self { slots: Semaphore::new(PARALLEL_PULLS) }
     }
 
-    /// The image of a container, pulled if its policy says so.
+    /// The image, pulled if the policy says so.
     ///
     /// # Errors
     /// With what the container's status shows while it waits.
     pub(crate) async fn ensure(&self, cx: &Request<'_>) -> Result<ImageStatus, ImageError> {
-        let name = cx.container.image.as_deref().unwrap_or_default();
+        let name = cx.image;
         let full = match reference::with_default_tag(name) {
             Ok(full) => full,
             Err(why) => {
@@ -87,7 +89,7 @@ impl Images {
             }
         };
         let present = cx.runtime.image_status(&full);
-        match step(cx.container.image_pull_policy.as_deref(), present.is_some()) {
+        match step(cx.policy, present.is_some()) {
             Step::UsePresent => {
                 let message =
                     format!("Container image {name:?} already present on machine and can be accessed by the pod");

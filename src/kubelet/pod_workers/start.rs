@@ -23,7 +23,7 @@ use crate::kubelet::Kubelet;
 use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
 use crate::status::Waiting;
-use crate::volumes::{Mounted, container_mounts};
+use crate::volumes::{Mounted, container_mounts, image_path, is_mount_point};
 use crate::{events, hooks};
 
 /// Pause before a failed start is tried again.
@@ -68,6 +68,12 @@ impl Start {
         let image = image.inspect_err(|e| {
             recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.reason));
         })?;
+        let Some(volumes) = cancel.run_until_cancelled(self.image_volumes(&about).boxed()).await else {
+            return Err(cancelled());
+        };
+        volumes.inspect_err(|e| {
+            recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.reason));
+        })?;
         let failed = |e: &StartError| {
             recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.message));
         };
@@ -93,6 +99,36 @@ impl Start {
     }
 
     async fn image(&self, about: &ObjectReference) -> Result<ImageStatus, StartError> {
+        let c = &self.container;
+        self.ensure(about, c.image.as_deref().unwrap_or_default(), c.image_pull_policy.as_deref()).await
+    }
+
+    /// Mounts the images that this container sees as volumes; those that are mounted stay as they are.
+    async fn image_volumes(&self, about: &ObjectReference) -> Result<(), StartError> {
+        let pod_dir = self.kubelet.cfg.pod_dir(self.pod.uid());
+        for volume in self.pod.spec().volumes.iter().flatten() {
+            let Some(source) = &volume.image else { continue };
+            if !self.container.volume_mounts.iter().flatten().any(|m| m.name == volume.name) {
+                continue;
+            }
+            let dir = image_path(&pod_dir, &volume.name);
+            let failed = |why: String| StartError::new("CreateContainerError", why);
+            if is_mount_point(&dir).map_err(|e| failed(e.to_string()))? {
+                continue;
+            }
+            let reference = source.reference.as_deref().unwrap_or_default();
+            let image = self.ensure(about, reference, source.pull_policy.as_deref()).await?;
+            self.kubelet.runtime.mount_image(&image.id, &dir).await.map_err(|e| failed(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn ensure(
+        &self,
+        about: &ObjectReference,
+        image: &str,
+        policy: Option<&str>,
+    ) -> Result<ImageStatus, StartError> {
         let kubelet = &*self.kubelet;
         let request = Request {
             runtime: &kubelet.runtime,
@@ -100,7 +136,8 @@ impl Start {
             recorder: &kubelet.recorder,
             about,
             pod: &self.pod,
-            container: &self.container,
+            image,
+            policy,
             history: &self.pulls,
         };
         kubelet.images.ensure(&request).await.map_err(|e| StartError {

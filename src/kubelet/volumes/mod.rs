@@ -119,6 +119,12 @@ async fn one(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<Vol
     if volume.ephemeral.is_some() {
         return claims::path(cx, &format!("{}-{}", cx.pod.name(), volume.name), false);
     }
+    if volume.image.is_some() {
+        // It is mounted with the first container that wants it, once its image is there.
+        let dir = image_path(cx.pod_dir, &volume.name);
+        make_dir(&dir, 0o755).map_err(|e| e.to_string())?;
+        return Ok(VolumePath { path: dir, read_only: true });
+    }
     let Some((plugin, payload)) = files(cx, volume, tokens).await? else {
         return Err("the volume type is not supported on this node".to_owned());
     };
@@ -136,6 +142,10 @@ async fn one(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<Vol
 /// that could put links in the files' place would lead the kubelet anywhere on the node.
 fn of_files(path: PathBuf) -> VolumePath {
     VolumePath { path, read_only: true }
+}
+
+pub(crate) fn image_path(pod_dir: &Path, name: &str) -> PathBuf {
+    volume_dir(pod_dir, "image", name)
 }
 
 pub(crate) fn empty_dir_path(pod_dir: &Path, name: &str) -> PathBuf {
@@ -274,7 +284,7 @@ fn empty_dir(cx: &Setup<'_>, source: &EmptyDirVolumeSource, dir: &Path) -> io::R
 }
 
 /// Only for directories on whose parent nothing else is bound.
-fn is_mount_point(dir: &Path) -> io::Result<bool> {
+pub(crate) fn is_mount_point(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
 }

@@ -7,13 +7,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt as _};
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
 /// Binds `sub_path` of `volume` to `target`; what is missing is made as directories.
 ///
@@ -52,6 +52,8 @@ fn open_beneath(root: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
         }
         Err(e) => return Err(e.into()),
     }
+    // What is made for the pod is as open to it as the volume itself.
+    let mode = Mode::from_bits_truncate(fstat(&root)?.st_mode);
     let mut at = root;
     for part in path.components() {
         let Component::Normal(name) = part else {
@@ -60,11 +62,17 @@ fn open_beneath(root: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
             }
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "must not contain backstepping path"));
         };
-        match mkdirat(&at, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        let made = match mkdirat(&at, name, mode) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(e) => return Err(e.into()),
-        }
+        };
         at = openat2(&at, name, how(OFlag::O_PATH | OFlag::O_CLOEXEC))?;
+        if made {
+            // Past the umask. The descriptor is of the directory itself, so nothing else can be hit.
+            let own = format!("/proc/self/fd/{}", at.as_raw_fd());
+            fs::set_permissions(own, fs::Permissions::from_mode(mode.bits()))?;
+        }
     }
     Ok(at)
 }
@@ -86,6 +94,11 @@ mod tests {
         symlink("real", dir.path().join("link")).unwrap();
         open(dir.path(), "a/b/c").unwrap();
         assert!(dir.path().join("a/b/c").is_dir());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o2777)).unwrap();
+        open(dir.path(), "open/to").unwrap();
+        for made in ["open", "open/to"] {
+            assert_eq!(dir.path().join(made).metadata().unwrap().permissions().mode() & 0o7777, 0o2777, "{made}");
+        }
         open(dir.path(), "link").unwrap();
     }
 

@@ -1,12 +1,14 @@
 //! Images as the kubelet asks for them.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Runtime, blocking};
-use crate::error::Result;
+use crate::error::{Error, IoContext, Result};
 use crate::image::{PullError, archive};
+use crate::sys::mount;
 use crate::types::{ImageStatus, RegistryAuth};
 
 impl Runtime {
@@ -24,11 +26,29 @@ impl Runtime {
         self.images.list()
     }
 
-    /// The ids of images that containers were made from.
+    /// The ids of images that containers were made from, or that are mounted.
     pub fn images_in_use(&self) -> BTreeSet<String> {
+        let mounted = mounted_layers();
+        let images = self.images.list().into_iter().map(|image| image.id);
+        let shown = images.filter(|id| {
+            let layers = self.images.get(id).map(|image| image.layer_names()).unwrap_or_default();
+            mounted.iter().any(|lower| lower.ends_with(&layers))
+        });
+        let mut in_use: BTreeSet<String> = shown.collect();
         let sandboxes = self.sandboxes.lock();
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
-        containers.map(|container| container.record.config.image_id.clone()).collect()
+        in_use.extend(containers.map(|container| container.record.config.image_id.clone()));
+        in_use
+    }
+
+    /// Shows an image's files, for reading only, at the empty directory `target`, until it is unmounted.
+    pub async fn mount_image(&self, id: &str, target: &Path) -> Result<()> {
+        let image = self.images.get(id).ok_or_else(|| Error::ImageNotFound(id.to_owned()))?;
+        let (images, target) = (Arc::clone(&self.images), target.to_owned());
+        blocking(move || {
+            mount::mount_layers(images.layer_dir(), &image.layer_names(), &target).at("mount an image at", &target)
+        })
+        .await
     }
 
     /// Removes an image with all its names, and the layers that nothing else needs. Idempotent.
@@ -46,6 +66,12 @@ impl Runtime {
     pub(super) fn layers_in_use(&self) -> BTreeSet<String> {
         let sandboxes = self.sandboxes.lock();
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
-        containers.flat_map(|container| container.record.layers.clone()).collect()
+        containers.flat_map(|container| container.record.layers.clone()).chain(mounted_layers().concat()).collect()
     }
+}
+
+/// Mounted images are found in the kernel's table: they outlive the daemon.
+fn mounted_layers() -> Vec<Vec<String>> {
+    // It is always there.
+    mount::overlays(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
 }

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 /// mount(2) takes one page of options, with its terminating zero.
 const MOUNT_OPTIONS_MAX: usize = 4095;
@@ -28,6 +29,60 @@ pub(crate) struct Overlay<'a> {
     pub layers: &'a [String],
     pub upper: &'a Path,
     pub work: &'a Path,
+}
+
+/// Mounts an image's layers, lowest first, at the empty directory `target`, to be looked at only.
+pub(crate) fn mount_layers(layer_dir: &Path, layers: &[String], target: &Path) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        // A thread with a working directory of its own, since the names are relative to it.
+        let mounted = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_FS)?;
+            std::env::set_current_dir(layer_dir)?;
+            mount_lower(layers, target)
+        });
+        mounted.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn mount_lower(layers: &[String], target: &Path) -> io::Result<()> {
+    // The kernel wants two lower directories where there is no upper one; an empty one adds nothing.
+    let bottom = target.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+    let lower: Vec<&str> = layers.iter().rev().map(String::as_str).chain([bottom]).collect();
+    let options = format!("lowerdir={}", lower.join(":"));
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if options.len() <= MOUNT_OPTIONS_MAX {
+        mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))?;
+        return Ok(());
+    }
+    let context = FsContext::open("overlay")?;
+    context.set("source", "overlay")?;
+    context.flag("ro")?;
+    for layer in lower {
+        context.set("lowerdir+", layer)?;
+    }
+    context.mount_at(target)?;
+    mount(None::<&str>, target, None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>)?;
+    Ok(())
+}
+
+/// The layers of every overlay in a mountinfo table, lowest first.
+pub(crate) fn overlays(table: &str) -> Vec<Vec<String>> {
+    table.lines().filter_map(|line| overlay_layers(line.split_once(" - ")?.1)).collect()
+}
+
+/// Of `type source options`.
+fn overlay_layers(file_system: &str) -> Option<Vec<String>> {
+    let options = file_system.strip_prefix("overlay ")?.split_once(' ')?.1;
+    let mut lower = Vec::new();
+    for option in options.split(',') {
+        if let Some(list) = option.strip_prefix("lowerdir=") {
+            lower.extend(list.split(':').map(str::to_owned));
+        } else if let Some(one) = option.strip_prefix("lowerdir+=") {
+            lower.push(one.to_owned());
+        }
+    }
+    lower.reverse();
+    Some(lower)
 }
 
 impl Overlay<'_> {
@@ -226,7 +281,7 @@ mod tests {
         let (upper, work, target) = (at("upper"), at("work"), at("target"));
         let seen = std::thread::scope(|scope| {
             let mounted = scope.spawn(|| {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
                 mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
                 let overlay =
                     Overlay { layer_dir: &dir.path().join("layers"), layers: &names, upper: &upper, work: &work };
@@ -254,5 +309,38 @@ mod tests {
     fn mount_points_with_spaces_are_unescaped() {
         assert_eq!(unescape(br"/a\040b\134c"), PathBuf::from(r"/a b\c"));
         assert_eq!(unescape(br"/plain\"), PathBuf::from(r"/plain\"));
+    }
+
+    #[test]
+    fn an_image_is_shown_and_cannot_be_written() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: mounting takes root");
+            return;
+        }
+        for (layers, name_len) in [(1, 24), (3, 24), (60, 100)] {
+            let dir = tempfile::tempdir().unwrap();
+            let names = (0..layers).map(|number| format!("{number:0>name_len$}")).collect::<Vec<_>>();
+            for name in &names {
+                let layer = dir.path().join("layers").join(name);
+                fs::create_dir_all(&layer).unwrap();
+                fs::write(layer.join("file"), name).unwrap();
+            }
+            let target = dir.path().join("target");
+            fs::create_dir(&target).unwrap();
+            let seen = std::thread::scope(|scope| {
+                let look = scope.spawn(|| {
+                    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                        .unwrap();
+                    mount_layers(&dir.path().join("layers"), &names, &target).unwrap();
+                    let refused = fs::write(target.join("new"), "").unwrap_err().kind();
+                    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+                    (fs::read_to_string(target.join("file")).unwrap(), refused, overlays(&table))
+                });
+                look.join().unwrap()
+            });
+            assert_eq!((Some(&seen.0), seen.1), (names.last(), io::ErrorKind::ReadOnlyFilesystem));
+            assert!(seen.2.iter().any(|lower| lower.ends_with(&names)), "{:?}", seen.2);
+        }
     }
 }
