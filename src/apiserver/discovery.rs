@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha512};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::ApiError;
 use crate::handlers::{maybe_compress, negotiated};
@@ -212,6 +214,9 @@ fn plain(resources: &[&Resource], version: &str) -> Value {
         if !row.categories.is_empty() {
             resource["categories"] = json!(row.categories);
         }
+        if row.stored {
+            resource["storageVersionHash"] = json!(storage_version_hash(row));
+        }
         list.push(resource);
         for sub in subresources(row) {
             let mut resource = json!({
@@ -227,6 +232,13 @@ fn plain(resources: &[&Resource], version: &str) -> Value {
     }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     Value::Array(list)
+}
+
+/// What tells clients that the stored version of a resource changed: upstream's hash of its name.
+fn storage_version_hash(row: &Row) -> String {
+    let group = row.stored_in.unwrap_or(row.group);
+    let digest = Sha256::digest(format!("{group}/{}/{}", row.stored_version, row.kind));
+    BASE64.encode(&digest[..8])
 }
 
 fn aggregated_group(name: &str, resources: &[&Resource]) -> Value {

@@ -48,8 +48,8 @@ pub(crate) fn answer(server: &ApiServer, endpoint: Endpoint, rest: &[&str], part
     let query = parts.uri.query().unwrap_or("");
     let excluded: Vec<String> = query_pairs(query).filter(|(k, _)| k == "exclude").map(|(_, v)| v).collect();
     let verbose = query_pairs(query).any(|(k, _)| k == "verbose");
-    if let [one] = rest {
-        if !endpoint.checks().contains(one) {
+    if let [one, deeper @ ..] = rest {
+        if !endpoint.checks().contains(one) || !deeper.is_empty() {
             return error_response(&ApiError::UnknownPath);
         }
         return match passes(server, one) {

@@ -9,6 +9,7 @@ pub mod allocate;
 pub mod auth;
 mod bootstrap;
 pub mod config;
+mod deadline;
 mod discovery;
 pub mod error;
 mod event_expiry;

@@ -45,6 +45,14 @@ pub(crate) struct Output {
     pub(crate) include_object: IncludeObject,
 }
 
+/// What an endpoint can answer with, beside JSON and YAML of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) protobuf: bool,
+    /// Tables and bare metadata.
+    pub(crate) shapes: bool,
+}
+
 impl Output {
     pub(crate) const JSON: Self = Self {
         media: Media::Json,
@@ -54,10 +62,13 @@ impl Output {
         include_object: IncludeObject::Metadata,
     };
 
-    /// Negotiates an answer; `protobuf` says whether the object can be sent in that form.
-    pub(crate) fn negotiate(headers: &HeaderMap, query: &str, protobuf: bool) -> Result<Self, ApiError> {
+    /// Negotiates an answer.
+    ///
+    /// # Errors
+    /// When nothing that the client accepts is on offer.
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &str, offer: Offer) -> Result<Self, ApiError> {
         let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-        let mut output = Self::of_accept(accept, protobuf)?;
+        let mut output = Self::of_accept(accept, offer)?;
         let mut pretty = None;
         for (key, value) in query_pairs(query) {
             match &*key {
@@ -70,13 +81,13 @@ impl Output {
         Ok(output)
     }
 
-    fn of_accept(accept: &str, protobuf: bool) -> Result<Self, ApiError> {
+    fn of_accept(accept: &str, offer: Offer) -> Result<Self, ApiError> {
         if accept.trim().is_empty() {
             return Ok(Self::JSON);
         }
         let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-        clauses.iter().find_map(|clause| clause.output(protobuf)).ok_or_else(not_acceptable)
+        clauses.iter().find_map(|clause| clause.output(offer)).ok_or_else(not_acceptable)
     }
 }
 
@@ -141,11 +152,11 @@ impl<'a> Clause<'a> {
         clause
     }
 
-    fn output(&self, protobuf: bool) -> Option<Output> {
+    fn output(&self, offer: Offer) -> Option<Output> {
         let media = match self.media {
             JSON | "application/*" | "*/*" => Media::Json,
             YAML => Media::Yaml,
-            PROTOBUF if protobuf => Media::Protobuf,
+            PROTOBUF if offer.protobuf => Media::Protobuf,
             _ => return None,
         };
         let output = Output { media, ..Output::JSON };
@@ -160,7 +171,7 @@ impl<'a> Clause<'a> {
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
             _ => return None,
         };
-        (media != Media::Protobuf).then_some(Output { shape, meta_version, ..output })
+        (offer.shapes && media != Media::Protobuf).then_some(Output { shape, meta_version, ..output })
     }
 }
 
@@ -170,7 +181,8 @@ mod tests {
 
     #[track_caller]
     fn check(accept: &str, protobuf: bool, expected: Option<(Media, Shape)>) {
-        assert_eq!(Output::of_accept(accept, protobuf).ok().map(|o| (o.media, o.shape)), expected, "{accept}");
+        let offer = Offer { protobuf, shapes: true };
+        assert_eq!(Output::of_accept(accept, offer).ok().map(|o| (o.media, o.shape)), expected, "{accept}");
     }
 
     #[test]
@@ -198,5 +210,13 @@ mod tests {
         );
         check("text/html", false, None);
         check(PROTOBUF, false, None);
+    }
+    #[test]
+    fn an_endpoint_without_tables_takes_the_next_form_or_none() {
+        let offer = Offer { protobuf: true, shapes: false };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let shape = |accept: &str| Output::of_accept(accept, offer).ok().map(|o| o.shape);
+        assert_eq!(shape(table), None);
+        assert_eq!(shape(&format!("{table},{JSON}")), Some(Shape::Object));
     }
 }

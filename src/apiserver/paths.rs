@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::error::ApiError;
 use crate::handlers::json_response;
 use crate::health::{self, Endpoint};
+use crate::negotiate::JSON;
 use crate::openapi;
 use crate::rest::openid;
 use crate::server::ApiServer;
@@ -30,9 +31,9 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
         ["api" | "apis", ..] => server.discovery.answer(server, parts, &segments),
         [".well-known", "openid-configuration"] => {
             let host = format!("{}:{}", server.config.advertise_address, server.config.secure_port);
-            Ok(json_response(&parts.headers, &openid::configuration(&server.auth.tokens, &host)))
+            Ok(published(JSON, &openid::configuration(&server.auth.tokens, &host)))
         }
-        ["openid", "v1", "jwks"] => Ok(json_response(&parts.headers, &server.auth.tokens.key_set())),
+        ["openid", "v1", "jwks"] => Ok(published("application/jwk-set+json", &server.auth.tokens.key_set())),
         ["openapi", rest @ ..] => openapi::answer(server, parts, rest),
         ["healthz", rest @ ..] => Ok(health::answer(server, Endpoint::Healthz, rest, parts)),
         ["livez", rest @ ..] => Ok(health::answer(server, Endpoint::Livez, rest, parts)),
@@ -81,6 +82,13 @@ fn version(server: &ApiServer) -> serde_json::Value {
         "compiler": "rustc",
         "platform": version.platform,
     })
+}
+
+/// A document about our tokens, which verifiers may keep for as long as upstream lets them.
+fn published(content_type: &'static str, document: &serde_json::Value) -> Response {
+    let mut response = text(StatusCode::OK, content_type, document.to_string());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 /// A plain text answer.

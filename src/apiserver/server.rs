@@ -2,7 +2,6 @@
 //! the way of every request through them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
@@ -17,20 +16,18 @@ use crate::admission;
 use crate::allocate::Allocator;
 use crate::auth::{Attributes, Auth, User};
 use crate::config::Config;
+use crate::deadline;
 use crate::discovery::{self, Discovery};
 use crate::error::ApiError;
 use crate::handlers::{self, Context, error_response};
 use crate::metrics::Metrics;
-use crate::negotiate::Output;
+use crate::negotiate::{Offer, Output};
 use crate::paths;
 use crate::reader::Reader;
 use crate::registry::{Registry, Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
 use crate::unread;
-
-/// The longest that a client may take to send a body: upstream's request time-out.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,11 +110,17 @@ impl ApiServer {
         let started = Instant::now();
         let uri = request.uri();
         let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
+        let allotted = deadline::allotted(&info, uri.query());
         let _running = self.metrics.begin(&info);
         let head = request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
         let (body, rest) = unread::lend(body);
-        let response = match self.answer(&info, Request::from_parts(parts, body)).await {
+        let answer = self.answer(&info, Request::from_parts(parts, body));
+        let answered = match allotted {
+            Ok(allotted) => deadline::within(allotted, answer).await,
+            Err(refused) => Err(refused),
+        };
+        let response = match answered {
             Ok(response) => response,
             Err(error) => {
                 if matches!(error, ApiError::Internal(_)) {
@@ -157,12 +160,10 @@ impl ApiServer {
     ) -> Result<Response, ApiError> {
         let query = parts.uri.query().unwrap_or("");
         let protobuf = served.ty.is_some_and(api::protobuf::supports);
-        let output = Output::negotiate(&parts.headers, query, protobuf)?;
+        let output = Output::negotiate(&parts.headers, query, Offer { protobuf, shapes: true })?;
         let body = match &*info.verb {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
-            _ => tokio::time::timeout(BODY_WITHIN, handlers::read_body(body))
-                .await
-                .map_err(|_| ApiError::Timeout("the request body did not arrive in time".into()))??,
+            _ => handlers::read_body(body).await?,
         };
         let cx = Context { server: self, resource, served, info, user, headers: &parts.headers, query, output };
         let mut response = handlers::handle(&cx, body).await?;
@@ -179,9 +180,9 @@ impl ApiServer {
         let row = resource.row;
         let in_namespace = !info.namespace.is_empty();
         let of_namespaces = &*resource.collection == "core/namespaces";
+        let across_namespaces = row.namespaced && !in_namespace;
         let misplaced = if row.namespaced {
-            let across_namespaces = info.name.is_empty() && matches!(&*info.verb, "list" | "watch");
-            !in_namespace && !across_namespaces
+            across_namespaces && !(info.name.is_empty() && row.verbs.contains(&"list"))
         } else {
             in_namespace && !of_namespaces
         };
@@ -192,6 +193,10 @@ impl ApiServer {
             "" => row.verbs,
             name => discovery::subresources(row).find(|s| s.name == name).ok_or(ApiError::UnknownPath)?.verbs,
         };
+        // Across namespaces there is nothing but reading.
+        if across_namespaces && !matches!(&*info.verb, "list" | "watch") {
+            return Err(ApiError::MethodNotAllowed);
+        }
         // What a proxied server makes of the methods that are no verbs is its own affair.
         if info.subresource == "proxy" || verbs.contains(&&*info.verb) {
             Ok((resource, served))

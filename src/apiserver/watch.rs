@@ -118,15 +118,16 @@ struct WatchStream {
 
 impl WatchStream {
     fn start(&mut self, cx: &Context<'_>, options: &ListOptions) -> Result<(), ApiError> {
-        let initial = match (options.send_initial_events, options.resource_version) {
+        let version = options.resource_version.parse().map_err(ApiError::Unknown)?;
+        let initial = match (options.send_initial_events, version) {
             (Some(wanted), _) => wanted,
             (None, version) => version.is_none_or(|v| v == 0),
         };
         let from = if initial {
-            not_in_future(options.resource_version, cx.registry().storage().revision())?;
+            not_in_future(version, cx.registry().storage().revision())?;
             self.queue_initial(cx)
         } else {
-            options.resource_version.filter(|v| *v > 0).unwrap_or_else(|| cx.registry().storage().revision())
+            version.filter(|v| *v > 0).unwrap_or_else(|| cx.registry().storage().revision())
         };
         if initial && options.send_initial_events == Some(true) && options.bookmarks {
             self.pending.push_back(Pending::Bookmark { revision: from, initial_events_end: true });

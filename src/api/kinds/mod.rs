@@ -43,6 +43,8 @@ pub struct SelectableField {
     pub name: &'static str,
     /// Where it stands, as a JSON pointer.
     pub pointer: &'static str,
+    /// Where its value stands when it is absent or empty there; empty for nowhere else.
+    pub otherwise: &'static str,
     /// Its value when it is absent.
     pub absent: &'static str,
 }
@@ -128,7 +130,11 @@ pub trait KindRules: Sync {
 
     /// Values of the selectable fields beyond `metadata.name` and `metadata.namespace`.
     fn selectable_fields(&self, obj: &Value) -> Vec<(&'static str, Box<str>)> {
-        let text = |field: &SelectableField| match obj.pointer(field.pointer) {
+        let value = |field: &SelectableField| {
+            let first = obj.pointer(field.pointer).filter(|v| *v != "");
+            first.or_else(|| obj.pointer(field.otherwise).filter(|_| !field.otherwise.is_empty()))
+        };
+        let text = |field: &SelectableField| match value(field) {
             None | Some(Value::Null) => field.absent.into(),
             Some(Value::String(s)) => s.as_str().into(),
             Some(other) => other.to_string().into_boxed_str(),

@@ -9,7 +9,7 @@ const NAMESPACED: Traits = Traits::NAMESPACED;
 const CLUSTER: Traits = Traits::CLUSTER;
 
 const fn field(name: &'static str, pointer: &'static str, absent: &'static str) -> SelectableField {
-    SelectableField { name, pointer, absent }
+    SelectableField { name, pointer, otherwise: "", absent }
 }
 
 static POD_FIELDS: &[SelectableField] = &[
@@ -32,7 +32,7 @@ static EVENT_FIELDS: &[SelectableField] = &[
     field("involvedObject.fieldPath", "/involvedObject/fieldPath", ""),
     field("reason", "/reason", ""),
     field("reportingComponent", "/reportingComponent", ""),
-    field("source", "/source/component", ""),
+    SelectableField { otherwise: "/reportingComponent", ..field("source", "/source/component", "") },
     field("type", "/type", ""),
 ];
 static EVENTS_FIELDS: &[SelectableField] = &[

@@ -374,6 +374,13 @@ fn every_kind_selects_by_its_fields() {
     assert!(fields.contains(&("spec.nodeName", "n1".into())));
     assert!(fields.contains(&("spec.hostNetwork", "false".into())));
     assert!(fields.contains(&("status.phase", "Running".into())));
+    for (event, source) in [
+        (json!({"source": {"component": "a"}, "reportingComponent": "b"}), "a"),
+        (json!({"source": {}, "reportingComponent": "b"}), "b"),
+        (json!({}), ""),
+    ] {
+        assert!(rules("", "Event").selectable_fields(&event).contains(&("source", source.into())), "{event}");
+    }
 }
 
 #[test]

@@ -60,7 +60,9 @@ async fn pages_show_the_state_of_the_first() {
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     assert_eq!(second["metadata"].get("continue"), None);
     let bad = client.get(&format!("{CONFIG_MAPS}?limit=1&continue=nonsense!")).await.failure();
-    assert!(bad.2.starts_with("continue key is not valid: "), "{bad:?}");
+    assert!(bad.2.starts_with("invalid continue token: continue key is not valid: "), "{bad:?}");
+    let both = client.get(&format!("{CONFIG_MAPS}?continue={token}&resourceVersion=abc")).await.failure();
+    assert_eq!(both.2, "specifying resource version is not allowed when using continue");
 }
 
 #[tokio::test]
@@ -77,4 +79,20 @@ async fn a_list_is_of_the_revision_that_was_asked_for() {
     assert!(future.2.starts_with("Timeout: Too large resource version: 999999, current: "), "{}", future.2);
     let past = client.get(&format!("{CONFIG_MAPS}?resourceVersion=0&limit=1")).await.expect(200);
     assert_eq!(names(&past).len(), 4);
+}
+
+/// Upstream parses a revision in three places, and each tells its failure in its own way.
+#[tokio::test]
+async fn a_revision_that_is_no_number_is_refused_as_each_verb_refuses_it() {
+    let client = three().await;
+    let why = "resourceVersion: Invalid value: \"abc\": strconv.ParseUint: parsing \"abc\": invalid syntax";
+    for (path, code, reason, message) in [
+        ("?resourceVersion=abc", 400, "BadRequest", format!("invalid resource version: {why}")),
+        ("?watch=1&resourceVersion=abc", 500, "", why.to_owned()),
+        ("/a?resourceVersion=abc", 500, "", why.to_owned()),
+    ] {
+        let failure = client.get(&format!("{CONFIG_MAPS}{path}")).await.failure();
+        assert_eq!(failure, (code, reason.to_owned(), message), "{path}");
+    }
+    client.get(&format!("{CONFIG_MAPS}/a?limit=abc&labelSelector=!!")).await.expect(200);
 }

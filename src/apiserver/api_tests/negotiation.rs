@@ -6,6 +6,7 @@ use super::fixtures::{CONFIG_MAPS, Client};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
 #[tokio::test]
 async fn tables_have_rows_with_metadata() {
@@ -107,4 +108,20 @@ async fn large_answers_are_compressed_for_those_who_can_read_them() {
     let mut plain = String::new();
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*packed.body), &mut plain).unwrap();
     assert_eq!(plain.as_bytes(), client.get(CONFIG_MAPS).await.body);
+}
+
+#[tokio::test]
+async fn a_review_is_never_a_table() {
+    let client = Client::new().await;
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}, "unknown": 1}});
+    let post = async |accept: &str| {
+        let headers = [("content-type", "application/json"), ("accept", accept)];
+        client.send(http::Method::POST, REVIEWS, &headers, review.to_string().into()).await
+    };
+    assert_eq!(post(TABLE).await.code.as_u16(), 406);
+    let json = post(&format!("{TABLE},application/json")).await;
+    assert_eq!(json.warnings(), ["299 - \"unknown field \\\"spec.unknown\\\"\""]);
+    assert_eq!(json.expect(201)["status"]["allowed"], json!(true));
+    let binary = post(PROTOBUF).await;
+    assert_eq!((binary.code.as_u16(), &binary.headers["content-type"]), (201, &PROTOBUF.parse().unwrap()));
 }

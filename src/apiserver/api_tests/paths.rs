@@ -16,6 +16,9 @@ async fn discovery_lists_what_is_served_and_nothing_else() {
         (&pods["kind"], &pods["shortNames"], &pods["namespaced"]),
         (&json!("Pod"), &json!(["po"]), &json!(true))
     );
+    // Upstream's value.
+    assert_eq!(pods["storageVersionHash"], json!("xPOwRZ+Yhw8="));
+    assert_eq!(named(&core, "pods/status").get("storageVersionHash"), None);
     assert_eq!(named(&core, "resourcequotas"), Value::Null);
     let apps = client.get("/apis/apps/v1").await.expect(200);
     assert_eq!(named(&apps, "deployments/scale")["group"], json!("autoscaling"));
@@ -52,6 +55,9 @@ async fn version_and_health_answer() {
         let answer = client.get(path).await;
         assert_eq!((answer.code.as_u16(), answer.body.as_slice()), (200, &b"ok"[..]), "{path}");
     }
+    for path in ["/livez/nope", "/livez/ping/more"] {
+        assert_eq!(client.get(path).await.code.as_u16(), 404, "{path}");
+    }
     let verbose = client.get("/readyz?verbose").await;
     let text = String::from_utf8(verbose.body).unwrap();
     assert_eq!(text, "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n");
@@ -87,4 +93,37 @@ async fn the_root_lists_paths() {
     for path in ["/api/v1", "/apis/apps/v1", "/healthz", "/version"] {
         assert!(paths.contains(&json!(path)), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_timeout_that_is_no_duration_is_refused() {
+    let client = Client::new().await;
+    let failure = client.get("/version?timeout=invalid").await.failure();
+    let message = "invalid timeout specified in the request URL - time: invalid duration \"invalid\"";
+    assert_eq!(failure, (400, "BadRequest".into(), message.into()));
+    for given in ["3m", "0s", "30s"] {
+        client.get(&format!("/version?timeout={given}")).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn across_namespaces_objects_are_only_read() {
+    let client = Client::new().await;
+    client.get("/api/v1/pods").await.expect(200);
+    assert_eq!(client.delete("/api/v1/pods", &Value::Null).await.code.as_u16(), 405);
+    assert_eq!(client.post("/api/v1/pods", &json!({})).await.code.as_u16(), 405);
+    assert_eq!(client.get("/api/v1/pods/x").await.code.as_u16(), 404);
+    assert_eq!(client.post("/api/v1/bindings", &json!({})).await.code.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn the_keys_of_tokens_are_published_for_verifiers() {
+    let client = Client::new().await;
+    let keys = client.get("/openid/v1/jwks").await;
+    assert_eq!(keys.headers["content-type"], "application/jwk-set+json");
+    assert_eq!(keys.headers["cache-control"], "public, max-age=3600");
+    assert!(keys.expect(200)["keys"].is_array());
+    let configuration = client.get("/.well-known/openid-configuration").await;
+    assert_eq!(configuration.headers["content-type"], "application/json");
+    assert!(configuration.expect(200)["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"));
 }

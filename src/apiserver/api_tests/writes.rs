@@ -218,6 +218,15 @@ async fn an_event_is_one_object_in_two_groups() {
     let other = client.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.expect(200);
     assert_eq!((&other["apiVersion"], &other["note"]), (&json!("events.k8s.io/v1"), &json!("hello")));
     assert_eq!(other["regarding"]["name"], json!("p"));
+    for (selector, expected) in [
+        ("regarding.namespace%3Ddefault,reportingController!%3Dx", Some(1)),
+        ("regarding.namespace%3Dother", Some(0)),
+        ("involvedObject.namespace%3Ddefault", None),
+        ("source%3Dx", None),
+    ] {
+        let answer = client.get(&format!("/apis/events.k8s.io/v1/events?fieldSelector={selector}")).await;
+        assert_eq!(answer.json()["items"].as_array().map(Vec::len), expected, "{selector}: {answer:?}");
+    }
     let list = client.get("/apis/events.k8s.io/v1/events").await.expect(200);
     assert_eq!(list["items"][0]["note"], json!("hello"));
 }

@@ -24,6 +24,13 @@ pub(super) fn to_events(event: Value) -> Value {
     renamed(event, RENAMED.iter().map(|(events, core)| (*core, *events)))
 }
 
+/// The field of `v1` that a selectable field of `events.k8s.io/v1` stands for.
+pub(super) fn core_field(field: &str) -> String {
+    let (head, rest) = field.split_once('.').map_or((field, ""), |(head, _)| (head, &field[head.len()..]));
+    let renamed = RENAMED.iter().find(|(events, _)| *events == head).map_or(head, |(_, core)| core);
+    format!("{renamed}{rest}")
+}
+
 fn renamed(mut event: Value, names: impl Iterator<Item = (&'static str, &'static str)>) -> Value {
     if let Some(fields) = event.as_object_mut() {
         for (from, to) in names {
@@ -54,5 +61,17 @@ mod tests {
         });
         assert_eq!(to_events(core.clone()), events);
         assert_eq!(to_core(events), core);
+    }
+
+    #[test]
+    fn selectable_fields_are_translated() {
+        for (events, core) in [
+            ("regarding.kind", "involvedObject.kind"),
+            ("reportingController", "reportingComponent"),
+            ("reason", "reason"),
+            ("metadata.name", "metadata.name"),
+        ] {
+            assert_eq!(core_field(events), core);
+        }
     }
 }

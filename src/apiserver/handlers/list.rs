@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use storage::Scope;
 
 use super::context::Context;
-use super::options::{ListOptions, VersionMatch};
+use super::options::{ListOptions, RequestedVersion, VersionMatch};
 use super::respond;
 use super::selection::Selection;
 use crate::error::ApiError;
@@ -20,8 +20,8 @@ use crate::registry::{ObjectEntry, object_of};
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
 pub(super) fn get(cx: &Context<'_>) -> Result<Response, ApiError> {
-    let options = ListOptions::parse(cx.query, false)?;
-    not_in_future(options.resource_version, cx.registry().storage().revision())?;
+    let version = RequestedVersion::of_query(cx.query).parse().map_err(ApiError::Unknown)?;
+    not_in_future(version, cx.registry().storage().revision())?;
     let entry = cx.registry().entry(cx.resource, cx.namespace(), &cx.info.name).ok_or_else(|| cx.not_found())?;
     respond::object(cx, StatusCode::OK, &object_of(&entry), &[])
 }
@@ -62,14 +62,13 @@ struct Position {
     start: String,
     at: Option<u64>,
     continued: bool,
+    limit: usize,
 }
 
 pub(crate) fn page(cx: &Context<'_>, options: &ListOptions) -> Result<Page, ApiError> {
     let selection = Selection::new(cx, options)?;
     let position = position(cx, options, &selection)?;
-    // Upstream serves "any revision" from its cache, which does not page.
-    let any = options.resource_version == Some(0) && options.version_match != Some(VersionMatch::Exact);
-    let limit = if any && !position.continued { 0 } else { options.limit };
+    let limit = position.limit;
     let mut entries: Vec<Arc<ObjectEntry>> = Vec::new();
     let mut beyond = 0;
     let prefix = selection.prefix();
@@ -106,36 +105,47 @@ pub(crate) fn page(cx: &Context<'_>, options: &ListOptions) -> Result<Page, ApiE
 }
 
 fn position(cx: &Context<'_>, options: &ListOptions, selection: &Selection) -> Result<Position, ApiError> {
-    let current = cx.registry().storage().revision();
     if !options.continue_token.is_empty() {
-        if options.resource_version.is_some_and(|v| v != 0) {
+        let position = continued(&options.continue_token, selection, options.limit)
+            .map_err(|why| ApiError::BadRequest(format!("invalid continue token: continue key is not valid{why}")))?;
+        if !options.resource_version.is_open() {
             return Err(ApiError::BadRequest("specifying resource version is not allowed when using continue".into()));
         }
-        return continued(&options.continue_token, selection);
+        return Ok(position);
     }
-    not_in_future(options.resource_version, current)?;
+    let invalid = |why: String| ApiError::BadRequest(format!("invalid resource version: {why}"));
+    let version = options.resource_version.parse().map_err(invalid)?;
+    not_in_future(version, cx.registry().storage().revision())?;
     // Without a match rule a revision is a lower bound, unless the list is paged: then it is exact.
     let exact = match options.version_match {
         Some(VersionMatch::Exact) => true,
         Some(VersionMatch::NotOlderThan) => false,
         None => options.limit > 0,
     };
-    let at = options.resource_version.filter(|v| exact && *v != 0);
-    Ok(Position { start: String::new(), at, continued: false })
+    let at = version.filter(|v| exact && *v != 0);
+    // Upstream serves "any revision" from its cache, which does not page.
+    let limit = if version == Some(0) { 0 } else { options.limit };
+    Ok(Position { start: String::new(), at, continued: false, limit })
 }
 
-fn continued(token: &str, selection: &Selection) -> Result<Position, ApiError> {
-    let bad = |why: &str| ApiError::BadRequest(format!("continue key is not valid: {why}"));
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| bad(&e.to_string()))?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
-    if token.v != TOKEN_VERSION || token.rv == 0 || token.start.is_empty() {
-        return Err(bad("server does not recognize this encoded version"));
+/// Where a token says to go on; the error is the end of upstream's message.
+fn continued(token: &str, selection: &Selection, limit: usize) -> Result<Position, String> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| format!(": {e}"))?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|e| format!(": {e}"))?;
+    if token.v != TOKEN_VERSION {
+        return Err(format!(": server does not recognize this encoded version {}", token.v));
+    }
+    if token.rv == 0 {
+        return Err(format!(": incorrect encoded start resourceVersion (version {TOKEN_VERSION})"));
+    }
+    if token.start.is_empty() {
+        return Err(format!(": encoded start key empty (version {TOKEN_VERSION})"));
     }
     if !token.start.starts_with(&selection.prefix()) {
-        return Err(bad("the key is of another namespace"));
+        return Err(format!(": {}", token.start));
     }
     // A negative revision continues at the newest state, without consistency.
-    Ok(Position { start: token.start, at: u64::try_from(token.rv).ok(), continued: true })
+    Ok(Position { start: token.start, at: u64::try_from(token.rv).ok(), continued: true, limit })
 }
 
 fn token(revision: u64, start: String) -> String {

@@ -25,7 +25,7 @@ pub(crate) use context::Context;
 pub(crate) use list::not_in_future;
 pub(crate) use options::{ListOptions, WriteOptions};
 pub(crate) use respond::{
-    encode_protobuf, error_response, json_response, maybe_compress, negotiated, shaped_json, watch_frame,
+    ValueForm, encode_protobuf, error_response, json_response, maybe_compress, negotiated, shaped_json, watch_frame,
 };
 pub(crate) use selection::Selection;
 

@@ -1,5 +1,7 @@
 //! The query parameters and option bodies of the verbs.
 
+use std::num::IntErrorKind;
+
 use api::field;
 use api::selector::{FieldSelector, LabelSelector};
 use serde::Deserialize;
@@ -42,6 +44,10 @@ impl WriteOptions {
                 "fieldValidation" => {
                     field_validation = parse_field_validation(&value, &mut errors);
                     object.insert(key, json!(value));
+                }
+                "force" if kind == "PatchOptions" => {
+                    let why = "may not be specified for non-apply patch";
+                    errors.push(field::forbidden(&field::Path::new("force"), why));
                 }
                 _ => {}
             }
@@ -193,13 +199,47 @@ pub(crate) enum VersionMatch {
     NotOlderThan,
 }
 
+/// A `resourceVersion` as it was asked for. Upstream reads it late, and each verb reports another error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestedVersion(String);
+
+impl RequestedVersion {
+    /// The one of a GET.
+    pub(crate) fn of_query(query: &str) -> Self {
+        let given = query_pairs(query).filter(|(key, _)| key == "resourceVersion").last();
+        Self(given.map(|(_, value)| value).unwrap_or_default())
+    }
+
+    /// Whether any revision will do: none is named, or 0.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.0.as_str(), "" | "0")
+    }
+
+    /// The revision; none if none is named. 0 means any.
+    ///
+    /// # Errors
+    /// With upstream's text when it is no number.
+    pub(crate) fn parse(&self) -> Result<Option<u64>, String> {
+        let text = self.0.as_str();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let why = match text.parse() {
+            Ok(revision) if !text.starts_with('+') => return Ok(Some(revision)),
+            Err(error) if *error.kind() == IntErrorKind::PosOverflow => "value out of range",
+            Ok(_) | Err(_) => "invalid syntax",
+        };
+        let detail = format!("strconv.ParseUint: parsing {text:?}: {why}");
+        Err(field::invalid(&field::Path::new("resourceVersion"), text, detail).to_string())
+    }
+}
+
 /// `ListOptions`, for lists and watches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListOptions {
     pub(crate) labels: LabelSelector,
     pub(crate) fields: FieldSelector,
-    /// Absent, or a number; 0 means any.
-    pub(crate) resource_version: Option<u64>,
+    pub(crate) resource_version: RequestedVersion,
     pub(crate) version_match: Option<VersionMatch>,
     pub(crate) limit: usize,
     pub(crate) continue_token: String,
@@ -211,12 +251,12 @@ pub(crate) struct ListOptions {
 impl ListOptions {
     pub(crate) fn parse(query: &str, watch: bool) -> Result<Self, ApiError> {
         let mut options = Self { labels: LabelSelector::everything(), ..Self::default() };
-        let (mut version, mut version_match) = (String::new(), String::new());
+        let mut version_match = String::new();
         for (key, value) in query_pairs(query) {
             match &*key {
                 "labelSelector" => options.labels = LabelSelector::parse(&value).map_err(|e| bad_request(&e))?,
                 "fieldSelector" => options.fields = FieldSelector::parse(&value).map_err(|e| bad_request(&e))?,
-                "resourceVersion" => version = value,
+                "resourceVersion" => options.resource_version = RequestedVersion(value),
                 "resourceVersionMatch" => version_match = value,
                 "limit" if !value.is_empty() => {
                     let limit: i64 = value.parse().map_err(|_| not_a_number(&value))?;
@@ -232,17 +272,16 @@ impl ListOptions {
                 _ => {}
             }
         }
-        options.check(&version, &version_match, watch)?;
-        options.resource_version = parse_version(&version)?;
+        options.check(&version_match, watch)?;
         Ok(options)
     }
 
-    fn check(&mut self, version: &str, version_match: &str, watch: bool) -> Result<(), ApiError> {
+    fn check(&mut self, version_match: &str, watch: bool) -> Result<(), ApiError> {
         let mut errors = field::ErrorList::new();
         if watch {
             self.check_watch(version_match, &mut errors);
         } else {
-            self.check_list(version, version_match, &mut errors);
+            self.check_list(version_match, &mut errors);
         }
         self.version_match = match version_match {
             "" => None,
@@ -258,7 +297,8 @@ impl ListOptions {
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors)) }
     }
 
-    fn check_list(&self, version: &str, version_match: &str, errors: &mut field::ErrorList) {
+    fn check_list(&self, version_match: &str, errors: &mut field::ErrorList) {
+        let version = &self.resource_version.0;
         let path = field::Path::new("resourceVersionMatch");
         let mut forbid = |detail: &str| errors.push(field::forbidden(&path, detail));
         if !version_match.is_empty() {
@@ -301,17 +341,6 @@ fn bad_request(error: &impl ToString) -> ApiError {
     ApiError::BadRequest(error.to_string())
 }
 
-fn parse_version(text: &str) -> Result<Option<u64>, ApiError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| {
-        let detail = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        let error = field::invalid(&field::Path::new("resourceVersion"), text, detail);
-        ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error])
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +362,10 @@ mod tests {
              printable characters",
         );
         refused(
+            WriteOptions::parse("force=true", "PatchOptions"),
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+        );
+        refused(
             ListOptions::parse("resourceVersionMatch=Exact", false),
             "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is \
              forbidden unless resourceVersion is provided",
@@ -347,6 +380,30 @@ mod tests {
             "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"Maybe\": supported \
              values: \"Background\", \"Foreground\", \"Orphan\"",
         );
+    }
+
+    #[test]
+    fn a_revision_is_a_number() {
+        #[track_caller]
+        fn check(query: &str, expected: Result<Option<u64>, &str>) {
+            let got = RequestedVersion::of_query(query).parse();
+            assert_eq!(got.as_ref().map(|v| *v).map_err(String::as_str), expected, "{query}");
+        }
+        check("", Ok(None));
+        check("resourceVersion=", Ok(None));
+        check("resourceVersion=0&x=1", Ok(Some(0)));
+        check("resourceVersion=7", Ok(Some(7)));
+        for (text, why) in [
+            ("abc", "invalid syntax"),
+            ("-1", "invalid syntax"),
+            ("%2B1", "invalid syntax"),
+            ("99999999999999999999", "value out of range"),
+        ] {
+            let shown = text.replace("%2B", "+");
+            let message =
+                format!("resourceVersion: Invalid value: {shown:?}: strconv.ParseUint: parsing {shown:?}: {why}");
+            check(&format!("resourceVersion={text}"), Err(&message));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use api::object::ObjectIndex;
 
 use super::context::Context;
+use super::event_form;
 use super::options::ListOptions;
 use crate::error::ApiError;
 use crate::registry::field_of;
@@ -18,18 +19,23 @@ pub(crate) struct Selection {
 
 impl Selection {
     pub(crate) fn new(cx: &Context<'_>, options: &ListOptions) -> Result<Self, ApiError> {
-        let known = cx.resource.rules.traits().fields;
-        for requirement in &options.fields.requirements {
+        // The fields of the group that was asked; those of the stored form have the index.
+        let known = api::kinds::rules(cx.resource.row.group, cx.kind()).traits().fields;
+        let mut fields = options.fields.clone();
+        for requirement in &mut fields.requirements {
             let field = &*requirement.field;
             let common = matches!(field, "metadata.name" | "metadata.namespace");
             if !common && !known.iter().any(|f| f.name == field) {
                 return Err(ApiError::BadRequest(unknown_field(cx, field)));
             }
+            if cx.resource.row.stored_in.is_some() {
+                requirement.field = event_form::core_field(field).into();
+            }
         }
         Ok(Self {
             namespace: cx.namespace().to_owned(),
             labels: (!options.labels.is_everything()).then(|| options.labels.clone()),
-            fields: (!options.fields.is_everything()).then(|| options.fields.clone()),
+            fields: (!fields.is_everything()).then_some(fields),
         })
     }
 

@@ -11,7 +11,7 @@ use super::Call;
 use crate::admission::{Operation, Review};
 use crate::auth::User;
 use crate::error::ApiError;
-use crate::handlers::{BodyTarget, WriteOptions, decode_body, json_response, read_body};
+use crate::handlers::{BodyTarget, ValueForm, WriteOptions, decode_body, json_response, read_body};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 
@@ -30,6 +30,7 @@ pub(super) struct Posted {
     pub(super) headers: http::HeaderMap,
     pub(super) object: Value,
     pub(super) options: WriteOptions,
+    form: ValueForm,
     warnings: Vec<String>,
 }
 
@@ -40,17 +41,15 @@ impl Posted {
             return Err(ApiError::MethodNotAllowed);
         }
         let (parts, body) = call.request.into_parts();
-        let options = WriteOptions::parse(parts.uri.query().unwrap_or(""), "CreateOptions")?;
+        let query = parts.uri.query().unwrap_or("");
+        let ty = api::schema::type_of(carried.group, carried.version, carried.kind);
+        let form = ValueForm::negotiate(&parts.headers, query, ty)?;
+        let options = WriteOptions::parse(query, "CreateOptions")?;
         let bytes = read_body(body).await?;
         let mut warnings = Vec::new();
-        let target = BodyTarget {
-            ty: api::schema::type_of(carried.group, carried.version, carried.kind),
-            group: carried.group,
-            version: carried.version,
-            kind: carried.kind,
-        };
+        let target = BodyTarget { ty, group: carried.group, version: carried.version, kind: carried.kind };
         let object = decode_body(&parts.headers, &bytes, target, options.field_validation, &mut warnings)?;
-        Ok(Self { info: call.info, user: call.user, headers: parts.headers, object, options, warnings })
+        Ok(Self { info: call.info, user: call.user, headers: parts.headers, object, options, form, warnings })
     }
 
     /// The object as a typed one.
@@ -93,7 +92,7 @@ impl Posted {
         };
         value["apiVersion"] = json!(api_version);
         value["kind"] = json!(carried.kind);
-        Ok((StatusCode::CREATED, json_response(&self.headers, &value)).into_response())
+        self.form.answer(&self.headers, StatusCode::CREATED, &api_version, &value, &self.warnings)
     }
 
     /// Answers 201 with a status of success.

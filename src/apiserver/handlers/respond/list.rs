@@ -22,7 +22,7 @@ pub(crate) fn list(cx: &Context<'_>, page: Page) -> Result<Response, ApiError> {
     }
     let page = &page;
     if cx.output.media == Media::Protobuf {
-        return Ok(respond(cx, StatusCode::OK, PROTOBUF, protobuf_list(cx, page)?, &[]));
+        return Ok(respond(cx.headers, StatusCode::OK, PROTOBUF, protobuf_list(cx, page)?, &[]));
     }
     let json = match cx.output.shape {
         Shape::Object => object_list(cx, page)?,

@@ -27,7 +27,7 @@ use self::table::{table_of, write_table};
 use super::context::Context;
 use super::rules::to_served;
 use crate::error::ApiError;
-use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape, YAML};
+use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shape, YAML};
 use crate::watch::Kind;
 
 pub(crate) use list::list;
@@ -45,7 +45,7 @@ pub(crate) fn object(
     if cx.output.media == Media::Protobuf {
         let value = served_value(cx, object)?;
         let bytes = encode_protobuf(&value, cx.served.ty)?;
-        return Ok(respond(cx, code, PROTOBUF, bytes, warnings));
+        return Ok(respond(cx.headers, code, PROTOBUF, bytes, warnings));
     }
     let json = shaped_json(cx, object, true)?;
     finish(cx, code, json, warnings)
@@ -144,7 +144,7 @@ pub(crate) fn watch_frame(media: Media, kind: Kind, object: &[u8], out: &mut Vec
 /// Sends JSON in the negotiated text form.
 fn finish(cx: &Context<'_>, code: StatusCode, json: Vec<u8>, warnings: &[String]) -> Result<Response, ApiError> {
     let (content_type, bytes) = text_form(cx.output, json)?;
-    Ok(respond(cx, code, content_type, bytes, warnings))
+    Ok(respond(cx.headers, code, content_type, bytes, warnings))
 }
 
 fn text_form(output: Output, mut json: Vec<u8>) -> Result<(&'static str, Vec<u8>), ApiError> {
@@ -162,13 +162,13 @@ fn text_form(output: Output, mut json: Vec<u8>) -> Result<(&'static str, Vec<u8>
 }
 
 fn respond(
-    cx: &Context<'_>,
+    headers: &HeaderMap,
     code: StatusCode,
     content_type: &'static str,
     bytes: Vec<u8>,
     warnings: &[String],
 ) -> Response {
-    let mut response = maybe_compress(cx.headers, content_type, bytes);
+    let mut response = maybe_compress(headers, content_type, bytes);
     *response.status_mut() = code;
     for warning in warnings {
         if let Some(value) = warning_header(warning) {
@@ -229,17 +229,43 @@ pub(crate) fn json_response(headers: &HeaderMap, value: &impl serde::Serialize) 
 /// that the client accepts.
 pub(crate) fn negotiated(parts: &Parts, value: &Value) -> Result<Response, ApiError> {
     let ty = api::schema::type_of("", "v1", value["kind"].as_str().unwrap_or(""));
-    let protobuf = ty.is_some_and(api::protobuf::supports);
-    let output = Output::negotiate(&parts.headers, parts.uri.query().unwrap_or(""), protobuf)?;
-    let (content_type, bytes) = if output.media == Media::Protobuf {
-        let ty = ty.ok_or_else(|| ApiError::internal("invariant: protobuf is negotiated for known types"))?;
-        let kind = value["kind"].as_str().unwrap_or("");
-        // The list of versions says none of its own in JSON; its envelope does.
-        (PROTOBUF, api::protobuf::encode(value, ty, "v1", kind).map_err(ApiError::internal)?)
-    } else {
-        text_form(output, serde_json::to_vec(value).map_err(ApiError::internal)?)?
-    };
-    Ok(maybe_compress(&parts.headers, content_type, bytes))
+    let form = ValueForm::negotiate(&parts.headers, parts.uri.query().unwrap_or(""), ty)?;
+    // The list of versions says none of its own in JSON; its envelope does.
+    form.answer(&parts.headers, StatusCode::OK, "v1", value, &[])
+}
+
+/// How a value that is no object of a stored resource is sent: never as a table or bare metadata.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ValueForm {
+    output: Output,
+    ty: Option<TypeId>,
+}
+
+impl ValueForm {
+    /// # Errors
+    /// When the client accepts no form of such a value.
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &str, ty: Option<TypeId>) -> Result<Self, ApiError> {
+        let offer = Offer { protobuf: ty.is_some_and(api::protobuf::supports), shapes: false };
+        Ok(Self { output: Output::negotiate(headers, query, offer)?, ty })
+    }
+
+    pub(crate) fn answer(
+        self,
+        headers: &HeaderMap,
+        code: StatusCode,
+        api_version: &str,
+        value: &Value,
+        warnings: &[String],
+    ) -> Result<Response, ApiError> {
+        let (content_type, bytes) = if self.output.media == Media::Protobuf {
+            let ty = self.ty.ok_or_else(without_schema)?;
+            let kind = value["kind"].as_str().unwrap_or("");
+            (PROTOBUF, api::protobuf::encode(value, ty, api_version, kind).map_err(ApiError::internal)?)
+        } else {
+            text_form(self.output, serde_json::to_vec(value).map_err(ApiError::internal)?)?
+        };
+        Ok(respond(headers, code, content_type, bytes, warnings))
+    }
 }
 
 /// Answers with the status of a failure.
