@@ -9,6 +9,7 @@ use network::HostPort;
 use crate::pod::PodExt;
 use crate::pod_workers::host_ports;
 use crate::resources::{Allocatable, PodTotal};
+use crate::sysctls;
 
 /// Why a pod is not run: its status' reason, and the message of the event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub(crate) struct Refusal {
 
 /// Checks `pod` against this node and the pods that use it already.
 pub(crate) fn admit(pod: &Pod, others: &[&Pod], node: Option<&Node>, allocatable: &Allocatable) -> Result<(), Refusal> {
+    sysctls::check(pod).map_err(|message| Refusal { reason: "SysctlForbidden".to_owned(), message })?;
     check_resources(pod, others, allocatable)?;
     if let Some(node) = node {
         let labels = node.metadata.labels.clone().unwrap_or_default();
@@ -42,7 +44,7 @@ fn predicate(name: &str, why: &str) -> Refusal {
     Refusal { reason: name.to_owned(), message: format!("Predicate {name} failed: {why}") }
 }
 
-fn check_resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<(), Refusal> {
+pub(crate) fn check_resources(pod: &Pod, others: &[&Pod], allocatable: &Allocatable) -> Result<(), Refusal> {
     let out_of = |resource: &str, requested: i64, used: i64, capacity: i64| Refusal {
         reason: format!("OutOf{resource}"),
         message: format!(
@@ -201,6 +203,13 @@ mod tests {
         check(affinity(json!({"key": "n", "operator": "Gt", "values": ["4"]})), Ok(()));
         check(affinity(json!({"key": "n", "operator": "Lt", "values": ["4"]})), no);
         check(affinity(json!({"key": "other", "operator": "DoesNotExist"})), Ok(()));
+    }
+
+    #[test]
+    fn sysctls_that_reach_beyond_the_pod_are_refused() {
+        let message = "forbidden sysctl: \"kernel.msgmax\" not allowlisted";
+        let spec = json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}});
+        check(spec, Err(("SysctlForbidden", message)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::env;
 use crate::observed::container_labels;
 use crate::pod::{PodExt, Role};
 use crate::resources;
+use crate::sysctls;
 
 pub(crate) struct Inputs<'a> {
     pub(crate) pod: &'a Pod,
@@ -145,8 +146,7 @@ fn check_non_root(pod: &Pod, c: &Container, image: &ImageStatus, user: Option<u3
 /// Sysctls of the pod, as the sandbox gets them.
 pub(crate) fn sysctls(pod: &Pod) -> BTreeMap<String, String> {
     let list = pod.spec().security_context.as_ref().and_then(|s| s.sysctls.as_ref());
-    // Either separator may be used in the API.
-    list.into_iter().flatten().map(|s| (s.name.replace('/', "."), s.value.clone())).collect()
+    list.into_iter().flatten().map(|s| (sysctls::normalize(&s.name), s.value.clone())).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
 /// The longest name that a kernel takes as a host name.
 const MAX_HOSTNAME: usize = 63;
+const MAX_KERNEL_HOSTNAME: usize = 64;
 
 /// The parts of a resolv.conf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,13 +124,31 @@ pub(crate) fn resolv_conf(pod: &Pod, servers: &[IpAddr], domain: &str, node: &Re
     out
 }
 
+/// The name that the pod's kernel knows: the whole one if the pod asks for that.
+///
+/// # Errors
+/// The kernel's names are short.
+pub(crate) fn kernel_hostname(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    let (host, domain) = hostname(pod, cluster_domain);
+    let Some(domain) = domain.filter(|_| pod.spec().set_hostname_as_fqdn == Some(true)) else { return Ok(host) };
+    let whole = format!("{host}.{domain}");
+    if whole.len() > MAX_KERNEL_HOSTNAME {
+        return Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {whole} is too long \
+             ({MAX_KERNEL_HOSTNAME} characters is the max, {} characters requested)",
+            whole.len()
+        ));
+    }
+    Ok(whole)
+}
+
 /// The host name inside the pod, and the domain that completes it.
 pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, Option<String>) {
     let spec = pod.spec();
     if let Some(own) = spec.hostname_override.as_deref().filter(|h| !h.is_empty()) {
         return (own.to_owned(), None);
     }
-    let mut host = spec.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| {
+    let host = spec.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| {
         let name = pod.name();
         let cut = name.get(..MAX_HOSTNAME).unwrap_or(name);
         cut.trim_end_matches(['-', '.']).to_owned()
@@ -139,11 +158,6 @@ pub(crate) fn hostname(pod: &Pod, cluster_domain: &str) -> (String, Option<Strin
         .as_deref()
         .filter(|s| !s.is_empty())
         .map(|s| format!("{s}.{}.svc.{cluster_domain}", pod.namespace()));
-    if spec.set_hostname_as_fqdn == Some(true)
-        && let Some(domain) = &domain
-    {
-        host = format!("{host}.{domain}");
-    }
     (host, domain)
 }
 
@@ -161,8 +175,8 @@ pub(crate) fn hosts_file(pod: &Pod, ips: &[IpAddr], cluster_domain: &str) -> Str
     let (host, domain) = hostname(pod, cluster_domain);
     for ip in ips {
         let _ = match &domain {
-            Some(domain) if !host.contains('.') => writeln!(out, "{ip}\t{host}.{domain}\t{host}"),
-            _ => writeln!(out, "{ip}\t{host}"),
+            Some(domain) => writeln!(out, "{ip}\t{host}.{domain}\t{host}"),
+            None => writeln!(out, "{ip}\t{host}"),
         };
     }
     add_aliases(&mut out, pod.spec().host_aliases.as_deref().unwrap_or_default());
@@ -229,15 +243,30 @@ mod tests {
             (json!({}), "web-0", None),
             (json!({"hostname": "h"}), "h", None),
             (json!({"hostname": "h", "subdomain": "s"}), "h", Some("s.prod.svc.cluster.local")),
-            (
-                json!({"subdomain": "s", "setHostnameAsFQDN": true}),
-                "web-0.s.prod.svc.cluster.local",
-                Some("s.prod.svc.cluster.local"),
-            ),
             (json!({"hostnameOverride": "o.example", "subdomain": "s"}), "o.example", None),
         ] {
             let got = hostname(&pod(spec.clone()), "cluster.local");
             assert_eq!(got, (host.to_owned(), domain.map(str::to_owned)), "{spec}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_gets_the_whole_name_if_the_pod_asks_and_it_fits() {
+        let long = "x".repeat(37);
+        let whole = format!("web-0.{long}.prod.svc.cluster.local");
+        for (spec, expected) in [
+            (json!({"subdomain": "s"}), Ok("web-0".to_owned())),
+            (json!({"subdomain": "s", "setHostnameAsFQDN": true}), Ok("web-0.s.prod.svc.cluster.local".to_owned())),
+            (json!({"setHostnameAsFQDN": true}), Ok("web-0".to_owned())),
+            (
+                json!({"subdomain": long, "setHostnameAsFQDN": true}),
+                Err(format!(
+                    "failed to construct FQDN from pod hostname and cluster domain, FQDN {whole} is too long \
+                     (64 characters is the max, 66 characters requested)"
+                )),
+            ),
+        ] {
+            assert_eq!(kernel_hostname(&pod(spec.clone()), "cluster.local"), expected, "{spec}");
         }
     }
 

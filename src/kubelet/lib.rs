@@ -7,6 +7,7 @@
 //! containers from the runtime, own timers.
 
 mod admission;
+mod allocation;
 mod config;
 mod container_config;
 mod dns;
@@ -26,8 +27,10 @@ mod pod_workers;
 mod prober;
 mod registry;
 mod resources;
+mod runtime_class;
 mod server;
 mod status;
+mod sysctls;
 mod volumes;
 
 use std::fs;

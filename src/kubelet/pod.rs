@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
-use api::k8s_openapi::api::core::v1::{Container, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus};
+use api::k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, PodStatus,
+};
 
 /// The part that a container plays in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,6 +108,20 @@ pub(crate) trait PodExt {
         self.containers().into_iter().find(|(_, c)| c.name == name)
     }
 
+    /// Whether a container that ended so is started again. The first of its own rules that fits
+    /// decides, else its policy. No code: how it ended is not known.
+    fn restarts(&self, role: Role, c: &Container, exit_code: Option<i32>) -> bool {
+        let rules = c.restart_policy_rules.iter().flatten().filter(|_| role != Role::Ephemeral);
+        if exit_code.is_some_and(|code| rules.into_iter().any(|rule| rule_restarts(rule, code))) {
+            return true;
+        }
+        match self.container_restart_policy(role, c) {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => exit_code != Some(0),
+            RestartPolicy::Never => false,
+        }
+    }
+
     /// Restart policy of one container: sidecars always, a container's own policy, else the pod's.
     fn container_restart_policy(&self, role: Role, c: &Container) -> RestartPolicy {
         match role {
@@ -130,6 +146,16 @@ pub(crate) trait PodExt {
 impl PodExt for Pod {
     fn pod(&self) -> &Pod {
         self
+    }
+}
+
+fn rule_restarts(rule: &ContainerRestartRule, code: i32) -> bool {
+    let Some(on) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
+    let listed = on.values.iter().flatten().any(|v| *v == code);
+    match on.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        _ => false,
     }
 }
 
@@ -170,5 +196,34 @@ fn as_container(e: &EphemeralContainer) -> Container {
         volume_mounts: e.volume_mounts,
         working_dir: e.working_dir,
         ..Container::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::pod;
+    use serde_json::{Value, json};
+
+    #[track_caller]
+    fn check(pod_policy: &str, container: &Value, code: i32, expected: bool) {
+        let pod = pod(json!({"restartPolicy": pod_policy, "containers": [container]}));
+        assert_eq!(pod.restarts(Role::App, &pod.spec().containers[0], Some(code)), expected);
+    }
+
+    #[test]
+    fn a_rule_that_fits_goes_before_the_policies() {
+        let rules = |operator: &str| {
+            json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules":
+                [{"action": "Restart", "exitCodes": {"operator": operator, "values": [42, 43]}}]})
+        };
+        check("Always", &json!({"name": "a"}), 0, true);
+        check("OnFailure", &json!({"name": "a"}), 0, false);
+        check("OnFailure", &json!({"name": "a"}), 1, true);
+        check("Always", &json!({"name": "a", "restartPolicy": "Never"}), 1, false);
+        check("Never", &rules("In"), 42, true);
+        check("Never", &rules("In"), 1, false);
+        check("Always", &rules("NotIn"), 1, true);
+        check("Always", &rules("NotIn"), 43, false);
     }
 }

@@ -91,9 +91,9 @@ impl Chain {
         }
         let creates = review.operation == Operation::Create;
         match (&*review.resource.group, &*review.resource.resource, review.subresource) {
-            ("", "pods", "" | "ephemeralcontainers") => {
+            ("", "pods", "" | "ephemeralcontainers" | "resize") => {
                 let pod: Pod = review.typed()?;
-                if creates && review.subresource.is_empty() {
+                if creates && review.subresource.is_empty() || review.subresource == "resize" {
                     let ranges = all(registry, "", "limitranges", Some(review.namespace));
                     limit_ranger::judge_pod(&pod, &ranges).map_err(|e| review.forbidden(e))?;
                 }

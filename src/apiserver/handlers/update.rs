@@ -189,7 +189,7 @@ fn apply_rules(cx: &Context<'_>, new: &mut Value, old: &Value, warnings: &mut Ve
             *new = finalized;
             Vec::new()
         }
-        part @ ("ephemeralcontainers" | "approval") => crate::rest::prepare::update(part, new, old),
+        part @ ("ephemeralcontainers" | "resize" | "approval") => crate::rest::prepare::update(part, new, old),
         _ => {
             let admitted = rules.admit_update(new, old).map_err(|e| rules::unreadable(cx, &e))?;
             warnings.extend(admitted.warnings);

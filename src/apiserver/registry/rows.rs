@@ -35,7 +35,7 @@ const POD_SUBRESOURCES: &[Subresource] = &[
     Subresource::special("log", "Pod", GET),
     Subresource::special("portforward", "PodPortForwardOptions", CONNECT),
     Subresource::special("proxy", "PodProxyOptions", PROXY),
-    Subresource::special("resize", "Pod", EDIT),
+    Subresource::generic("resize", "Pod", EDIT),
     status("Pod"),
 ];
 

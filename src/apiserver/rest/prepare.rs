@@ -1,10 +1,13 @@
-//! Subresources that change one part of an object and nothing else: `pods/ephemeralcontainers` and
-//! `certificatesigningrequests/approval`; and who a certificate signing request is from.
+//! Subresources that change one part of an object and nothing else: `pods/ephemeralcontainers`,
+//! `pods/resize` and `certificatesigningrequests/approval`; and who a certificate signing request is from.
 //!
 //! The generic update takes what is returned here in the place of the kind's own rules.
 
+use api::core::pod::validate_resize;
 use api::field::{self, ErrorList, Path};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::auth::User;
@@ -30,10 +33,54 @@ pub(crate) fn set_requester(request: &mut Value, user: &User) {
 
 /// Limits `new` to what the subresource may change, and judges that.
 pub(crate) fn update(subresource: &str, new: &mut Value, old: &Value) -> ErrorList {
-    if subresource == "approval" {
-        approval(new, old, &timestamp(Timestamp::now()))
+    match subresource {
+        "approval" => approval(new, old, &timestamp(Timestamp::now())),
+        "resize" => resize(new, old),
+        _ => ephemeral_containers(new, old),
+    }
+}
+
+/// A pod of another spec is of another generation, whichever way it was changed.
+fn count_generation(new: &mut Value, old: &Value) {
+    if new["spec"] != old["spec"] {
+        let before = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        new["metadata"]["generation"] = json!(before + 1);
+    }
+}
+
+/// The old pod with the new one's resources; what is wrong with the containers stays to be seen.
+fn resize(new: &mut Value, old: &Value) -> ErrorList {
+    let mut resized = old.clone();
+    resized["metadata"]["resourceVersion"] = new["metadata"]["resourceVersion"].clone();
+    for key in ["containers", "initContainers"] {
+        let own = list(&old["spec"][key]);
+        let mut wanted = list(&new["spec"][key]);
+        for container in &mut wanted {
+            let Some(known) = own.iter().find(|o| o["name"] == container["name"]) else { continue };
+            let resources = container["resources"].take();
+            container.clone_from(known);
+            set(container, "resources", resources);
+        }
+        if !wanted.is_empty() || !own.is_empty() {
+            resized["spec"][key] = Value::Array(wanted);
+        }
+    }
+    let whole = new["spec"]["resources"].take();
+    set(&mut resized["spec"], "resources", whole);
+    count_generation(&mut resized, old);
+    *new = resized;
+    match (Pod::deserialize(&*new), Pod::deserialize(old)) {
+        (Ok(new), Ok(old)) => validate_resize(&new, &old),
+        (Err(e), _) | (_, Err(e)) => vec![field::internal(&Path::new("spec"), e.to_string())],
+    }
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    let Some(map) = object.as_object_mut() else { return };
+    if value.is_null() {
+        map.remove(key);
     } else {
-        ephemeral_containers(new, old)
+        map.insert(key.to_owned(), value);
     }
 }
 
@@ -51,6 +98,7 @@ fn ephemeral_containers(new: &mut Value, old: &Value) -> ErrorList {
     if !wanted.is_empty() {
         new["spec"]["ephemeralContainers"] = Value::Array(wanted.clone());
     }
+    count_generation(new, old);
     let spec = Path::new("spec");
     let path = spec.child("ephemeralContainers");
     let mut errors = ErrorList::new();
@@ -192,6 +240,29 @@ mod tests {
                 "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
             ],
         );
+    }
+
+    #[test]
+    fn a_resize_changes_resources_only_and_is_a_new_generation() {
+        let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+        let pod = |cpu: &str, image: &str| {
+            json!({"metadata": {"name": "p", "namespace": "n", "generation": 4}, "status": {"qosClass": "Burstable"},
+                "spec": {"restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "terminationGracePeriodSeconds": 30,
+                "containers": [{"name": "c", "image": image, "imagePullPolicy": "Always", "resources": resources(cpu),
+                "terminationMessagePolicy": "File"}]}})
+        };
+        let (old, mut new) = (pod("1", "mine"), pod("2", "stolen"));
+        let errors = update("resize", &mut new, &old);
+        assert!(errors.is_empty(), "{errors:?}");
+        let mut expected = pod("2", "mine");
+        expected["metadata"]["generation"] = json!(5);
+        expected["metadata"]["resourceVersion"] = Value::Null;
+        assert_eq!(new, expected);
+        let mut other = pod("1", "mine");
+        other["spec"]["containers"][0]["name"] = json!("d");
+        let renamed = "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize";
+        let got: Vec<String> = update("resize", &mut other, &old).iter().map(ToString::to_string).collect();
+        assert_eq!(got, [renamed]);
     }
 
     #[test]

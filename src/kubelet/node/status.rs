@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSwapStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::machine::Machine;
 use crate::config::Config;
 use crate::resources::Allocatable;
+use crate::runtime_class::HANDLERS;
 
 /// Images listed at most, the largest first, as upstream.
 const MAX_IMAGES: usize = 50;
@@ -72,7 +73,20 @@ pub(super) fn compute(cx: Inputs<'_>) -> NodeStatus {
             swap: Some(NodeSwapStatus { capacity: Some(machine.swap_bytes) }),
             system_uuid: machine.system_uuid.clone(),
         }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        runtime_handlers: Some([""].into_iter().chain(HANDLERS).map(handler).collect()),
         ..NodeStatus::default()
+    }
+}
+
+/// The default handler has no name.
+fn handler(name: &str) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(name.to_owned()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(false),
+        }),
     }
 }
 

@@ -74,46 +74,15 @@ impl Worker {
         {
             self.start(observed, name, now);
         }
-        self.resize(observed);
+        self.actuate(observed, now).into_iter().for_each(&mut at);
         wake
-    }
-
-    /// Limits that changed in the spec are set on the containers that run.
-    fn resize(&mut self, observed: &Observed) {
-        let mut changed = Vec::new();
-        for c in observed.running() {
-            let Some((_, spec)) = self.pod.container(&c.name) else { continue };
-            let wanted = resources::container_resources(&spec);
-            let before = self.applied.insert(c.id.clone(), wanted.clone());
-            if before.is_some_and(|b| b != wanted) {
-                changed.push((c.id.clone(), wanted));
-            }
-        }
-        self.applied.retain(|id, _| observed.running().any(|c| c.id == *id));
-        if changed.is_empty() {
-            return;
-        }
-        let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
-        self.ops.spawn(async move {
-            let whole = resources::pod_resources(&pod, kubelet.cfg.pod_pids_limit);
-            // The pod's own limit may grow before or shrink after those of its containers; the kernel
-            // takes either order unless one is below what is in use.
-            if let Err(e) = kubelet.runtime.update_sandbox_resources(pod.uid(), whole).await {
-                warn!(pod = %pod.full_name(), "limits of the pod not changed: {e}");
-            }
-            for (id, wanted) in changed {
-                if let Err(e) = kubelet.runtime.update_container_resources(&id, wanted).await {
-                    warn!(pod = %pod.full_name(), "limits of a container not changed: {e}");
-                }
-            }
-            Done::Resized
-        });
     }
 
     fn set_up(&mut self, sandbox: SandboxPlan) {
         self.busy.setup = true;
         if matches!(sandbox, SandboxPlan::Create { .. }) {
             self.mounted = None;
+            self.pod_limits = resources::pod_resources(&self.pod, self.kubelet.cfg.pod_pids_limit);
         }
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
@@ -309,7 +278,8 @@ impl Worker {
                 }
             }
             Ok(Done::Deleted(result)) => self.note_deleted(result, now),
-            Ok(Done::Pruned | Done::Resized) => {}
+            Ok(Done::Resized { applied, error }) => self.note_resized(applied, error),
+            Ok(Done::Pruned) => {}
             // A stop that was cut short for a shorter one.
             Err(e) if e.is_cancelled() => {}
             Err(e) => {

@@ -6,6 +6,7 @@ mod health;
 mod identity;
 mod mailbox;
 mod plan;
+mod resize;
 mod setup;
 mod start;
 mod state;
@@ -87,6 +88,7 @@ impl Manager {
                 Some(change) = self.config_maps.next() => self.on_source(Referenced::ConfigMap, &change),
                 Some(change) = self.secrets.next() => self.on_source(Referenced::Secret, &change),
                 Some(event) = runtime_events.recv() => self.on_runtime(&event),
+                () = self.kubelet.pods.granted() => self.weights_stale = true,
                 Some(ended) = self.workers.join_next() => match ended {
                     Ok(uid) => self.on_worker_end(&uid),
                     Err(e) => error!("a pod worker panicked: {e}"),

@@ -1,7 +1,7 @@
 //! What to do next for a pod that should run: upstream's `computePodActions`. Pure: from the pod,
 //! what the runtime knows and the history of failures to a list of steps and a time to look again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{Container, Pod};
@@ -37,6 +37,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) starting: Option<&'a str>,
     /// Containers whose start failed, and when to try again.
     pub(crate) held: &'a HashMap<String, Timestamp>,
+    /// Container ids that are restarted for other resources.
+    pub(crate) outgrown: &'a HashSet<String>,
     pub(crate) now: Timestamp,
 }
 
@@ -191,6 +193,15 @@ impl Planner<'_> {
             Some(Unhealthy::Liveness) => "failed liveness probe",
             Some(Unhealthy::Startup) => "failed startup probe",
             None if changed => "definition changed",
+            None if self.cx.outgrown.contains(&status.id) => {
+                self.plan.kill.push(Kill {
+                    id: status.id.clone(),
+                    name: c.name.clone(),
+                    message: format!("Container {} resize requires restart", c.name),
+                    why: None,
+                });
+                return;
+            }
             None => return,
         };
         // A pod that is never restarted loses the container for good.
@@ -208,17 +219,19 @@ impl Planner<'_> {
     }
 
     fn restart(&mut self, role: Role, c: &Container, status: &ContainerStatus) {
-        let comes_back = match self.cx.pod.container_restart_policy(role, c) {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => !succeeded(status),
-            RestartPolicy::Never => false,
-        };
+        let code = if succeeded(status) { Some(0) } else { status.exit_code.filter(|&code| code != 0) };
+        let comes_back = self.cx.pod.restarts(role, c, code);
         // In a new sandbox an init container runs again even though it had succeeded.
         let again = role == Role::Init && self.cx.observed.latest_here(&c.name).is_none();
-        if !comes_back && !again {
+        let resized = self.cx.outgrown.contains(&status.id);
+        if !comes_back && !again && !resized {
             return;
         }
         self.plan.returning.push(c.name.clone());
+        if resized {
+            self.start(&c.name);
+            return;
+        }
         let finished = status.finished_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
         let hold = match (self.cx.crashes.get(&backoff_key(c)), finished) {
             // Its last end is counted already, for the time after this start.

@@ -20,7 +20,7 @@ use crate::kubelet::Kubelet;
 use crate::observed::{label, pod_labels};
 use crate::pod::{PodExt, Role};
 use crate::volumes::{self, Mounted, Setup, Tokens, VolumeError};
-use crate::{dns, events, resources};
+use crate::{dns, events, resources, runtime_class};
 
 /// What a set-up gives.
 pub(super) struct Ready {
@@ -101,7 +101,8 @@ async fn make_sandbox(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> Result<(), 
     let spec = pod.spec();
     let mut labels = pod_labels(pod);
     labels.insert(label::SANDBOX_ATTEMPT.to_owned(), attempt.to_string());
-    let (hostname, _) = dns::hostname(pod, &kubelet.cfg.cluster_domain);
+    runtime_class::check(&kubelet.cluster, pod)?;
+    let hostname = dns::kernel_hostname(pod, &kubelet.cfg.cluster_domain)?;
     let log_dir = pod_log_dir(&kubelet.cfg.log_dir, pod);
     fs::create_dir_all(&log_dir).map_err(|e| format!("{}: {e}", log_dir.display()))?;
     let config = SandboxConfig {
@@ -170,7 +171,7 @@ fn write_files(kubelet: &Kubelet, pod: &Pod, ips: &[IpAddr]) -> io::Result<()> {
         dns::hosts_file(pod, ips, &cfg.cluster_domain)
     };
     write_if_changed(&dir.join(volumes::ETC_HOSTS), &hosts)?;
-    let (hostname, _) = dns::hostname(pod, &cfg.cluster_domain);
+    let hostname = dns::kernel_hostname(pod, &cfg.cluster_domain).map_err(io::Error::other)?;
     write_if_changed(&dir.join(volumes::HOSTNAME), &format!("{hostname}\n"))
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::k8s_openapi::api::core::v1::{LinuxContainerUser, Pod, PodStatus};
+use api::k8s_openapi::api::core::v1::{LinuxContainerUser, Pod, PodStatus, ResourceRequirements};
 use client::{EventType, Owned, kube};
 use jiff::{SignedDuration, Timestamp};
 use runtime::{ContainerState, ContainerStatus, Resources};
@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::mailbox::Mailbox;
 use super::plan::{self, Plan, Unhealthy};
+use super::resize::{Applied, Progress};
 use super::setup::{Ready, SetupError};
 use super::start::StartError;
 use super::state::{Facts, State};
+use crate::allocation::Allocation;
 use crate::events;
 use crate::failures::Failures;
 use crate::images::PullHistory;
@@ -27,6 +29,7 @@ use crate::kubelet::Kubelet;
 use crate::observed::{Observed, has_ended};
 use crate::pod::{PodExt, is_terminal_phase};
 use crate::prober::{ProbeKind, ProbeReport, Verdict as ProbeVerdict};
+use crate::resources;
 use crate::status::{self, Health, StatusWriter, Urgency, Verdict, Waiting};
 use crate::volumes::{Mounted, Tokens, VolumeError};
 
@@ -43,7 +46,7 @@ pub(super) enum Done {
     TornDown(Result<(), String>),
     Deleted(Result<(), kube::Error>),
     Pruned,
-    Resized,
+    Resized { applied: Applied, error: Option<String> },
 }
 
 /// The operations under way.
@@ -56,11 +59,17 @@ pub(super) struct Busy {
     pub(super) stop: Option<(i64, AbortHandle)>,
     pub(super) teardown: bool,
     pub(super) delete: bool,
+    pub(super) resize: bool,
 }
 
 pub(crate) struct Worker {
     pub(super) kubelet: Arc<Kubelet>,
     mailbox: Arc<Mailbox>,
+    /// The pod as the API server has it.
+    pub(super) asked: Arc<Pod>,
+    /// What it was granted of the node.
+    pub(super) allocation: Allocation,
+    /// The pod as it is run: as it was granted.
     pub(super) pod: Arc<Pod>,
     pub(super) state: State,
     removed: bool,
@@ -95,12 +104,19 @@ pub(crate) struct Worker {
     pub(super) messages: HashMap<String, String>,
     /// By container id.
     pub(super) users: HashMap<String, LinuxContainerUser>,
-    /// Limits that running containers have, by id.
-    pub(super) applied: HashMap<String, Resources>,
+    pub(super) resize: Progress,
+    /// What running containers have, by id.
+    pub(super) applied: HashMap<String, ResourceRequirements>,
+    /// What the pod's own cgroup has.
+    pub(super) pod_limits: Resources,
+    /// Containers that are restarted for other resources, by id.
+    pub(super) outgrown: HashSet<String>,
 
     status: Arc<PodStatus>,
     /// The status is final and not computed any more.
     frozen: bool,
+    /// The phase is final, or will be once nothing runs.
+    finished: bool,
     pub(super) writer: Arc<StatusWriter>,
 }
 
@@ -119,11 +135,14 @@ impl Worker {
     pub(crate) fn new(kubelet: Arc<Kubelet>, mailbox: Arc<Mailbox>, pod: Arc<Pod>, origin: Origin) -> Self {
         let (reports_tx, reports) = mpsc::channel(REPORTS);
         let writer = Arc::new(StatusWriter::new(kubelet.client.clone(), &pod));
+        let allocation = Allocation::remembered(&pod);
+        let granted = allocation.of(&pod);
         let known = pod.status();
         let ips = known.pod_ips.iter().flatten().filter_map(|p| p.ip.parse().ok()).collect();
         let mut worker = Self {
             status: Arc::new(known.clone()),
             frozen: false,
+            finished: is_terminal_phase(known.phase.as_deref()),
             state: State::Running,
             removed: matches!(origin, Origin::Orphan),
             torn_down: false,
@@ -150,11 +169,16 @@ impl Worker {
             reports,
             messages: HashMap::new(),
             users: HashMap::new(),
+            resize: Progress::default(),
             applied: HashMap::new(),
+            pod_limits: resources::pod_resources(&granted, kubelet.cfg.pod_pids_limit),
+            outgrown: HashSet::new(),
             writer,
             kubelet,
             mailbox,
-            pod,
+            pod: granted,
+            allocation,
+            asked: pod,
         };
         if let Origin::Rejected { reason, message } = origin {
             worker.reject(&reason, &message);
@@ -214,7 +238,8 @@ impl Worker {
                 || pod.metadata.annotations != self.pod.metadata.annotations;
             self.kubelet.references.remove(&self.pod);
             self.kubelet.references.add(&pod);
-            self.pod = pod;
+            self.writer.saw(&pod);
+            self.accept(pod);
         }
         self.removed |= news.removed;
         if self.condemned.is_none() && !self.state.is_ending() {
@@ -259,6 +284,7 @@ impl Worker {
     /// Decides and acts. Returns when to look again at the latest.
     fn step(&mut self, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
         self.check_deadline(now);
+        let ask_again = self.allocate(now);
         let running = !self.state.is_ending();
         let plan = running.then(|| self.plan(observed, now));
         if let Some(plan) = &plan {
@@ -288,7 +314,7 @@ impl Worker {
             (State::Running | State::Rejected | State::Gone, _) => None,
         };
         let deadline = self.deadline().filter(|_| self.state == State::Running);
-        [wake, deadline].into_iter().flatten().min()
+        [wake, deadline, ask_again].into_iter().flatten().min()
     }
 
     fn facts(&self, observed: &Observed) -> Facts {
@@ -297,7 +323,7 @@ impl Worker {
             deleting: self.pod.is_deleting(),
             removed: self.removed,
             condemned: self.condemned.is_some(),
-            finished: is_terminal_phase(self.status.phase.as_deref()),
+            finished: self.finished,
             anything_runs: under_way || observed.running().next().is_some(),
             torn_down: self.torn_down,
         }
@@ -311,6 +337,7 @@ impl Worker {
             unhealthy: &self.unhealthy,
             crashes: &self.crashes,
             held: &self.held,
+            outgrown: &self.outgrown,
             starting: self.busy.start.as_ref().map(|(name, _)| &**name),
             now,
         })
@@ -348,12 +375,16 @@ impl Worker {
             health: &self.health,
             messages: &self.messages,
             users: &self.users,
+            applied: &self.applied,
+            resize: &self.resize.report(),
             verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
             stopping: self.state.is_ending(),
             ended: matches!(self.state, State::TearingDown | State::Stopped | State::Gone),
             host_ips: &self.kubelet.cfg.node_ips,
             now,
         });
+        let status::Computed { status: computed, finished } = computed;
+        self.finished |= finished;
         if *self.status != computed {
             let starting = computed.phase.as_deref() == Some("Pending") && self.waiting.is_empty();
             let urgency = if starting && !self.state.is_ending() { Urgency::Step } else { Urgency::Now };

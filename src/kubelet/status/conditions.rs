@@ -6,6 +6,11 @@ use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Inputs, phase};
 use crate::pod::{PodExt, Role, container_status};
 
+const RESIZE_PENDING: &str = "PodResizePending";
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+/// Conditions that are there only while they hold.
+pub(super) const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
+
 /// What a condition says, without its times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Says {
@@ -42,6 +47,14 @@ pub(super) fn conditions(cx: &Inputs<'_>, status: &PodStatus) -> Vec<PodConditio
         let says = Says { status: true, reason: Some("TerminationByKubelet"), message: Some(verdict.message.clone()) };
         own.insert(0, ("DisruptionTarget", says));
     }
+    if let Some((reason, message)) = &cx.resize.pending {
+        own.push((RESIZE_PENDING, Says { status: true, reason: Some(reason), message: Some(message.clone()) }));
+    }
+    if let Some(error) = &cx.resize.in_progress {
+        let failed = !error.is_empty();
+        let says = Says { status: true, reason: failed.then_some("Error"), message: failed.then(|| error.clone()) };
+        own.push((RESIZE_IN_PROGRESS, says));
+    }
     let old = cx.old.conditions.as_deref().unwrap_or_default();
     let foreign = cx.pod.status().conditions.iter().flatten();
     let mut out: Vec<PodCondition> = Vec::new();
@@ -49,7 +62,8 @@ pub(super) fn conditions(cx: &Inputs<'_>, status: &PodStatus) -> Vec<PodConditio
         out.push(finish(cx, old.iter().find(|c| c.type_ == *name), name, says));
     }
     for condition in foreign.chain(old) {
-        if !out.iter().any(|c| c.type_ == condition.type_) {
+        let over = PASSING.contains(&condition.type_.as_str());
+        if !over && !out.iter().any(|c| c.type_ == condition.type_) {
             out.push(condition.clone());
         }
     }

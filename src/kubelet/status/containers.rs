@@ -11,7 +11,7 @@ use runtime::{ContainerState, ContainerStatus};
 
 use super::{Inputs, Waiting, phase};
 use crate::observed::{has_ended, label, succeeded};
-use crate::pod::{PodExt, RestartPolicy, Role, container_status};
+use crate::pod::{PodExt, Role, container_status};
 
 /// How a container's id is written in the API.
 pub(crate) const ID_PREFIX: &str = "coracle://";
@@ -65,7 +65,8 @@ fn from_runtime(cx: &Inputs<'_>, role: Role, c: &Container, latest: &ContainerSt
             status.started = Some(health.started);
             status.ready = health.ready && role != Role::Init;
             status.allocated_resources = c.resources.as_ref().and_then(|r| r.requests.clone());
-            status.resources = Some(c.resources.clone().unwrap_or_default());
+            let own = || c.resources.clone().unwrap_or_default();
+            status.resources = Some(cx.applied.get(&latest.id).cloned().unwrap_or_else(own));
         }
         ContainerState::Created => {
             let why = cx.waiting.get(&c.name).cloned().unwrap_or_else(|| default_waiting(cx));
@@ -134,14 +135,9 @@ fn without_runtime(cx: &Inputs<'_>, role: Role, c: &Container) -> core::Containe
         status.state = Some(waiting(&why));
         return status;
     };
-    let policy = cx.pod.container_restart_policy(role, c);
-    let ok = ended.terminated.as_ref().is_some_and(|t| t.exit_code == 0);
-    let stays = cx.stopping
-        || match policy {
-            RestartPolicy::Always => false,
-            RestartPolicy::OnFailure => ok,
-            RestartPolicy::Never => true,
-        };
+    let code = ended.terminated.as_ref().map(|t| t.exit_code);
+    let ok = code == Some(0);
+    let stays = cx.stopping || !cx.pod.restarts(role, c, code);
     if let Some(old) = old {
         status.container_id.clone_from(&old.container_id);
         status.image_id.clone_from(&old.image_id);

@@ -6,12 +6,22 @@
 use api::k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
+use super::conditions::PASSING;
+
 /// Lists that a strategic merge patch merges by this key instead of replacing them.
 const MERGED: [(&str, &str); 3] = [("conditions", "type"), ("podIPs", "ip"), ("hostIPs", "ip")];
 
 /// Conditions that this kubelet writes; the others in a status belong to somebody else.
-const OWN: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", "DisruptionTarget"];
+const OWN: [&str; 8] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "DisruptionTarget",
+    PASSING[0],
+    PASSING[1],
+];
 
 /// The body of a strategic merge patch, or `None` when nothing differs.
 pub(super) fn patch(uid: &str, from: &PodStatus, to: &PodStatus) -> Option<Value> {
@@ -43,7 +53,7 @@ fn object(status: &PodStatus) -> Map<String, Value> {
     }
 }
 
-/// Entries that are new or differ; entries of address lists that went are deleted by name.
+/// Entries that are new or differ; addresses and passing conditions that went are deleted by name.
 fn merged_list(by: &str, old: Option<&Value>, new: &Value) -> Value {
     let empty = Vec::new();
     let old = old.and_then(Value::as_array).unwrap_or(&empty);
@@ -51,7 +61,8 @@ fn merged_list(by: &str, old: Option<&Value>, new: &Value) -> Value {
     let same_key = |a: &Value, b: &Value| a.get(by) == b.get(by);
     let mut out: Vec<Value> = old
         .iter()
-        .filter(|o| by == "ip" && !new.iter().any(|n| same_key(n, o)))
+        .filter(|o| by == "ip" || PASSING.iter().any(|p| o[by] == *p))
+        .filter(|o| !new.iter().any(|n| same_key(n, o)))
         .map(|gone| json!({ "$patch": "delete", by: gone[by] }))
         .collect();
     for entry in new {
@@ -102,5 +113,11 @@ mod tests {
             }}))
         );
         assert_eq!(patch("u", &to, &to), None);
+        let from = status(json!({"conditions": [{"type": "PodResizePending", "status": "True"}]}));
+        assert_eq!(
+            patch("u", &from, &status(json!({"conditions": []}))),
+            Some(json!({"metadata": {"uid": "u"}, "status": {
+                "conditions": [{"$patch": "delete", "type": "PodResizePending"}]}}))
+        );
     }
 }

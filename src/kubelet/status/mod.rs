@@ -10,7 +10,7 @@ mod writer;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, PodStatus};
+use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements};
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
@@ -41,6 +41,15 @@ pub(crate) struct Health {
     pub(crate) ready: bool,
 }
 
+/// How far a change of the pod's resources is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resize {
+    /// Reason and message while the node has not granted it.
+    pub(crate) pending: Option<(&'static str, String)>,
+    /// The error that keeps the containers from getting it; empty when there is none.
+    pub(crate) in_progress: Option<String>,
+}
+
 /// The kubelet's own verdict over the whole pod, such as `Evicted`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
@@ -64,6 +73,9 @@ pub(crate) struct Inputs<'a> {
     pub(crate) messages: &'a HashMap<String, String>,
     /// By container id, of those that ran.
     pub(crate) users: &'a HashMap<String, LinuxContainerUser>,
+    /// By container id, what running containers have.
+    pub(crate) applied: &'a HashMap<String, ResourceRequirements>,
+    pub(crate) resize: &'a Resize,
     pub(crate) verdict: Option<&'a Verdict>,
     /// The pod is being stopped or was: a container that ended is not started again.
     pub(crate) stopping: bool,
@@ -73,8 +85,18 @@ pub(crate) struct Inputs<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// The status that the API server should show.
-pub(crate) fn compute(cx: &Inputs<'_>) -> PodStatus {
+/// What a status says, and what it does not say yet.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    /// What the API server should show.
+    pub(crate) status: PodStatus,
+    /// The pod's phase will be final as soon as nothing of it runs any more.
+    pub(crate) finished: bool,
+}
+
+/// The status that follows from everything that is known. A phase is final only once nothing runs:
+/// others take a finished pod's share of the node, its volumes and its place in a set.
+pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
     let pod = cx.pod;
     let listed = containers::statuses(cx);
     let generation = pod.metadata.generation;
@@ -90,8 +112,10 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> PodStatus {
         start_time: cx.old.start_time.clone().or(Some(Time(cx.now))),
         qos_class: Some(QosClass::of(pod).as_str().to_owned()),
         observed_generation: generation,
-        nominated_node_name: cx.old.nominated_node_name.clone(),
-        resource_claim_statuses: cx.old.resource_claim_statuses.clone(),
+        // Others write these.
+        nominated_node_name: pod.status().nominated_node_name.clone(),
+        resource_claim_statuses: pod.status().resource_claim_statuses.clone(),
+        extended_resource_claim_status: pod.status().extended_resource_claim_status.clone(),
         reason: cx.old.reason.clone(),
         message: cx.old.message.clone(),
         ..PodStatus::default()
@@ -101,19 +125,24 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> PodStatus {
         containers::end_all(&mut status);
     }
     let old_phase = cx.old.phase.as_deref();
-    status.phase = Some(match cx.verdict {
-        _ if is_terminal_phase(old_phase) => old_phase.unwrap_or_default().to_owned(),
-        Some(_) => "Failed".to_owned(),
-        None => computed.to_owned(),
-    });
-    if let Some(verdict) = cx.verdict
-        && !is_terminal_phase(old_phase)
-    {
-        status.reason = Some(verdict.reason.clone());
-        status.message = Some(verdict.message.clone());
+    let due = match cx.verdict {
+        _ if is_terminal_phase(old_phase) => old_phase.unwrap_or_default(),
+        Some(_) => "Failed",
+        None => computed,
+    };
+    let finished = is_terminal_phase(Some(due));
+    let runs = cx.observed.running().next().is_some() && !cx.ended;
+    if finished && runs && !is_terminal_phase(old_phase) {
+        status.phase = Some(old_phase.unwrap_or("Pending").to_owned());
+    } else {
+        status.phase = Some(due.to_owned());
+        if let Some(verdict) = cx.verdict.filter(|_| !is_terminal_phase(old_phase)) {
+            status.reason = Some(verdict.reason.clone());
+            status.message = Some(verdict.message.clone());
+        }
     }
     status.conditions = Some(conditions::conditions(cx, &status));
-    status
+    Computed { status, finished }
 }
 
 /// The status of a pod that this node refuses to run.

@@ -2,7 +2,7 @@
 
 use api::k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
 
-use crate::pod::{PodExt, RestartPolicy, Role, container_status};
+use crate::pod::{PodExt, Role, container_status};
 
 #[derive(Default)]
 struct Count {
@@ -22,15 +22,14 @@ pub(super) fn phase(pod: &Pod, status: &PodStatus, stopping: bool) -> &'static s
     let mut count = Count::default();
     for (role, c) in pod.containers() {
         let entry = container_status(status, &c.name);
-        let policy = pod.container_restart_policy(role, &c);
         match role {
             Role::Init => match init_state(entry) {
-                InitState::Failed if policy == RestartPolicy::Never => return "Failed",
-                InitState::Failed | InitState::Pending => initializing |= !app_started,
+                InitState::Failed(code) if !pod.restarts(role, &c, Some(code)) => return "Failed",
+                InitState::Failed(_) | InitState::Pending => initializing |= !app_started,
                 InitState::Done => {}
             },
             Role::Sidecar => initializing |= !app_started && entry.is_none_or(|s| s.started != Some(true)),
-            Role::App => count_app(&mut count, entry, policy),
+            Role::App => count_app(&mut count, entry, |code| pod.restarts(role, &c, Some(code))),
             Role::Ephemeral => {}
         }
     }
@@ -58,7 +57,8 @@ pub(super) fn phase(pod: &Pod, status: &PodStatus, stopping: bool) -> &'static s
 
 enum InitState {
     Pending,
-    Failed,
+    /// With this code.
+    Failed(i32),
     Done,
 }
 
@@ -67,13 +67,13 @@ fn init_state(entry: Option<&ContainerStatus>) -> InitState {
     let last = entry.and_then(|s| s.last_state.as_ref()).and_then(|s| s.terminated.as_ref());
     match (&state.terminated, &state.waiting, last) {
         (Some(t), _, _) if t.exit_code == 0 => InitState::Done,
-        (Some(_), _, _) => InitState::Failed,
-        (None, Some(_), Some(last)) if last.exit_code != 0 => InitState::Failed,
+        (Some(t), _, _) => InitState::Failed(t.exit_code),
+        (None, Some(_), Some(last)) if last.exit_code != 0 => InitState::Failed(last.exit_code),
         _ => InitState::Pending,
     }
 }
 
-fn count_app(count: &mut Count, entry: Option<&ContainerStatus>, policy: RestartPolicy) {
+fn count_app(count: &mut Count, entry: Option<&ContainerStatus>, restarts: impl Fn(i32) -> bool) {
     let Some(ContainerState { running, terminated, waiting }) = entry.and_then(|s| s.state.as_ref()) else {
         count.unknown += 1;
         return;
@@ -85,12 +85,7 @@ fn count_app(count: &mut Count, entry: Option<&ContainerStatus>, policy: Restart
     } else if let Some(ended) = ended {
         count.stopped += 1;
         count.succeeded += u32::from(terminated.is_some() && ended.exit_code == 0);
-        let returns = match policy {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => ended.exit_code != 0,
-            RestartPolicy::Never => false,
-        };
-        count.returning += u32::from(returns);
+        count.returning += u32::from(restarts(ended.exit_code));
     } else if waiting.is_some() {
         count.waiting += 1;
     } else {

@@ -8,6 +8,8 @@ struct Given {
     old: PodStatus,
     waiting: BTreeMap<String, Waiting>,
     unready: Vec<&'static str>,
+    applied: HashMap<String, ResourceRequirements>,
+    resize: Resize,
     verdict: Option<Verdict>,
     stopping: bool,
     ended: bool,
@@ -20,6 +22,8 @@ impl Given {
             old: PodStatus::default(),
             waiting: BTreeMap::new(),
             unready: vec![],
+            applied: HashMap::new(),
+            resize: Resize::default(),
             verdict: None,
             stopping: false,
             ended: false,
@@ -42,12 +46,15 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
         health: &health,
         messages: &HashMap::from([("a-0".to_owned(), "last words".to_owned())]),
         users: &HashMap::from([("a-1".to_owned(), LinuxContainerUser { uid: 5, gid: 6, supplemental_groups: None })]),
+        applied: &given.applied,
+        resize: &given.resize,
         verdict: given.verdict.as_ref(),
         stopping: given.stopping,
         ended: given.ended,
         host_ips: &host,
         now: Timestamp::from_second(1000).unwrap(),
     })
+    .status
 }
 
 fn condition(status: &PodStatus, name: &str) -> (String, Option<String>, Option<String>) {
@@ -183,12 +190,50 @@ fn a_verdict_fails_the_pod_and_a_final_phase_stays() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let verdict = Verdict { reason: "Evicted".to_owned(), message: "low".to_owned(), disruption: true };
     let mut given = Given { verdict: Some(verdict), ..Given::seen(observed(vec![running(&pod, "a", 0)])) };
+    given.old.phase = Some("Running".to_owned());
+    let got = status(&pod, &given);
+    assert_eq!((got.phase.as_deref(), got.reason.as_deref()), (Some("Running"), None), "while a container runs");
+    assert_eq!(condition(&got, "DisruptionTarget").0, "True");
+    given.observed = observed(vec![exited(&pod, "a", 0, 137)]);
     let got = status(&pod, &given);
     assert_eq!((got.phase.as_deref(), got.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!(condition(&got, "DisruptionTarget"), says("True", "TerminationByKubelet", "low"));
     given.verdict = None;
     given.old = got;
     assert_eq!(status(&pod, &given).phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_pod_is_finished_only_when_its_sidecars_are() {
+    let pod = pod(json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}]}));
+    let old = PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() };
+    for (sidecar, expected) in [(running(&pod, "s", 0), "Running"), (exited(&pod, "s", 0, 0), "Succeeded")] {
+        let seen = observed(vec![exited(&pod, "a", 0, 0), sidecar]);
+        let got = status(&pod, &Given { old: old.clone(), stopping: true, ..Given::seen(seen) });
+        assert_eq!(got.phase.as_deref(), Some(expected));
+    }
+}
+
+#[test]
+fn a_resize_shows_what_is_granted_and_what_is_there_already() {
+    let asks = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}});
+    let pod = pod(json!({"containers": [{"name": "a", "resources": asks}]}));
+    let mut given = Given::seen(observed(vec![running(&pod, "a", 0)]));
+    let has: ResourceRequirements = serde_json::from_value(json!({"requests": {"cpu": "1"}})).unwrap();
+    given.applied = HashMap::from([("a-0".to_owned(), has.clone())]);
+    given.resize.pending = Some(("Deferred", "no room".to_owned()));
+    given.resize.in_progress = Some(String::new());
+    let got = status(&pod, &given);
+    let c = &got.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(c.resources.as_ref(), Some(&has));
+    assert_eq!(serde_json::to_value(&c.allocated_resources).unwrap(), json!({"cpu": "2"}));
+    assert_eq!(condition(&got, "PodResizePending"), says("True", "Deferred", "no room"));
+    assert_eq!(condition(&got, "PodResizeInProgress"), says("True", "", ""));
+    given.old = got;
+    given.resize = Resize::default();
+    let over = status(&pod, &given);
+    assert!(!over.conditions.iter().flatten().any(|c| c.type_.contains("Resize")), "they go with what they tell of");
 }
 
 #[test]

@@ -5,6 +5,9 @@
 //! store; so a status that only tells of such a step waits a moment for the next one. The first
 //! status of a pod does not wait: it shows that the kubelet has taken the pod (`ContainerCreating`),
 //! and the store need not bring it to the disk.
+//!
+//! The status is the kubelet's alone, but for conditions of others: what somebody else wrote into it
+//! is overwritten a little later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +27,9 @@ const RETRY: Backoff =
 
 /// How long a step of a start waits to be overtaken.
 const STEP: Duration = Duration::from_millis(150);
+
+/// A status that somebody else wrote over is written again after this long.
+const RESTORE: Duration = Duration::from_secs(10);
 
 /// Whether a status may wait for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,7 @@ enum Written {
 pub(crate) struct StatusWriter {
     wanted: watch::Sender<Wanted>,
     written: watch::Receiver<Written>,
+    seen: watch::Sender<Option<Arc<Pod>>>,
     _task: Owned,
 }
 
@@ -62,15 +69,25 @@ impl StatusWriter {
         let current = Arc::new(pod.status().clone());
         let (wanted, wanted_rx) = watch::channel(Wanted { version: 0, status: current.clone(), urgency: Urgency::Now });
         let (written_tx, written) = watch::channel(Written::Version(0));
+        let (seen, seen_rx) = watch::channel(None);
         let shell = Shell {
             api: Api::namespaced(client, pod.namespace()),
             name: pod.name().to_owned(),
             uid: pod.uid().to_owned(),
+            answer: current.clone(),
             current,
+            revision: revision(pod),
+            restore_at: None,
             wanted: wanted_rx,
+            seen: seen_rx,
             written: written_tx,
         };
-        Self { wanted, written, _task: Owned::spawn(shell.run()) }
+        Self { wanted, written, seen, _task: Owned::spawn(shell.run()) }
+    }
+
+    /// Looks whether somebody else changed what this kubelet wrote.
+    pub(crate) fn saw(&self, pod: &Arc<Pod>) {
+        self.seen.send_replace(Some(pod.clone()));
     }
 
     /// Replaces the wanted status; nothing happens when it is the same.
@@ -104,33 +121,77 @@ struct Shell {
     uid: String,
     /// What the API server has, as far as this kubelet knows.
     current: Arc<PodStatus>,
+    /// What the API server answered to the last write, and the revision of the newest object known.
+    answer: Arc<PodStatus>,
+    revision: u64,
+    restore_at: Option<Instant>,
     wanted: watch::Receiver<Wanted>,
+    seen: watch::Receiver<Option<Arc<Pod>>>,
     written: watch::Sender<Written>,
 }
 
 impl Shell {
     async fn run(mut self) {
-        while self.wanted.changed().await.is_ok() {
-            self.let_steps_pass().await;
-            let mut attempt = 0;
-            loop {
-                let Wanted { version, status, .. } = self.wanted.borrow_and_update().clone();
-                match self.write(&status).await {
-                    Ok(()) => {
-                        self.current = status;
-                        self.written.send_replace(Written::Version(version));
-                        break;
-                    }
-                    Err(e) if api_status::is_not_found(&e) => {
-                        debug!(pod = self.name, "no such pod any more, its status is not written");
-                        self.written.send_replace(Written::Gone);
+        loop {
+            let restore = self.restore_at;
+            tokio::select! {
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
                         return;
                     }
-                    Err(e) => {
-                        warn!(pod = self.name, "pod status not written, will retry: {}", api_status::message(&e));
-                        tokio::time::sleep(RETRY.delay(attempt)).await;
-                        attempt += 1;
+                    self.let_steps_pass().await;
+                }
+                Ok(()) = self.seen.changed() => {
+                    self.note_seen();
+                    continue;
+                }
+                () = tokio::time::sleep_until(restore.unwrap_or_else(Instant::now)), if restore.is_some() => {}
+            }
+            if !self.bring().await {
+                return;
+            }
+        }
+    }
+
+    /// A newer object whose status is not what was written last is not left so.
+    fn note_seen(&mut self) {
+        let Some(pod) = self.seen.borrow_and_update().clone() else { return };
+        let newer = revision(&pod);
+        if newer <= self.revision {
+            return;
+        }
+        self.revision = newer;
+        if diff::patch(&self.uid, pod.status(), &self.answer).is_some() {
+            self.current = Arc::new(pod.status().clone());
+            self.restore_at.get_or_insert_with(|| Instant::now() + RESTORE);
+        }
+    }
+
+    /// Writes the newest wanted status until it is there; false when there is no such pod any more.
+    async fn bring(&mut self) -> bool {
+        let mut attempt = 0;
+        loop {
+            let Wanted { version, status, .. } = self.wanted.borrow_and_update().clone();
+            match self.write(&status).await {
+                Ok(written) => {
+                    if let Some(pod) = written {
+                        self.revision = self.revision.max(revision(&pod));
+                        self.answer = Arc::new(pod.status().clone());
                     }
+                    self.restore_at = None;
+                    self.current = status;
+                    self.written.send_replace(Written::Version(version));
+                    return true;
+                }
+                Err(e) if api_status::is_not_found(&e) => {
+                    debug!(pod = self.name, "no such pod any more, its status is not written");
+                    self.written.send_replace(Written::Gone);
+                    return false;
+                }
+                Err(e) => {
+                    warn!(pod = self.name, "pod status not written, will retry: {}", api_status::message(&e));
+                    tokio::time::sleep(RETRY.delay(attempt)).await;
+                    attempt += 1;
                 }
             }
         }
@@ -151,10 +212,14 @@ impl Shell {
         }
     }
 
-    async fn write(&self, status: &PodStatus) -> kube::Result<()> {
-        let Some(patch) = diff::patch(&self.uid, &self.current, status) else { return Ok(()) };
-        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(drop)
+    async fn write(&self, status: &PodStatus) -> kube::Result<Option<Pod>> {
+        let Some(patch) = diff::patch(&self.uid, &self.current, status) else { return Ok(None) };
+        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Strategic(&patch)).await.map(Some)
     }
+}
+
+fn revision(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -206,5 +271,25 @@ mod tests {
         writer.flushed().await;
         assert_eq!(reason(&got.recv().await.unwrap()), "third");
         assert!(got.try_recv().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_else_wrote_is_overwritten_a_little_later() {
+        let (writer, mut got) = writer(json!({"phase": "Pending"}));
+        writer.set(status("mine"), Urgency::Now);
+        writer.flushed().await;
+        got.recv().await.unwrap();
+        let mut theirs = pod(json!({"containers": [{"name": "a"}]}));
+        theirs.status = Some(PodStatus { phase: Some("Pending".to_owned()), ..PodStatus::default() });
+        theirs.metadata.resource_version = Some("7".to_owned());
+        let began = Instant::now();
+        writer.saw(&Arc::new(theirs.clone()));
+        tokio::task::yield_now().await;
+        assert!(got.try_recv().is_err(), "what was answered is what is there");
+        theirs.status.get_or_insert_default().phase = Some("Failed".to_owned());
+        theirs.metadata.resource_version = Some("8".to_owned());
+        writer.saw(&Arc::new(theirs));
+        let again = got.recv().await.unwrap();
+        assert_eq!((&again["status"]["phase"], began.elapsed()), (&json!("Pending"), RESTORE));
     }
 }

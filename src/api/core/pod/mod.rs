@@ -3,6 +3,7 @@
 mod defaults;
 mod prepare;
 mod qos;
+mod resize;
 mod update;
 mod validate_containers;
 mod validate_env;
@@ -20,6 +21,7 @@ use k8s_openapi::api::core::v1 as api;
 
 pub(crate) use defaults::{default_amounts, default_template};
 pub use qos::{QosClass, qos_class};
+pub use resize::validate_resize;
 pub use update::validate_ephemeral_containers_update;
 pub(crate) use validate_containers::validate_protocol;
 pub(crate) use validate_mounts::validate_no_backsteps;

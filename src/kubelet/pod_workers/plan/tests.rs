@@ -18,6 +18,7 @@ struct Given {
     unhealthy: Vec<(&'static str, Unhealthy)>,
     crashes: HashMap<String, Failures>,
     held: HashMap<String, Timestamp>,
+    outgrown: HashSet<String>,
     starting: Option<&'static str>,
     now: i64,
 }
@@ -32,6 +33,7 @@ fn run(pod: &Pod, observed: &Observed, given: &Given) -> Plan {
         unhealthy: &unhealthy,
         crashes: &given.crashes,
         held: &given.held,
+        outgrown: &given.outgrown,
         starting: given.starting,
         now: Timestamp::from_second(given.now).unwrap(),
     })
@@ -168,4 +170,13 @@ fn failing_probes_and_changed_images_kill() {
 fn a_container_that_was_made_but_not_started_is_made_again() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     check_start(&pod, vec![container(&pod, "a", 0, ContainerState::Created)], &[], &["a"]);
+}
+
+#[test]
+fn a_container_that_outgrew_its_resources_is_restarted_whatever_its_policy() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let given = Given { outgrown: HashSet::from(["a-0".to_owned()]), ..Given::default() };
+    let plan = run(&pod, &observed(vec![running(&pod, "a", 0)]), &given);
+    assert_eq!(plan.kill.iter().map(|k| &*k.message).collect::<Vec<_>>(), ["Container a resize requires restart"]);
+    assert_eq!(run(&pod, &observed(vec![exited(&pod, "a", 0, 0)]), &given).start, ["a"]);
 }
