@@ -1,5 +1,6 @@
 //! Pods leave nodes that are tainted against their running, at once or when their toleration ends.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use api::object::{GroupResource, Object, ObjectKey};
@@ -7,6 +8,7 @@ use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kube::api::Patch;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,14 @@ const NODE_NAME: &str = "spec.nodeName";
 struct Reconciler {
     cluster: Cluster,
     recorder: Recorder,
+    /// Since when each pod has been seen under a taint that it tolerates for a while only. Taints
+    /// themselves seldom say since when they are there.
+    threatened: Mutex<HashMap<ObjectKey, Threat>>,
+}
+
+struct Threat {
+    uid: String,
+    since: Timestamp,
 }
 
 /// Runs the taint eviction controller until cancelled.
@@ -27,7 +37,8 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let recorder = Recorder::new(client.clone(), "taint-eviction-controller", "");
     let (nodes, pods) = (cluster.clone(), cluster.clone());
-    Controller::new(Reconciler { cluster: cluster.clone(), recorder }, cluster, client)
+    let reconciler = Reconciler { cluster: cluster.clone(), recorder, threatened: Mutex::default() };
+    Controller::new(reconciler, cluster, client)
         .watches::<Node>(move |change| pods_on_node(&nodes, change))
         .watches::<Pod>(move |change| placed_pod(&pods, change))
         .run(token)
@@ -65,22 +76,51 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "taint-eviction-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(pod) = self.cluster.get::<Pod>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
-        let Some(spec) = pod.spec.as_ref().filter(|_| pod.metadata.deletion_timestamp.is_none()) else {
+        let pod = self.cluster.get::<Pod>(&key.namespace, &key.name);
+        let Some(pod) = pod.filter(|p| p.metadata.deletion_timestamp.is_none()) else {
+            self.threatened.lock().remove(key);
             return Ok(Outcome::Done);
         };
+        let Some(spec) = &pod.spec else { return Ok(Outcome::Done) };
         let node = ObjectKey::new("", spec.node_name.as_deref().unwrap_or_default());
         let node = self.cluster.source().get(&GroupResource::of::<Node>(), &node);
         let taints = node.as_ref().map(evicting_taints).unwrap_or_default();
-        match due(&taints, spec.tolerations.as_deref().unwrap_or_default(), Timestamp::now()) {
-            Due::Never => Ok(Outcome::Done),
-            Due::In(left) => Ok(Outcome::RequeueAfter(left)),
-            Due::Now => self.evict(&pod, key, w).await,
+        let now = Timestamp::now();
+        let came = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
+        let seen = self.threatened_since(key, &pod).unwrap_or(now);
+        match due(&taints, spec.tolerations.as_deref().unwrap_or_default(), came, seen, now) {
+            Due::Never => {
+                self.spare(key, &pod);
+                Ok(Outcome::Done)
+            }
+            Due::In(left) => {
+                let threat = Threat { uid: pod.metadata.uid.unwrap_or_default(), since: seen };
+                self.threatened.lock().insert(key.clone(), threat);
+                Ok(Outcome::RequeueAfter(left))
+            }
+            Due::Now => {
+                self.threatened.lock().remove(key);
+                self.evict(&pod, key, w).await
+            }
         }
     }
 }
 
 impl Reconciler {
+    /// `None` for a pod that is not known yet, or that has taken a known one's name.
+    fn threatened_since(&self, key: &ObjectKey, pod: &Pod) -> Option<Timestamp> {
+        let threatened = self.threatened.lock();
+        threatened.get(key).filter(|t| Some(&t.uid) == pod.metadata.uid.as_ref()).map(|t| t.since)
+    }
+
+    /// Forgets a pod that nothing threatens any more.
+    fn spare(&self, key: &ObjectKey, pod: &Pod) {
+        if self.threatened.lock().remove(key).is_some() {
+            let message = format!("Cancelling deletion of Pod {key}");
+            self.recorder.event(&pod_control::reference(pod), EventType::Normal, "TaintManagerEviction", &message);
+        }
+    }
+
     async fn evict(&self, pod: &Pod, key: &ObjectKey, w: &Writes) -> kube::Result<Outcome> {
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.event(&pod_control::reference(pod), EventType::Normal, "TaintManagerEviction", &message);
@@ -104,8 +144,9 @@ impl Reconciler {
 }
 
 /// The pod goes at once for a taint that it does not tolerate, else when the shortest of its
-/// tolerations with an end has ended.
-fn due(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Due {
+/// tolerations with an end has ended. That counts from when both the taint and the pod were there:
+/// the pod `came` at some time, and the two were `seen` together for the first time.
+fn due(taints: &[Taint], tolerations: &[Toleration], came: Option<Timestamp>, seen: Timestamp, now: Timestamp) -> Due {
     let mut soonest: Option<Duration> = None;
     for taint in taints {
         let mut tolerating = tolerations.iter().filter(|t| tolerates(t, taint)).peekable();
@@ -113,7 +154,10 @@ fn due(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Due {
             return Due::Now;
         }
         let Some(seconds) = tolerating.filter_map(|t| t.toleration_seconds).min() else { continue };
-        let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+        let since = match (&taint.time_added, came) {
+            (Some(added), Some(came)) => came.max(added.0),
+            (Some(_) | None, _) => seen,
+        };
         match moment::remaining(since, seconds, now) {
             Some(left) => soonest = Some(soonest.map_or(left, |s| s.min(left))),
             None => return Due::Now,
@@ -129,12 +173,12 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     #[track_caller]
-    fn check(seconds: Option<Option<i64>>, now: i64, expected: Due) {
+    fn check(added: Option<i64>, seconds: Option<Option<i64>>, came: i64, now: i64, expected: Due) {
         let taint = Taint {
             key: "node.kubernetes.io/unreachable".into(),
             effect: "NoExecute".into(),
             value: None,
-            time_added: Some(Time(at(100))),
+            time_added: added.map(|t| Time(at(t))),
         };
         let toleration = seconds.map(|s| Toleration {
             key: Some("node.kubernetes.io/unreachable".into()),
@@ -142,16 +186,28 @@ mod tests {
             toleration_seconds: s,
             ..Toleration::default()
         });
-        assert_eq!(due(&[taint], toleration.as_slice(), at(now)), expected);
+        assert_eq!(due(&[taint], toleration.as_slice(), Some(at(came)), at(120), at(now)), expected);
     }
 
     #[test]
     fn tolerations_delay_or_forbid_eviction() {
-        check(None, 100, Due::Now);
-        check(Some(None), 9_999, Due::Never);
-        check(Some(Some(300)), 150, Due::In(Duration::from_secs(250)));
-        check(Some(Some(300)), 400, Due::Now);
-        check(Some(Some(0)), 100, Due::Now);
-        assert_eq!(due(&[], &[], at(1)), Due::Never);
+        let added = Some(100);
+        check(added, None, 50, 100, Due::Now);
+        check(added, Some(None), 50, 9_999, Due::Never);
+        check(added, Some(Some(300)), 50, 150, Due::In(Duration::from_secs(250)));
+        check(added, Some(Some(300)), 50, 400, Due::Now);
+        check(added, Some(Some(0)), 50, 100, Due::Now);
+        assert_eq!(due(&[], &[], None, at(1), at(1)), Due::Never);
+    }
+
+    #[test]
+    fn a_pod_that_came_later_has_its_whole_time() {
+        check(Some(100), Some(Some(300)), 140, 150, Due::In(Duration::from_secs(290)));
+    }
+
+    #[test]
+    fn a_taint_that_does_not_say_since_when_counts_from_when_it_was_seen() {
+        check(None, Some(Some(300)), 50, 150, Due::In(Duration::from_secs(270)));
+        check(None, Some(Some(300)), 50, 420, Due::Now);
     }
 }
