@@ -150,16 +150,26 @@ impl Keeper<'_> {
         w: &Writes,
     ) -> kube::Result<()> {
         for old in outdated(revisions, limit, is_live) {
-            let meta = &old.metadata;
-            let only = pod_control::only(meta.uid.as_deref().unwrap_or_default());
-            let namespace = meta.namespace.as_deref().unwrap_or_default();
-            match w.delete::<ControllerRevision>(namespace, name(old), &only).await {
-                Err(e) if !status::is_not_found(&e) => return Err(e),
-                Ok(()) | Err(_) => {}
-            }
+            delete(old, w).await?;
         }
         Ok(())
     }
+}
+
+pub(crate) async fn delete(revision: &ControllerRevision, w: &Writes) -> kube::Result<()> {
+    let meta = &revision.metadata;
+    let only = pod_control::only(meta.uid.as_deref().unwrap_or_default());
+    match w.delete::<ControllerRevision>(meta.namespace.as_deref().unwrap_or_default(), name(revision), &only).await {
+        Err(e) if !status::is_not_found(&e) => Err(e),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The revisions before the last one that say the same as it.
+pub(crate) fn duplicates(revisions: &[ControllerRevision]) -> Vec<&ControllerRevision> {
+    let Some((last, earlier)) = revisions.split_last() else { return Vec::new() };
+    let Some(data) = &last.data else { return Vec::new() };
+    earlier.iter().filter(|r| is_equal(r, &data.0)).collect()
 }
 
 fn outdated(
@@ -191,6 +201,17 @@ mod tests {
         assert_eq!(gone(0, "a"), ["b", "c"]);
         assert_eq!(gone(1, "none"), ["a", "b"]);
         assert!(gone(10, "none").is_empty());
+    }
+
+    #[test]
+    fn only_what_equals_the_last_revision_is_a_duplicate() {
+        let with = |name: &str, number, image: &str| ControllerRevision {
+            data: Some(RawExtension(json!({ "spec": { "image": image } }))),
+            ..revision(name, number)
+        };
+        let all = [with("a", 1, "x"), with("b", 2, "y"), with("c", 3, "x"), with("d", 4, "x")];
+        assert_eq!(duplicates(&all).into_iter().map(name).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(duplicates(&all[..2]).is_empty());
     }
 
     #[test]

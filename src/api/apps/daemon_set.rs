@@ -11,6 +11,10 @@ use crate::core::replication_controller::validate_owned_template;
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
 
+/// How often the template changed. Once a field of its own, which v1 carries as an annotation that
+/// only the API server changes.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 pub(crate) struct DaemonSet;
 
 impl Kind for DaemonSet {
@@ -27,6 +31,17 @@ impl Kind for DaemonSet {
         }
         spec.revision_history_limit.get_or_insert(10);
         default_template(&mut spec.template);
+    }
+
+    fn prepare_create(&self, obj: &mut api::DaemonSet) {
+        let given = template_generation(obj).filter(|&n| n > 0);
+        set_template_generation(obj, given.unwrap_or(1));
+    }
+
+    fn prepare_update(&self, new: &mut api::DaemonSet, old: &api::DaemonSet) {
+        let template = |set: &api::DaemonSet| set.spec.as_ref().map(|s| s.template.clone());
+        let before = template_generation(old).unwrap_or(1);
+        set_template_generation(new, before + i64::from(template(new) != template(old)));
     }
 
     fn validate(&self, obj: &api::DaemonSet, errs: &mut ErrorList) {
@@ -60,6 +75,15 @@ impl Kind for DaemonSet {
     fn warnings(&self, obj: &api::DaemonSet) -> Vec<String> {
         template_warnings(obj.spec.as_ref().map(|s| &s.template), "spec.template")
     }
+}
+
+fn template_generation(set: &api::DaemonSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get(TEMPLATE_GENERATION)?.parse().ok()
+}
+
+fn set_template_generation(set: &mut api::DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
 }
 
 fn validate_rolling(rolling: &api::RollingUpdateDaemonSet, path: &Path<'_>, errs: &mut ErrorList) {

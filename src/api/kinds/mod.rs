@@ -62,6 +62,8 @@ pub struct Traits {
     pub fields: &'static [SelectableField],
     /// Fields of the status that a writer who leaves them out does not mean to clear.
     pub status_kept: &'static [&'static str],
+    /// An update of the status leaves the labels as they are.
+    pub status_keeps_labels: bool,
 }
 
 impl Traits {
@@ -73,6 +75,7 @@ impl Traits {
         status_reset: false,
         fields: &[],
         status_kept: &[],
+        status_keeps_labels: false,
     };
     pub(crate) const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
 
@@ -94,6 +97,10 @@ impl Traits {
 
     pub(crate) const fn status_kept(self, status_kept: &'static [&'static str]) -> Self {
         Self { status_kept, ..self }
+    }
+
+    pub(crate) const fn status_keeps_labels(self) -> Self {
+        Self { status_keeps_labels: true, ..self }
     }
 
     pub(crate) const fn fields(self, fields: &'static [SelectableField]) -> Self {

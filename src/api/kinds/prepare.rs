@@ -103,7 +103,8 @@ pub(super) fn status_update(new: &mut Value, old: &Value, traits: &Traits) {
     }
     if let Some(meta) = metadata(new) {
         // Owners and the end of an object belong to whoever writes the object itself.
-        for key in ["ownerReferences", "deletionTimestamp"] {
+        let kept_labels = traits.status_keeps_labels.then_some("labels");
+        for key in ["ownerReferences", "deletionTimestamp"].into_iter().chain(kept_labels) {
             set_or_remove(meta, key, old.get(METADATA).and_then(|m| m.get(key)));
         }
     }

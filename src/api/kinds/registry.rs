@@ -122,7 +122,9 @@ fn core_rules(kind: &str) -> &'static dyn KindRules {
 
 fn workload_rules(kind: &str) -> &'static dyn KindRules {
     match kind {
-        "Deployment" => typed!(apps::deployment::Deployment, NAMESPACED.generation(Generation::Spec).status()),
+        "Deployment" => {
+            typed!(apps::deployment::Deployment, NAMESPACED.generation(Generation::Spec).status().status_keeps_labels())
+        }
         "ReplicaSet" => typed!(
             apps::replica_set::ReplicaSet,
             NAMESPACED.generation(Generation::Spec).status().fields(REPLICA_FIELDS)

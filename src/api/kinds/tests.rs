@@ -130,6 +130,38 @@ fn a_spec_change_is_a_new_generation_and_a_status_change_is_none() {
 }
 
 #[test]
+fn the_status_of_a_deployment_leaves_its_labels_alone_and_others_do_not() {
+    for (kind, expected) in [("Deployment", json!({"a": "old"})), ("ReplicaSet", json!({"a": "new"}))] {
+        let mut old = stored("apps", kind, workload(&json!({})));
+        old["metadata"]["labels"] = json!({"a": "old"});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "new"});
+        new["metadata"]["annotations"] = json!({"b": "new"});
+        rules("apps", kind).prepare_status_update(&mut new, &old);
+        assert_eq!((&new["metadata"]["labels"], &new["metadata"]["annotations"]), (&expected, &json!({"b": "new"})));
+    }
+}
+
+#[test]
+fn daemon_sets_count_the_changes_of_their_template() {
+    const GENERATION: &str = "deprecated.daemonset.template.generation";
+    let count = |set: &Value| set["metadata"]["annotations"][GENERATION].clone();
+    let old = stored("apps", "DaemonSet", workload(&json!({})));
+    assert_eq!(count(&old), "1");
+    let mut new = old.clone();
+    new["metadata"]["annotations"] = json!({GENERATION: "7", "a": "b"});
+    new["spec"]["minReadySeconds"] = json!(3);
+    rules("apps", "DaemonSet").admit_update(&mut new, &old).unwrap();
+    assert_eq!((count(&new), &new["metadata"]["annotations"]["a"]), (json!("1"), &json!("b")));
+    new["spec"]["template"]["spec"]["containers"][0]["image"] = json!("nginx:2");
+    rules("apps", "DaemonSet").admit_update(&mut new, &old).unwrap();
+    assert_eq!(count(&new), "2");
+    let mut given = workload(&json!({}));
+    given["metadata"]["annotations"] = json!({GENERATION: "999"});
+    assert_eq!(count(&stored("apps", "DaemonSet", given)), "999");
+}
+
+#[test]
 fn a_pods_class_outlives_a_status_that_leaves_it_out() {
     let old = json!({"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Pending", "qosClass": "Burstable"}});
     let mut new = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}});

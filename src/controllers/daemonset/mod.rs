@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use api::object::{Object, ObjectKey};
-use client::{Backoff, Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes};
+use client::{Backoff, Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::Client;
-use kube::api::Api;
+use kube::api::{Api, Patch};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +101,9 @@ impl Reconcile for Reconciler {
             Synced::Revisions(history) => history,
             Synced::Collision(count) => return self.note_collision(set, count, w).await,
         };
+        if self.merge_duplicates(&history, &pods, w).await? {
+            return Ok(Outcome::Done);
+        }
         let hash = history.last().map_or("", |r| history::hash(r, pods::HASH_LABEL));
         let nodes: Vec<_> = self.cluster.objects::<Node>(&Query::ALL).iter().filter_map(NodeView::of).collect();
         let mut plan = plan::plan(&set, spec, &nodes, &pods, hash, Timestamp::now());
@@ -139,6 +143,35 @@ impl Reconciler {
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<DaemonSet, Pod>(candidates, meta, &api, &[], w).await?;
         Ok(owned.iter().filter_map(PodView::of).collect())
+    }
+
+    /// Of several revisions of the current template the last one stays. Pods of the others are made its
+    /// own first, so that they do not count as old. `true` if there were any: the round ends here, and
+    /// their deletion brings the next one.
+    async fn merge_duplicates(
+        &self,
+        history: &[ControllerRevision],
+        pods: &[PodView],
+        w: &Writes,
+    ) -> kube::Result<bool> {
+        let duplicates = history::duplicates(history);
+        let Some(kept) = history.last().filter(|_| !duplicates.is_empty()) else { return Ok(false) };
+        let hash = history::hash(kept, pods::HASH_LABEL);
+        let dropped: Vec<&str> = duplicates.iter().map(|r| history::hash(r, pods::HASH_LABEL)).collect();
+        let is_of_dropped =
+            |p: &&PodView| p.index.labels.get(pods::HASH_LABEL).is_some_and(|h| dropped.contains(&&**h));
+        for pod in pods.iter().filter(is_of_dropped) {
+            let key = &pod.index.key;
+            let patch = json!({ "metadata": { "uid": &*pod.index.uid, "labels": { (pods::HASH_LABEL): hash } } });
+            match w.patch::<Pod, _>(&key.namespace, &key.name, &Patch::Strategic(patch)).await {
+                Err(e) if !status::is_not_found(&e) && !status::is_conflict(&e) => return Err(e),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        for duplicate in duplicates {
+            history::delete(duplicate, w).await?;
+        }
+        Ok(true)
     }
 
     async fn note_collision(&self, mut set: DaemonSet, count: i32, w: &Writes) -> kube::Result<Outcome> {

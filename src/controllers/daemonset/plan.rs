@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
-use k8s_openapi::api::core::v1::PodSpec;
 
-use super::pods::{HASH_LABEL, Place, place};
+use super::pods::{GENERATION_LABEL, HASH_LABEL, Place, place, template_generation};
 use crate::nodes::NodeView;
 use crate::percent::{Round as Rounding, scaled};
 use crate::pods::{Phase, PodView};
@@ -30,6 +29,8 @@ pub(super) struct Plan {
 struct Round<'a> {
     spec: &'a DaemonSetSpec,
     hash: &'a str,
+    /// How often the template changed, where the set says so.
+    generation: Option<&'a str>,
     now: Timestamp,
     /// Every known node with whether a daemon belongs there.
     nodes: BTreeMap<&'a str, Place>,
@@ -46,7 +47,9 @@ pub(super) fn plan(
     now: Timestamp,
 ) -> Plan {
     let template = spec.template.spec.clone().unwrap_or_default();
-    let round = Round::new(spec, &template, nodes, pods, hash, now);
+    let generation = template_generation(set);
+    let places = nodes.iter().map(|n| (n.name(), place(&template, n))).collect();
+    let round = Round { spec, hash, generation, now, nodes: places, pods: by_node(pods) };
     let mut plan =
         Plan { create: Vec::new(), delete: Vec::new(), ended: Vec::new(), status: round.status(set), recheck: None };
     if set.metadata.deletion_timestamp.is_none() {
@@ -63,29 +66,21 @@ pub(super) fn plan(
     plan
 }
 
-impl<'a> Round<'a> {
-    fn new(
-        spec: &'a DaemonSetSpec,
-        template: &PodSpec,
-        nodes: &'a [NodeView],
-        pods: &'a [PodView],
-        hash: &'a str,
-        now: Timestamp,
-    ) -> Self {
-        let mut by_node: BTreeMap<&str, Vec<&PodView>> = BTreeMap::new();
-        for pod in pods {
-            if let Some(node) = pod.target_node() {
-                by_node.entry(node).or_default().push(pod);
-            }
+fn by_node(pods: &[PodView]) -> BTreeMap<&str, Vec<&PodView>> {
+    let mut by_node: BTreeMap<&str, Vec<&PodView>> = BTreeMap::new();
+    for pod in pods {
+        if let Some(node) = pod.target_node() {
+            by_node.entry(node).or_default().push(pod);
         }
-        for pods in by_node.values_mut() {
-            // One that runs comes before one that waits, then the older.
-            pods.sort_by_key(|p| (Reverse(!p.spec.node_name.is_empty()), p.created(), p.name().to_owned()));
-        }
-        let nodes = nodes.iter().map(|n| (n.name(), place(template, n))).collect();
-        Self { spec, hash, now, nodes, pods: by_node }
     }
+    for pods in by_node.values_mut() {
+        // One that runs comes before one that waits, then the older.
+        pods.sort_by_key(|p| (Reverse(!p.spec.node_name.is_empty()), p.created(), p.name().to_owned()));
+    }
+    by_node
+}
 
+impl<'a> Round<'a> {
     fn min_ready(&self) -> i32 {
         self.spec.min_ready_seconds.unwrap_or(0)
     }
@@ -94,8 +89,11 @@ impl<'a> Round<'a> {
         pod.is_available(self.min_ready(), self.now)
     }
 
+    /// By either label: the hash of a revision changes when somebody takes it out of the history and
+    /// it is made anew.
     fn is_updated(&self, pod: &PodView) -> bool {
-        pod.index.labels.get(HASH_LABEL).is_some_and(|h| **h == *self.hash)
+        let is = |label: &str, wanted: &str| pod.index.labels.get(label).is_some_and(|l| **l == *wanted);
+        is(HASH_LABEL, self.hash) || self.generation.is_some_and(|g| is(GENERATION_LABEL, g))
     }
 
     fn of_node(&self, node: &str) -> &[&'a PodView] {
@@ -332,6 +330,16 @@ mod tests {
         check(&set(1, 0), &nodes, &old, &["a"], &[]);
         let both = [up("pa", "a", "old"), up("na", "a", "new"), up("pb", "b", "old")];
         check(&set(1, 0), &nodes, &both, &["b"], &["pa"]);
+    }
+
+    #[test]
+    fn a_pod_of_the_same_template_generation_is_up_to_date() {
+        let mut set = set(0, 1);
+        set.metadata.annotations =
+            Some([("deprecated.daemonset.template.generation".to_owned(), "2".to_owned())].into());
+        let made = |generation: &str| [up("pa", "a", "lost").label(GENERATION_LABEL, generation)];
+        check(&set, &[node("a", None)], &made("2"), &[], &[]);
+        check(&set, &[node("a", None)], &made("1"), &[], &["pa"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(super) fn new_pod(set: &DaemonSet, spec: &DaemonSetSpec, node: &str, hash: &
     pod
 }
 
-fn template_generation(set: &DaemonSet) -> Option<&str> {
+pub(super) fn template_generation(set: &DaemonSet) -> Option<&str> {
     set.metadata.annotations.as_ref()?.get("deprecated.daemonset.template.generation").map(String::as_str)
 }
 
