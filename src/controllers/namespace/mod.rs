@@ -109,8 +109,10 @@ impl Reconciler {
         }
     }
 
+    /// What is left, as far as it was asked to go.
     fn remaining(&self, namespace: &str) -> Vec<Remaining> {
-        self.content()
+        let left = self
+            .content()
             .filter_map(|resource| {
                 let objects = self.cluster.source().list(&resource.group_resource(), &Query::namespace(namespace));
                 let finalizers =
@@ -121,7 +123,8 @@ impl Reconciler {
                     finalizers,
                 })
             })
-            .collect()
+            .collect();
+        plan::asked_to_go(left)
     }
 
     async fn finalize(&self, mut namespace: Namespace) -> kube::Result<()> {

@@ -23,6 +23,14 @@ pub(super) fn is_pods(resource: &ServedResource) -> bool {
     resource.group.is_empty() && resource.resource == "pods"
 }
 
+/// While there are pods, nothing else was asked to go yet.
+pub(super) fn asked_to_go(mut left: Vec<Remaining>) -> Vec<Remaining> {
+    if left.iter().any(|r| is_pods(&r.resource)) {
+        left.retain(|r| is_pods(&r.resource));
+    }
+    left
+}
+
 pub(super) fn status(
     namespace: &Namespace,
     remaining: &[Remaining],
@@ -137,6 +145,19 @@ mod tests {
         let message =
             "Some content in the namespace has finalizers remaining: example.com/keep in 1 resource instances";
         check(&left, "NamespaceFinalizersRemaining", "True", message);
+    }
+
+    #[test]
+    fn pods_go_before_the_rest() {
+        let others = || {
+            let mut others = pods(3, &[]);
+            others.resource.resource = "configmaps".into();
+            others
+        };
+        let names =
+            |left: Vec<Remaining>| asked_to_go(left).into_iter().map(|r| r.resource.resource).collect::<Vec<_>>();
+        assert_eq!(names(vec![others(), pods(1, &[])]), ["pods"]);
+        assert_eq!(names(vec![others()]), ["configmaps"]);
     }
 
     #[test]
