@@ -6,7 +6,7 @@ use api::k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, WeightedPod
 use api::object::{Object, ObjectIndex};
 use jiff::Timestamp;
 
-use crate::resources::{Resources, requested, scored};
+use crate::resources::{Resources, requested, scored, with_held};
 use crate::terms::AffinityTerm;
 
 /// A port that a pod takes on its node.
@@ -51,11 +51,12 @@ impl PodInfo {
     pub(crate) fn new(object: &Object, pod: &Pod) -> Self {
         let default = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&default);
+        let held = with_held(spec, pod.status.as_ref());
         let terms = Terms::parse(spec, &object.index);
         Self {
             index: object.index.clone(),
-            requested: requested(spec),
-            scored: scored(spec),
+            requested: requested(&held),
+            scored: scored(&held),
             ports: host_ports(spec),
             priority: spec.priority.unwrap_or(0),
             started: pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0),

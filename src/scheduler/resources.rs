@@ -1,8 +1,9 @@
 //! Amounts of resources: what a pod asks for and what a node has.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use api::k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use api::k8s_openapi::api::core::v1::{Container, PodCondition, PodSpec, PodStatus, ResourceRequirements};
 use api::k8s_openapi::apimachinery::pkg::api::resource::Quantity as Wire;
 use api::quantity::Quantity;
 
@@ -74,6 +75,45 @@ impl Resources {
 /// the whole pod win.
 pub(crate) fn requested(spec: &PodSpec) -> Resources {
     total(spec, |r| Resources::from_list(r.and_then(|r| r.requests.as_ref())))
+}
+
+/// The spec as the node sees it while containers are resized: each counts with the most of what it
+/// asks for, was granted and has; what the node can never grant does not count.
+pub(crate) fn with_held<'a>(spec: &'a PodSpec, status: Option<&PodStatus>) -> Cow<'a, PodSpec> {
+    let mut spec = Cow::Borrowed(spec);
+    let pending = |c: &&PodCondition| c.type_ == "PodResizePending" && c.status == "True";
+    let pending = status.and_then(|s| s.conditions.iter().flatten().find(pending));
+    let infeasible = pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
+    let lists = status.map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).flatten());
+    for status in lists.into_iter().flatten() {
+        let has = status.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let held = most(status.allocated_resources.as_ref(), has);
+        let named = |c: &Container| c.name == status.name && !held.is_empty();
+        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        let Some(c) = containers.into_iter().find(|c| named(c)) else { continue };
+        let asked = c.resources.as_ref().and_then(|r| r.requests.as_ref());
+        let counts = if infeasible { held.clone() } else { most(asked, Some(&held)) };
+        if asked == Some(&counts) {
+            continue;
+        }
+        let spec = spec.to_mut();
+        let mut containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+        if let Some(c) = containers.find(|c| named(c)) {
+            c.resources.get_or_insert_default().requests = Some(counts);
+        }
+    }
+    spec
+}
+
+/// By resource, the larger of two amounts.
+fn most(a: Option<&BTreeMap<String, Wire>>, b: Option<&BTreeMap<String, Wire>>) -> BTreeMap<String, Wire> {
+    let mut out = a.cloned().unwrap_or_default();
+    for (name, amount) in b.into_iter().flatten() {
+        if out.get(name).is_none_or(|known| Quantity::of(known) < Quantity::of(amount)) {
+            out.insert(name.clone(), amount.clone());
+        }
+    }
+    out
 }
 
 /// The same with a floor for each container, so that pods without requests spread out as well.
@@ -172,5 +212,28 @@ mod tests {
         assert_eq!(requested(&spec), Resources::default());
         assert_eq!(scored(&spec).milli_cpu, 100);
         assert_eq!(scored(&spec).memory, 200 << 20);
+    }
+
+    #[test]
+    fn a_resize_counts_with_the_most_of_what_is_asked_and_held() {
+        let named = |cpu: &str| Container { name: "a".to_owned(), ..container(cpu, "1") };
+        let status = |held: &str, reason: Option<&str>| -> PodStatus {
+            serde_json::from_value(serde_json::json!({
+                "conditions": reason.map(|r| [serde_json::json!({"type": "PodResizePending", "status": "True", "reason": r})]),
+                "containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                    "allocatedResources": {"cpu": held, "memory": "1"}}],
+            }))
+            .unwrap()
+        };
+        for (asked, held, reason, expected) in [
+            ("1", "1", None, 1000),
+            ("1", "2", None, 2000),
+            ("2", "1", Some("Deferred"), 2000),
+            ("200", "1", Some("Infeasible"), 1000),
+        ] {
+            let spec = PodSpec { containers: vec![named(asked)], ..Default::default() };
+            let got = requested(&with_held(&spec, Some(&status(held, reason))));
+            assert_eq!(got.milli_cpu, expected, "{asked} {held} {reason:?}");
+        }
     }
 }

@@ -127,7 +127,7 @@ impl Reconciler {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let condition = json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
+            "message": "Taint manager: deleting due to NoExecute taint", "observedGeneration": pod.metadata.generation,
             "lastTransitionTime": moment::time(Timestamp::now()),
         });
         let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});

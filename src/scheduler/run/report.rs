@@ -24,6 +24,8 @@ pub(super) struct Reporter {
 pub(super) struct Refusal {
     message: String,
     nominate: Option<String>,
+    /// Of the pod that was refused.
+    generation: Option<i64>,
     /// The condition says so already, so only the event is repeated.
     known: bool,
 }
@@ -32,11 +34,15 @@ impl Refusal {
     pub(super) fn new(pod: &Pod, message: String, nominate: Option<String>) -> Self {
         let status = pod.status.as_ref();
         let conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let generation = pod.metadata.generation;
         let same = |c: &&PodCondition| {
-            c.type_ == "PodScheduled" && c.status == "False" && c.message.as_deref() == Some(&message)
+            c.type_ == "PodScheduled"
+                && c.status == "False"
+                && c.message.as_deref() == Some(&message)
+                && c.observed_generation == generation
         };
         let known = nominate.is_none() && conditions.filter(same).count() == 1;
-        Self { message, nominate, known }
+        Self { message, nominate, generation, known }
     }
 }
 
@@ -54,7 +60,7 @@ impl Reporter {
     }
 
     pub(super) async fn refused(&self, key: &ObjectKey, uid: &str, refusal: Refusal) {
-        let Refusal { message, nominate, known } = refusal;
+        let Refusal { message, nominate, generation, known } = refusal;
         self.recorder.event(&reference(key, uid), EventType::Warning, "FailedScheduling", &message);
         if known {
             return;
@@ -64,6 +70,7 @@ impl Reporter {
             "status": "False",
             "reason": "Unschedulable",
             "message": message,
+            "observedGeneration": generation,
             "lastProbeTime": null,
             "lastTransitionTime": Time(Timestamp::now()),
         });

@@ -8,12 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use super::qos::qos_class;
 
 pub(super) fn prepare_create(pod: &mut Pod) {
+    let generation = pod.metadata.generation;
     let spec = pod.spec.get_or_insert_default();
     let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
     pod.status = Some(PodStatus {
         phase: Some("Pending".to_owned()),
         qos_class: Some(qos_class(spec).as_str().to_owned()),
-        conditions: gated.then(|| vec![gated_condition()]),
+        conditions: gated.then(|| vec![gated_condition(generation)]),
         ..PodStatus::default()
     });
     if let Some(labels) = pod.metadata.labels.as_ref() {
@@ -21,8 +22,9 @@ pub(super) fn prepare_create(pod: &mut Pod) {
     }
 }
 
-fn gated_condition() -> PodCondition {
+fn gated_condition(generation: Option<i64>) -> PodCondition {
     PodCondition {
+        observed_generation: generation,
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
         reason: Some("SchedulingGated".to_owned()),
