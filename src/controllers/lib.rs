@@ -26,6 +26,9 @@ mod percent;
 mod pod_control;
 mod podgc;
 mod pods;
+mod protection;
+mod pvcprotection;
+mod pvprotection;
 mod replicaset;
 mod rootca;
 mod service;
@@ -74,6 +77,8 @@ pub async fn run(cx: Cluster, cfg: Config, token: CancellationToken) -> Result<(
     }
     tasks.spawn("node-lifecycle-controller", nodelifecycle::run(cx.clone(), stop.clone()));
     tasks.spawn("taint-eviction-controller", tainteviction::run(cx.clone(), stop.clone()));
+    tasks.spawn("persistentvolumeclaim-protection-controller", pvcprotection::run(cx.clone(), stop.clone()));
+    tasks.spawn("persistentvolume-protection-controller", pvprotection::run(cx.clone(), stop.clone()));
     tasks.spawn("clusterrole-aggregation-controller", clusterroleaggregation::run(cx.clone(), stop.clone()));
     tasks.spawn("service-lb-controller", service::run(cx, stop));
     let ended = tasks.any().await;
