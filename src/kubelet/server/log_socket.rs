@@ -6,8 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _};
+use http_body::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
 
 use super::websocket::{self, CloseCode, Decoder, Message};
 
@@ -43,7 +44,7 @@ impl Encoding {
 /// Carries the log until it ends or the client has gone.
 pub(super) async fn run(
     client: impl AsyncRead + AsyncWrite,
-    chunks: &mut mpsc::Receiver<io::Result<Bytes>>,
+    mut log: impl Stream<Item = io::Result<Frame<Bytes>>> + Unpin,
     encoding: Encoding,
 ) {
     let (reader, mut writer) = tokio::io::split(client);
@@ -51,9 +52,9 @@ pub(super) async fn run(
         // Clients wait for a first message before they trust the connection.
         writer.write_all(&encoding.message(b"")).await?;
         writer.flush().await?;
-        while let Some(chunk) = chunks.recv().await {
-            writer.write_all(&encoding.message(&chunk?)).await?;
-            if chunks.is_empty() {
+        while let Some(frame) = log.next().await {
+            if let Ok(chunk) = frame?.into_data() {
+                writer.write_all(&encoding.message(&chunk)).await?;
                 writer.flush().await?;
             }
         }
@@ -112,16 +113,14 @@ mod tests {
             (Encoding::Base64, [&[0x81, 0, 0x81, 4][..], b"aGk=", &[0x88, 2, 3, 0xe8]].concat()),
         ] {
             let (mut client, server) = tokio::io::duplex(1024);
-            let (log, mut chunks) = mpsc::channel(1);
-            log.send(Ok(Bytes::from_static(b"hi"))).await.unwrap();
-            drop(log);
+            let log = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"hi")))]);
             let mut got = vec![0; expected.len()];
             let read = async {
                 client.read_exact(&mut got).await.unwrap();
                 // A masked, empty close frame.
                 client.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
             };
-            tokio::join!(run(server, &mut chunks, encoding), read);
+            tokio::join!(run(server, log, encoding), read);
             assert_eq!(got, expected, "{encoding:?}");
         }
     }

@@ -106,10 +106,10 @@ pub(super) fn log_over_websocket(kubelet: &Arc<Kubelet>, request: &mut Request<I
         Err(reply) => return *reply,
     };
     let upgrade = hyper::upgrade::on(request);
-    let mut log = log.read(kubelet);
+    let log = log.read(kubelet);
     let carry = async move {
         match upgrade.await {
-            Ok(upgraded) => log_socket::run(TokioIo::new(upgraded), &mut log.chunks, encoding).await,
+            Ok(upgraded) => log_socket::run(TokioIo::new(upgraded), log, encoding).await,
             Err(e) => debug!("kubelet API: upgrade: {e}"),
         }
     };
