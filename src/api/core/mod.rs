@@ -16,3 +16,4 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_account;
 mod service_addresses;
+mod service_status;

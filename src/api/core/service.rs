@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::endpoints::validate_ordinary_ip;
 use super::pod::{validate_port, validate_protocol};
 use super::service_addresses::{validate_address_update, validate_addresses};
+use super::service_status;
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
 use crate::meta::address_form::{cidr_warnings, ip_warnings};
@@ -62,6 +63,9 @@ impl Kind for Service {
         }
         if kind_of(spec) == "LoadBalancer" {
             spec.allocate_load_balancer_node_ports.get_or_insert(true);
+            if let Some(status) = obj.status.as_mut() {
+                service_status::default_modes(status);
+            }
         }
     }
 
@@ -104,6 +108,13 @@ impl Kind for Service {
         validate_repeated_ports(spec, &path.child("ports"), errs);
         validate_load_balancer(spec, &path, errs);
         validate_traffic(spec, &path, errs);
+    }
+
+    fn validate_status_update(&self, new: &api::Service, _old: &api::Service, errs: &mut ErrorList) {
+        let balanced = new.spec.as_ref().is_some_and(|spec| kind_of(spec) == "LoadBalancer");
+        if let Some(status) = &new.status {
+            service_status::validate(status, balanced, errs);
+        }
     }
 
     fn validate_update(&self, new: &api::Service, old: &api::Service, errs: &mut ErrorList) {

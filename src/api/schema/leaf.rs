@@ -1,8 +1,8 @@
 //! The scalars that have a syntax of their own: reading them from JSON text or numbers into their
 //! canonical JSON form.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::{DecodeError, Engine as _, alphabet};
 use serde_json::Value;
 
 use super::table::Shape;
@@ -104,14 +104,20 @@ pub(super) fn read_bytes(text: &str) -> Result<String, String> {
     let clean: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     match STANDARD.decode(&clean) {
         Ok(_) => Ok(clean),
+        // Bits beyond the last byte mean nothing to Go, and are gone when it writes.
+        Err(DecodeError::InvalidLastSymbol(..)) => Ok(STANDARD.encode(lenient().decode(&clean).unwrap_or_default())),
         Err(error) => Err(format!("illegal base64 data at input byte {}", base64_fault(&error, clean.len()))),
     }
 }
 
-fn base64_fault(error: &base64::DecodeError, length: usize) -> usize {
+fn lenient() -> GeneralPurpose {
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true))
+}
+
+fn base64_fault(error: &DecodeError, length: usize) -> usize {
     match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => *at,
         // Go points at the start of the quantum that ends too early.
-        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => length / 4 * 4,
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => length / 4 * 4,
     }
 }

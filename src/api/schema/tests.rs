@@ -117,6 +117,13 @@ fn wrong_types_are_told_as_go_tells_them() {
 }
 
 #[test]
+fn base64_is_read_as_leniently_as_go_reads_it() {
+    let ty = type_of("", "v1", "Secret").unwrap();
+    let decoded = decode_json(br#"{"data":{"a":"dGhp\ncx==","b":"dGhpcw=="}}"#, ty).unwrap();
+    assert_eq!(decoded.value["data"], serde_json::json!({"a": "dGhpcw==", "b": "dGhpcw=="}));
+}
+
+#[test]
 fn values_with_a_syntax_of_their_own_are_checked() {
     check_error(
         "Pod",

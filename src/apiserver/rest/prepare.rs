@@ -150,13 +150,15 @@ fn judge_containers(wanted: &[Value], old: &Value, path: &Path<'_>, errors: &mut
     }
 }
 
-/// Only conditions about approval may be added; the certificate is the signer's.
+/// Of the status only conditions may be added: the certificate is the signer's. Labels and annotations
+/// may come with them.
 fn approval(new: &mut Value, old: &Value, now: &str) -> ErrorList {
     let mut conditions = list(&new["status"]["conditions"]);
-    let version = new["metadata"]["resourceVersion"].clone();
     let own = list(&old["status"]["conditions"]);
-    *new = old.clone();
-    new["metadata"]["resourceVersion"] = version;
+    let rules = api::kinds::rules("certificates.k8s.io", "CertificateSigningRequest");
+    set(new, "status", old["status"].clone());
+    rules.prepare_status_update(new, old);
+    let mut errors = rules.validate_status_update(new, old);
     for condition in &mut conditions {
         let before = own.iter().find(|c| c["type"] == condition["type"]);
         for field in ["lastUpdateTime", "lastTransitionTime"] {
@@ -168,7 +170,7 @@ fn approval(new: &mut Value, old: &Value, now: &str) -> ErrorList {
     }
     let status = Path::new("status");
     let path = status.child("conditions");
-    let errors = judge_conditions(&conditions, &own, &path);
+    errors.extend(judge_conditions(&conditions, &own, &path));
     new["status"]["conditions"] = Value::Array(conditions);
     errors
 }
@@ -267,18 +269,22 @@ mod tests {
 
     #[test]
     fn an_approval_changes_conditions_only_and_stamps_them() {
-        let old = json!({"metadata": {}, "spec": {"signerName": "s"}, "status": {}});
-        let mut new = json!({"metadata": {}, "spec": {"signerName": "other"}, "status": {"certificate": "x",
+        const NOW: &str = "2026-01-01T00:00:00Z";
+        let spec = |signer: &str| json!({"signerName": signer, "request": "eA=="});
+        let old = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": spec("s"), "status": {}});
+        let metadata = json!({"name": "a", "resourceVersion": "1", "annotations": {"by": "me"}});
+        let mut new = json!({"metadata": metadata, "spec": spec("other"), "status": {"certificate": "x",
             "conditions": [{"type": "Approved", "status": "True"}]}});
-        assert!(approval(&mut new, &old, "now").is_empty());
-        let condition = json!({"type": "Approved", "status": "True", "lastUpdateTime": "now",
-            "lastTransitionTime": "now"});
+        assert!(approval(&mut new, &old, NOW).is_empty());
+        let condition = json!({"type": "Approved", "status": "True", "lastUpdateTime": NOW,
+            "lastTransitionTime": NOW});
         assert_eq!((&new["spec"]["signerName"], &new["status"]), (&json!("s"), &json!({"conditions": [condition]})));
+        assert_eq!(new["metadata"], metadata);
         let mut both = new.clone();
         both["status"]["conditions"] = json!([condition, {"type": "Denied", "status": "True"}]);
-        assert_eq!(approval(&mut both, &new, "now").len(), 1);
+        assert_eq!(approval(&mut both, &new, NOW).len(), 1);
         let mut none = new.clone();
         none["status"]["conditions"] = json!([]);
-        assert_eq!(approval(&mut none, &new, "now").len(), 1);
+        assert_eq!(approval(&mut none, &new, NOW).len(), 1);
     }
 }
