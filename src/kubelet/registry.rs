@@ -23,6 +23,12 @@ impl Entry {
     pub(crate) fn is_active(&self) -> bool {
         !is_terminal_phase(self.status.phase.as_deref())
     }
+
+    /// The cluster reckons with it: what a pod without an object still holds is given away already, to
+    /// pods that the scheduler may have sent by now.
+    pub(crate) fn counts(&self) -> bool {
+        self.is_active() && !self.mailbox.is_removed()
+    }
 }
 
 #[derive(Default)]
@@ -50,7 +56,7 @@ impl Registry {
     /// Publishes a pod with other resources, if `judge` finds that they fit beside the other pods'.
     pub(crate) fn grant<E>(&self, pod: &Arc<Pod>, judge: impl FnOnce(&[&Pod]) -> Result<(), E>) -> Result<(), E> {
         let mut entries = self.entries.write();
-        let others = entries.values().filter(|e| e.is_active() && e.pod.uid() != pod.uid());
+        let others = entries.values().filter(|e| e.counts() && e.pod.uid() != pod.uid());
         judge(&others.map(|e| &*e.pod).collect::<Vec<_>>())?;
         if let Some(entry) = entries.get_mut(pod.uid()) {
             entry.pod = pod.clone();
@@ -86,5 +92,39 @@ impl Registry {
         let mut matching = entries.values().filter(|e| e.pod.namespace() == namespace && e.pod.name() == name);
         let first = matching.next()?;
         Some(if first.pod.is_deleting() { matching.next().unwrap_or(first) } else { first }.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str) -> Arc<Pod> {
+        let mut pod = Pod::default();
+        pod.metadata.uid = Some(uid.to_owned());
+        Arc::new(pod)
+    }
+
+    #[test]
+    fn resources_of_a_pod_whose_object_has_gone_are_free() {
+        let registry = Registry::default();
+        for uid in ["stays", "goes", "ended"] {
+            let phase = (uid == "ended").then(|| "Failed".to_owned());
+            let status = Arc::new(PodStatus { phase, ..PodStatus::default() });
+            registry.insert(uid, Entry { pod: pod(uid), status, mailbox: Arc::default() });
+        }
+        let others = || {
+            let mut seen = Vec::new();
+            let judge = |others: &[&Pod]| {
+                seen = others.iter().map(|p| p.uid().to_owned()).collect();
+                Err::<(), _>(())
+            };
+            assert!(registry.grant(&pod("asks"), judge).is_err());
+            seen.sort();
+            seen
+        };
+        assert_eq!(others(), ["goes", "stays"]);
+        registry.mailbox("goes").unwrap().remove();
+        assert_eq!(others(), ["stays"]);
     }
 }

@@ -1,6 +1,7 @@
 //! What others tell a pod's worker. Only the newest of everything is kept, so nothing queues up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ pub(crate) struct News {
 #[derive(Default)]
 pub(crate) struct Mailbox {
     news: Mutex<News>,
+    /// Stays set once it is, while `news` are taken.
+    removed: AtomicBool,
     notify: Notify,
 }
 
@@ -33,8 +36,13 @@ impl Mailbox {
 
     /// The object has gone.
     pub(crate) fn remove(&self) {
+        self.removed.store(true, Ordering::Relaxed);
         self.news.lock().removed = true;
         self.notify.notify_one();
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// The kubelet ends the pod with this verdict and so many seconds of grace.

@@ -155,7 +155,7 @@ impl Manager {
     fn admit(&self, pod: &Pod) -> Result<(), admission::Refusal> {
         let kubelet = &self.kubelet;
         let active = kubelet.pods.all();
-        let others: Vec<&Pod> = active.iter().filter(|e| e.is_active()).map(|e| &*e.pod).collect();
+        let others: Vec<&Pod> = active.iter().filter(|e| e.counts()).map(|e| &*e.pod).collect();
         let node = kubelet.cluster.get::<Node>("", &kubelet.cfg.node_name);
         admission::admit(pod, &others, node.as_ref(), &kubelet.allocatable)
     }
