@@ -47,6 +47,9 @@ impl Worker {
             {
                 let stopper = self.stopper();
                 let id = kill.id.clone();
+                if kill.replace {
+                    self.replaced.insert(id.clone());
+                }
                 self.ops.spawn(async move {
                     stopper.kill(kill, container).await;
                     Done::Killed { id }

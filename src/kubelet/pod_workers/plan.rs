@@ -39,6 +39,8 @@ pub(crate) struct Inputs<'a> {
     pub(crate) held: &'a HashMap<String, Timestamp>,
     /// Container ids that are restarted for other resources.
     pub(crate) outgrown: &'a HashSet<String>,
+    /// Container ids that were stopped to be started anew.
+    pub(crate) replaced: &'a HashSet<String>,
     pub(crate) now: Timestamp,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Kill {
     /// The event's text.
     pub(crate) message: String,
     pub(crate) why: Option<Unhealthy>,
+    /// It is started anew afterwards, whatever its restart policy.
+    pub(crate) replace: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +121,7 @@ impl Planner<'_> {
                 name: c.name.clone(),
                 message: format!("Stopping container {}", c.name),
                 why: None,
+                replace: false,
             });
         }
         for (role, c) in self.cx.pod.containers() {
@@ -178,7 +183,7 @@ impl Planner<'_> {
             return true;
         };
         match status.state {
-            ContainerState::Running => self.check_running(c, status),
+            ContainerState::Running => self.check_running(role, c, status),
             // The kubelet ended between making it and starting it.
             ContainerState::Created => self.start(&c.name),
             ContainerState::Exited | ContainerState::Unknown => self.restart(role, c, status),
@@ -186,35 +191,29 @@ impl Planner<'_> {
         true
     }
 
-    fn check_running(&mut self, c: &Container, status: &ContainerStatus) {
+    fn check_running(&mut self, role: Role, c: &Container, status: &ContainerStatus) {
         let changed = status.labels.get(label::HASH).is_some_and(|h| *h != container_hash(c));
         let why = self.cx.unhealthy.get(&status.id).copied();
         let what = match why {
+            _ if changed => "definition changed",
             Some(Unhealthy::Liveness) => "failed liveness probe",
             Some(Unhealthy::Startup) => "failed startup probe",
-            None if changed => "definition changed",
-            None if self.cx.outgrown.contains(&status.id) => {
-                self.plan.kill.push(Kill {
-                    id: status.id.clone(),
-                    name: c.name.clone(),
-                    message: format!("Container {} resize requires restart", c.name),
-                    why: None,
-                });
-                return;
-            }
+            None if self.cx.outgrown.contains(&status.id) => "resize requires restart",
             None => return,
         };
-        // A pod that is never restarted loses the container for good.
+        let outgrown = !changed && why.is_none();
+        let returns = changed || self.cx.pod.restart_policy() != RestartPolicy::Never;
+        let message = match role {
+            Role::Sidecar => format!("Init container {} {what}", c.name),
+            Role::App if returns && !outgrown => format!("Container {} {what}, will be restarted", c.name),
+            Role::App | Role::Init | Role::Ephemeral => format!("Container {} {what}", c.name),
+        };
         self.plan.kill.push(Kill {
             id: status.id.clone(),
             name: c.name.clone(),
-            message: match self.cx.pod.restart_policy() {
-                RestartPolicy::Never => format!("Container {} {what}", c.name),
-                RestartPolicy::Always | RestartPolicy::OnFailure => {
-                    format!("Container {} {what}, will be restarted", c.name)
-                }
-            },
-            why,
+            message,
+            why: why.filter(|_| !changed),
+            replace: changed || outgrown,
         });
     }
 
@@ -223,12 +222,12 @@ impl Planner<'_> {
         let comes_back = self.cx.pod.restarts(role, c, code);
         // In a new sandbox an init container runs again even though it had succeeded.
         let again = role == Role::Init && self.cx.observed.latest_here(&c.name).is_none();
-        let resized = self.cx.outgrown.contains(&status.id);
-        if !comes_back && !again && !resized {
+        let anew = self.cx.replaced.contains(&status.id);
+        if !comes_back && !again && !anew {
             return;
         }
         self.plan.returning.push(c.name.clone());
-        if resized {
+        if anew {
             self.start(&c.name);
             return;
         }

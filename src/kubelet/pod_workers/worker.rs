@@ -111,6 +111,8 @@ pub(crate) struct Worker {
     pub(super) pod_limits: Resources,
     /// Containers that are restarted for other resources, by id.
     pub(super) outgrown: HashSet<String>,
+    /// Containers that were stopped to be started anew, by id.
+    pub(super) replaced: HashSet<String>,
 
     status: Arc<PodStatus>,
     /// The status is final and not computed any more.
@@ -173,6 +175,7 @@ impl Worker {
             applied: HashMap::new(),
             pod_limits: resources::pod_resources(&granted, kubelet.cfg.pod_pids_limit),
             outgrown: HashSet::new(),
+            replaced: HashSet::new(),
             writer,
             kubelet,
             mailbox,
@@ -338,6 +341,7 @@ impl Worker {
             crashes: &self.crashes,
             held: &self.held,
             outgrown: &self.outgrown,
+            replaced: &self.replaced,
             starting: self.busy.start.as_ref().map(|(name, _)| &**name),
             now,
         })
@@ -377,6 +381,7 @@ impl Worker {
             users: &self.users,
             applied: &self.applied,
             resize: &self.resize.report(),
+            replaced: &self.replaced,
             verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
             stopping: self.state.is_ending(),
             ended: matches!(self.state, State::TearingDown | State::Stopped | State::Gone),
@@ -434,6 +439,7 @@ impl Worker {
         self.unhealthy.remove(id);
         self.messages.remove(id);
         self.users.remove(id);
+        self.replaced.remove(id);
     }
 
     /// The number of the next start: it goes on counting over restarts of the kubelet and of the node.

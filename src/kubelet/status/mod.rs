@@ -7,7 +7,7 @@ mod diff;
 mod phase;
 mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements};
@@ -76,6 +76,8 @@ pub(crate) struct Inputs<'a> {
     /// By container id, what running containers have.
     pub(crate) applied: &'a HashMap<String, ResourceRequirements>,
     pub(crate) resize: &'a Resize,
+    /// Container ids that were stopped to be started anew.
+    pub(crate) replaced: &'a HashSet<String>,
     pub(crate) verdict: Option<&'a Verdict>,
     /// The pod is being stopped or was: a container that ended is not started again.
     pub(crate) stopping: bool,
@@ -120,7 +122,7 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
         message: cx.old.message.clone(),
         ..PodStatus::default()
     };
-    let computed = phase::phase(pod, &status, cx.stopping);
+    let computed = phase::phase(pod, &status, &replaced(cx), cx.stopping);
     if cx.ended {
         containers::end_all(&mut status);
     }
@@ -143,6 +145,12 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
     }
     status.conditions = Some(conditions::conditions(cx, &status));
     Computed { status, finished }
+}
+
+/// Names of containers that are between two lives.
+fn replaced<'a>(cx: &'a Inputs<'_>) -> Vec<&'a str> {
+    let containers = &cx.observed.containers;
+    containers.iter().filter(|c| cx.replaced.contains(&c.id)).map(|c| c.name.as_str()).collect()
 }
 
 /// The status of a pod that this node refuses to run.

@@ -15,8 +15,9 @@ struct Count {
     returning: u32,
 }
 
-/// `stopping`: nothing is restarted any more.
-pub(super) fn phase(pod: &Pod, status: &PodStatus, stopping: bool) -> &'static str {
+/// `replaced`: containers that are started anew whatever their policy, by name. `stopping`: nothing
+/// is restarted any more.
+pub(super) fn phase(pod: &Pod, status: &PodStatus, replaced: &[&str], stopping: bool) -> &'static str {
     let mut initializing = false;
     let app_started = any_app_started(status);
     let mut count = Count::default();
@@ -29,7 +30,9 @@ pub(super) fn phase(pod: &Pod, status: &PodStatus, stopping: bool) -> &'static s
                 InitState::Done => {}
             },
             Role::Sidecar => initializing |= !app_started && entry.is_none_or(|s| s.started != Some(true)),
-            Role::App => count_app(&mut count, entry, |code| pod.restarts(role, &c, Some(code))),
+            Role::App => {
+                count_app(&mut count, entry, |code| replaced.contains(&&*c.name) || pod.restarts(role, &c, Some(code)))
+            }
             Role::Ephemeral => {}
         }
     }

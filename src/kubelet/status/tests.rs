@@ -10,6 +10,7 @@ struct Given {
     unready: Vec<&'static str>,
     applied: HashMap<String, ResourceRequirements>,
     resize: Resize,
+    replaced: HashSet<String>,
     verdict: Option<Verdict>,
     stopping: bool,
     ended: bool,
@@ -24,6 +25,7 @@ impl Given {
             unready: vec![],
             applied: HashMap::new(),
             resize: Resize::default(),
+            replaced: HashSet::new(),
             verdict: None,
             stopping: false,
             ended: false,
@@ -48,6 +50,7 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
         users: &HashMap::from([("a-1".to_owned(), LinuxContainerUser { uid: 5, gid: 6, supplemental_groups: None })]),
         applied: &given.applied,
         resize: &given.resize,
+        replaced: &given.replaced,
         verdict: given.verdict.as_ref(),
         stopping: given.stopping,
         ended: given.ended,
@@ -201,6 +204,15 @@ fn a_verdict_fails_the_pod_and_a_final_phase_stays() {
     given.verdict = None;
     given.old = got;
     assert_eq!(status(&pod, &given).phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_container_that_is_replaced_does_not_finish_its_pod() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    for (replaced, expected) in [(HashSet::from(["a-0".to_owned()]), "Running"), (HashSet::new(), "Failed")] {
+        let given = Given { replaced, ..Given::seen(observed(vec![exited(&pod, "a", 0, 137)])) };
+        assert_eq!(status(&pod, &given).phase.as_deref(), Some(expected));
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ fn run(pod: &Pod, observed: &Observed, given: &Given) -> Plan {
         crashes: &given.crashes,
         held: &given.held,
         outgrown: &given.outgrown,
+        replaced: &given.outgrown,
         starting: given.starting,
         now: Timestamp::from_second(given.now).unwrap(),
     })
@@ -152,17 +153,29 @@ fn a_failed_start_is_held_back() {
 
 #[test]
 fn failing_probes_and_changed_images_kill() {
-    let pod = pod(json!({"containers": [{"name": "a"}]}));
-    let mut other = running(&pod, "a", 0);
-    other.labels.insert(label::HASH.to_owned(), "before".to_owned());
-    for (container, unhealthy, expected) in [
-        (running(&pod, "a", 0), Some(Unhealthy::Liveness), "Container a failed liveness probe, will be restarted"),
-        (running(&pod, "a", 0), Some(Unhealthy::Startup), "Container a failed startup probe, will be restarted"),
-        (other, None, "Container a definition changed, will be restarted"),
+    let make = |policy: &str| {
+        pod(json!({"restartPolicy": policy, "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+            "containers": [{"name": "a"}]}))
+    };
+    let (liveness, startup) = (Some(Unhealthy::Liveness), Some(Unhealthy::Startup));
+    for (policy, name, unhealthy, expected, replace) in [
+        ("Always", "a", liveness, "Container a failed liveness probe, will be restarted", false),
+        ("Always", "a", startup, "Container a failed startup probe, will be restarted", false),
+        ("Never", "a", liveness, "Container a failed liveness probe", false),
+        ("Never", "s", liveness, "Init container s failed liveness probe", false),
+        ("Never", "a", None, "Container a definition changed, will be restarted", true),
+        ("Always", "s", None, "Init container s definition changed", true),
     ] {
-        let unhealthy = unhealthy.map(|u| ("a-0", u)).into_iter().collect();
-        let got = run(&pod, &observed(vec![container]), &Given { unhealthy, ..Given::default() });
-        assert_eq!(got.kill.iter().map(|k| k.message.as_str()).collect::<Vec<_>>(), [expected]);
+        let pod = make(policy);
+        let mut containers = vec![running(&pod, "a", 0), running(&pod, "s", 0)];
+        let changed = containers.iter_mut().find(|c| c.name == name && unhealthy.is_none());
+        if let Some(changed) = changed {
+            changed.labels.insert(label::HASH.to_owned(), "before".to_owned());
+        }
+        let id = if name == "a" { "a-0" } else { "s-0" };
+        let unhealthy = unhealthy.map(|u| (id, u)).into_iter().collect();
+        let got = run(&pod, &observed(containers), &Given { unhealthy, ..Given::default() });
+        assert_eq!(got.kill.iter().map(|k| (&*k.message, k.replace)).collect::<Vec<_>>(), [(expected, replace)]);
     }
 }
 
