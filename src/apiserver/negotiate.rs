@@ -45,12 +45,45 @@ pub(crate) struct Output {
     pub(crate) include_object: IncludeObject,
 }
 
-/// What an endpoint can answer with, beside JSON and YAML of its object.
+/// What an endpoint can answer with, beside JSON of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
     pub(crate) protobuf: bool,
-    /// Tables and bare metadata.
-    pub(crate) shapes: bool,
+    pub(crate) shapes: Shapes,
+    /// Watches are streams, of which there are none in YAML.
+    pub(crate) stream: bool,
+}
+
+/// What an endpoint can make of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shapes {
+    Object,
+    ObjectOrMetadata,
+    All,
+}
+
+impl Offer {
+    /// What a resource's own endpoints offer.
+    pub(crate) fn of_resource(verb: &str, query: &str, protobuf: bool) -> Self {
+        let stream = verb == "watch";
+        // A bookmark, which ends the initial events, fits into no table.
+        let shapes = if stream && asks_for_initial_events(query) { Shapes::ObjectOrMetadata } else { Shapes::All };
+        Self { protobuf, shapes, stream }
+    }
+
+    fn not_acceptable(self) -> ApiError {
+        let forms = if self.stream {
+            format!("{JSON};stream=watch, {PROTOBUF};stream=watch")
+        } else {
+            format!("{JSON}, {YAML}, {PROTOBUF}")
+        };
+        ApiError::NotAcceptable(format!("only the following media types are accepted: {forms}"))
+    }
+}
+
+fn asks_for_initial_events(query: &str) -> bool {
+    let says = |name: &str| query_pairs(query).any(|(key, value)| key == name && parse_bool(&value));
+    says("sendInitialEvents") && says("allowWatchBookmarks")
 }
 
 impl Output {
@@ -87,17 +120,8 @@ impl Output {
         }
         let mut clauses: Vec<Clause<'_>> = accept.split(',').map(Clause::parse).collect();
         clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality));
-        clauses.iter().find_map(|clause| clause.output(offer)).ok_or_else(not_acceptable)
+        clauses.iter().find_map(|clause| clause.output(offer)).ok_or_else(|| offer.not_acceptable())
     }
-}
-
-fn not_acceptable() -> ApiError {
-    ApiError::NotAcceptable(format!("only the following media types are accepted: {JSON}, {YAML}, {PROTOBUF}"))
-}
-
-/// Watches are streams of JSON or protobuf.
-pub(crate) fn unsupported_stream() -> ApiError {
-    ApiError::NotAcceptable(format!("only the following media types are accepted: {JSON}, {PROTOBUF};stream=watch"))
 }
 
 /// The message for a request body in a form that is not understood.
@@ -155,7 +179,7 @@ impl<'a> Clause<'a> {
     fn output(&self, offer: Offer) -> Option<Output> {
         let media = match self.media {
             JSON | "application/*" | "*/*" => Media::Json,
-            YAML => Media::Yaml,
+            YAML if !offer.stream => Media::Yaml,
             PROTOBUF if offer.protobuf => Media::Protobuf,
             _ => return None,
         };
@@ -171,7 +195,12 @@ impl<'a> Clause<'a> {
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
             _ => return None,
         };
-        (offer.shapes && media != Media::Protobuf).then_some(Output { shape, meta_version, ..output })
+        let offered = match offer.shapes {
+            Shapes::Object => false,
+            Shapes::ObjectOrMetadata => shape == Shape::Metadata,
+            Shapes::All => true,
+        };
+        (offered && media != Media::Protobuf).then_some(Output { shape, meta_version, ..output })
     }
 }
 
@@ -181,7 +210,7 @@ mod tests {
 
     #[track_caller]
     fn check(accept: &str, protobuf: bool, expected: Option<(Media, Shape)>) {
-        let offer = Offer { protobuf, shapes: true };
+        let offer = Offer { protobuf, shapes: Shapes::All, stream: false };
         assert_eq!(Output::of_accept(accept, offer).ok().map(|o| (o.media, o.shape)), expected, "{accept}");
     }
 
@@ -213,7 +242,7 @@ mod tests {
     }
     #[test]
     fn an_endpoint_without_tables_takes_the_next_form_or_none() {
-        let offer = Offer { protobuf: true, shapes: false };
+        let offer = Offer { protobuf: true, shapes: Shapes::Object, stream: false };
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
         let shape = |accept: &str| Output::of_accept(accept, offer).ok().map(|o| o.shape);
         assert_eq!(shape(table), None);

@@ -160,7 +160,7 @@ impl ApiServer {
     ) -> Result<Response, ApiError> {
         let query = parts.uri.query().unwrap_or("");
         let protobuf = served.ty.is_some_and(api::protobuf::supports);
-        let output = Output::negotiate(&parts.headers, query, Offer { protobuf, shapes: true })?;
+        let output = Output::negotiate(&parts.headers, query, Offer::of_resource(&info.verb, query, protobuf))?;
         let body = match &*info.verb {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
             _ => handlers::read_body(body).await?,

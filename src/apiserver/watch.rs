@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::handlers::{Context, ListOptions, Selection, encode_protobuf, not_in_future, shaped_json, watch_frame};
-use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape, unsupported_stream};
+use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
 use crate::registry::{ObjectEntry, Resource, Served, at_revision, object_of};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
@@ -35,9 +35,6 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
     let options = ListOptions::parse(cx.query, true)?;
-    if cx.output.media == Media::Yaml {
-        return Err(unsupported_stream());
-    }
     let selection = Selection::new(cx, &options)?;
     let seconds = options.timeout_seconds.filter(|s| *s > 0).map(Duration::from_secs);
     let timeout = seconds.unwrap_or_else(|| SHORTEST.mul_f64(1.0 + rand::rng().random::<f64>()));

@@ -72,23 +72,17 @@ async fn bookmarks_have_the_shape_of_the_other_events() {
     let client = Client::new().await;
     client.config_map("a", "1").await;
     let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
-    for kind in ["PartialObjectMetadata", "Table"] {
-        let accept = format!("application/json;as={kind};v=v1;g=meta.k8s.io");
-        let path = format!("{CONFIG_MAPS}?{query}&timeoutSeconds=1");
-        let answer = client.open(http::Method::GET, &path, &[("accept", &accept)], Vec::new()).await;
-        let events = tokio::time::timeout(
-            std::time::Duration::from_secs(30),
-            http_body_util::BodyExt::collect(answer.into_body()),
-        );
-        let body = events.await.unwrap().unwrap().to_bytes();
-        let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(Result::unwrap).collect();
-        let end = events.iter().find(|e| e["type"] == "BOOKMARK").unwrap();
-        assert_eq!(end["object"]["kind"], json!(kind));
-        assert_eq!(end["object"]["apiVersion"], json!("meta.k8s.io/v1"));
-        let object = if kind == "Table" { &end["object"]["rows"][0]["object"] } else { &end["object"] };
-        assert_eq!(object["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}), "{end}");
-        assert_ne!(end["object"]["metadata"]["resourceVersion"], Value::Null);
-    }
+    let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let path = format!("{CONFIG_MAPS}?{query}&timeoutSeconds=1");
+    let answer = client.open(http::Method::GET, &path, &[("accept", accept)], Vec::new()).await;
+    let events =
+        tokio::time::timeout(std::time::Duration::from_secs(30), http_body_util::BodyExt::collect(answer.into_body()));
+    let body = events.await.unwrap().unwrap().to_bytes();
+    let events: Vec<Value> = serde_json::Deserializer::from_slice(&body).into_iter().map(Result::unwrap).collect();
+    let end = &events.iter().find(|e| e["type"] == "BOOKMARK").unwrap()["object"];
+    assert_eq!((&end["kind"], &end["apiVersion"]), (&json!("PartialObjectMetadata"), &json!("meta.k8s.io/v1")));
+    assert_eq!(end["metadata"]["annotations"], json!({"k8s.io/initial-events-end": "true"}), "{end}");
+    assert_ne!(end["metadata"]["resourceVersion"], Value::Null);
 }
 
 #[tokio::test]
@@ -144,4 +138,33 @@ async fn a_reader_begins_with_what_is_there_and_follows() {
     assert_eq!((object.index.resource_version, reader.revision(&config_maps)), (revision, revision));
     client.delete(&format!("{CONFIG_MAPS}/a"), &Value::Null).await.expect(200);
     assert!(matches!(subscription.next().await, Some(ReaderEvent::Deleted { .. })));
+}
+
+/// Clients that ask for the initial events need the bookmark behind them, which no table can carry.
+#[tokio::test]
+async fn a_watch_takes_the_first_form_that_it_can_stream() {
+    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    const INITIAL: &str = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let client = Client::new().await;
+    client.config_map("a", "1").await;
+    let kind = async |query: &str, accept: &str| {
+        let path = format!("{CONFIG_MAPS}?watch=true&timeoutSeconds=1{query}");
+        let answer = client.get_as(&path, accept).await;
+        let first = answer.body.split(|b| *b == b'\n').next().unwrap_or_default();
+        let event: Value = serde_json::from_slice(first).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        (answer.code.as_u16(), text(&event["object"]["kind"]), text(&event["message"]))
+    };
+    let refused = "only the following media types are accepted: application/json;stream=watch, \
+                   application/vnd.kubernetes.protobuf;stream=watch";
+    let both = format!("{TABLE},application/json");
+    for (query, accept, code, expected, message) in [
+        ("", TABLE, 200, "Table", ""),
+        ("", "application/yaml,application/json", 200, "ConfigMap", ""),
+        ("", "application/yaml", 406, "", refused),
+        (INITIAL, TABLE, 406, "", refused),
+        (INITIAL, &both, 200, "ConfigMap", ""),
+    ] {
+        assert_eq!(kind(query, accept).await, (code, expected.to_owned(), message.to_owned()), "{query} {accept}");
+    }
 }

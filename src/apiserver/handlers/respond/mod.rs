@@ -27,7 +27,7 @@ use self::table::{table_of, write_table};
 use super::context::Context;
 use super::rules::to_served;
 use crate::error::ApiError;
-use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shape, YAML};
+use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shape, Shapes, YAML};
 use crate::watch::Kind;
 
 pub(crate) use list::list;
@@ -245,7 +245,8 @@ impl ValueForm {
     /// # Errors
     /// When the client accepts no form of such a value.
     pub(crate) fn negotiate(headers: &HeaderMap, query: &str, ty: Option<TypeId>) -> Result<Self, ApiError> {
-        let offer = Offer { protobuf: ty.is_some_and(api::protobuf::supports), shapes: false };
+        let protobuf = ty.is_some_and(api::protobuf::supports);
+        let offer = Offer { protobuf, shapes: Shapes::Object, stream: false };
         Ok(Self { output: Output::negotiate(headers, query, offer)?, ty })
     }
 
