@@ -168,7 +168,7 @@ fn networking_rules(kind: &str) -> &'static dyn KindRules {
         "NetworkPolicy" => {
             typed!(networking::network_policy::NetworkPolicy, NAMESPACED.generation(Generation::Spec))
         }
-        "IPAddress" => generic!(CLUSTER.names(NameRule::Ip)),
+        "IPAddress" => typed!(networking::ip_address::IpAddress, CLUSTER.names(NameRule::Ip)),
         "ServiceCIDR" => generic!(CLUSTER.status()),
         _ => generic!(NAMESPACED),
     }

@@ -301,6 +301,15 @@ pub fn percent(value: &str) -> Vec<String> {
     )]
 }
 
+/// An address that is written in the one way that names it.
+#[must_use]
+fn canonical_ip_address(value: &str) -> Vec<String> {
+    match value.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.to_string() != value => vec![format!("must be in canonical form ({:?})", ip.to_string())],
+        Ok(_) | Err(_) => ip_address(value),
+    }
+}
+
 #[must_use]
 pub fn ip_address(value: &str) -> Vec<String> {
     if value.parse::<std::net::IpAddr>().is_ok() {
@@ -360,7 +369,7 @@ impl NameRule {
             Self::Label => dns1123_label(name),
             Self::Dns1035 => dns1035_label(name),
             Self::PathSegment => path_segment(name),
-            Self::Ip => ip_address(name),
+            Self::Ip => canonical_ip_address(name),
             Self::Any => Vec::new(),
         }
     }

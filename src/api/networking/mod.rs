@@ -2,4 +2,5 @@
 
 pub(crate) mod ingress;
 pub(crate) mod ingress_class;
+pub(crate) mod ip_address;
 pub(crate) mod network_policy;
