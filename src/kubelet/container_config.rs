@@ -49,6 +49,7 @@ pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
         env,
         mounts,
         labels: container_labels(pod, c, image_name(c, image), image_ref(image), sandbox_attempt),
+        processes_of: target(pod, &c.name),
         tty: c.tty == Some(true),
         stdin: c.stdin == Some(true),
         stdin_once: c.stdin_once == Some(true),
@@ -58,6 +59,12 @@ pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
         log_path: log_path(cx.log_dir, &c.name, attempt),
         stop_signal,
     })
+}
+
+/// The container that an ephemeral one is to look into.
+fn target(pod: &Pod, name: &str) -> Option<String> {
+    let ephemeral = pod.spec().ephemeral_containers.iter().flatten().find(|e| e.name == name)?;
+    ephemeral.target_container_name.clone().filter(|target| !target.is_empty())
 }
 
 pub(crate) fn log_path(log_dir: &Path, container: &str, attempt: u32) -> PathBuf {
@@ -201,6 +208,13 @@ mod tests {
         assert_eq!((security.run_as_user, security.supplemental_groups), (Some(2000), vec![5, 7]));
         assert_eq!((security.seccomp, security.no_new_privileges), (Seccomp::RuntimeDefault, true));
         assert_eq!(security.drop_capabilities, ["ALL"]);
+    }
+
+    #[test]
+    fn an_ephemeral_container_sees_its_targets_processes() {
+        let pod = pod(json!({"containers": [{"name": "a"}], "ephemeralContainers": [
+            {"name": "b", "targetContainerName": "a"}, {"name": "c", "targetContainerName": ""}]}));
+        assert_eq!(["a", "b", "c"].map(|name| target(&pod, name)), [None, Some("a".to_owned()), None]);
     }
 
     #[test]

@@ -110,6 +110,9 @@ pub struct ContainerConfig {
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub labels: BTreeMap<String, String>,
+    /// The container of this pod whose processes this one sees, in its pid namespace.
+    #[serde(default)]
+    pub processes_of: Option<String>,
     pub tty: bool,
     pub stdin: bool,
     pub stdin_once: bool,

@@ -207,7 +207,7 @@ fn running_container(kubelet: &Kubelet, namespace: &str, pod: &str, container: &
     let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
     let running = containers.into_iter().find(|c| c.name == container && is_running(c));
     running.map(|c| c.id).ok_or_else(|| {
-        let message = format!("unable to upgrade connection: container not found (\"{container}\")");
+        let message = format!("container not found (\"{container}\")");
         Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &message))
     })
 }

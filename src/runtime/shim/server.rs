@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
@@ -255,6 +256,13 @@ impl Server {
         }
     }
 
+    /// The pid namespace of the running container of that name.
+    fn processes_of(&self, name: &str) -> Result<PathBuf, Failure> {
+        let found = self.containers.values().find(|c| c.running() && c.record.config.name == name);
+        let pid = found.ok_or_else(|| Failure::Start(format!("unable to find target container {name:?}")))?.pid;
+        Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
+    }
+
     fn start(&mut self, client: u64, call: u64, id: String) -> Result<Next, Failure> {
         if self.containers.contains_key(&id) {
             return Err(Failure::AlreadyStarted);
@@ -263,6 +271,7 @@ impl Server {
         let record = durable::read::<ContainerRecord>(&self.paths.container(&id).record()).map_err(failed)?;
         let path = &record.config.log_path;
         let log = LogFile::open(path, self.record.log_limit).at("open the log", path).map_err(failed)?;
+        let target = record.config.processes_of.as_deref().map(|name| self.processes_of(name)).transpose()?;
         let (container, stdio) = Container::new(record, log).map_err(failed)?;
         let job = Job { client, call, work: Work::Start { container: id.clone() } };
         let keep = stdio.raw().collect::<Vec<_>>();
@@ -271,7 +280,7 @@ impl Server {
                 config: &self.record.config,
                 paths: &self.paths,
                 cgroups: &self.cgroups,
-                pid_namespace: self.pause.as_ref().map(Pause::namespace),
+                pid_namespace: self.pause.as_ref().map(Pause::namespace).or(target.as_deref()),
             };
             let launched = launch::launch(&pod, &container.record, stdio)?;
             Ok((launched.pid, launched.terminal))
@@ -389,7 +398,8 @@ impl Server {
     fn container_ended(&mut self, id: &str, code: i32, signal: Option<i32>, buffer: &mut [u8], scratch: &mut Vec<u8>) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let cgroup = cgroup_path(&self.record.config, id);
-        if self.pause.is_some() || self.record.config.host_pid {
+        let guest = container.record.config.processes_of.is_some();
+        if guest || self.pause.is_some() || self.record.config.host_pid {
             // Nobody else ends what a container leaves behind in a shared pid namespace.
             let _ = self.cgroups.signal_all(&cgroup, Signal::SIGKILL);
         }

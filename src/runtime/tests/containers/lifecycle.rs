@@ -167,6 +167,19 @@ pub(crate) async fn namespaces(node: &mut Node) {
     assert_eq!(node.exec(&id, "readlink /proc/self/ns/net").await, lines[3]);
     assert_eq!(lines[4], "1");
 
+    let mut looking = other(node, "ps | grep -c '[s]leep 1000'; sleep 4321 & echo $!");
+    looking.processes_of = Some(node.shell("").name);
+    let (_, log) = node.run("p1", looking).await;
+    let (seen, left) = log.trim().split_once('\n').unwrap();
+    assert_eq!(seen, "1", "the target's processes are seen");
+    let alive = format!("grep -q '^State:.[RSD]' /proc/{left}/status");
+    assert_eq!(node.exec(&id, &format!("while {alive}; do sleep 0.05; done 2>/dev/null; echo gone")).await, "gone");
+    let mut lost = other(node, "true");
+    lost.processes_of = Some("nobody".to_owned());
+    let lost = node.runtime().create_container("p1", lost).await.unwrap();
+    let error = node.runtime().start_container(&lost).await.unwrap_err();
+    assert!(error.to_string().contains("unable to find target container \"nobody\""), "{error}");
+
     let mut config = node.sandbox_config("p2");
     config.share_pid = true;
     config.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
