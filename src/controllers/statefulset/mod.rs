@@ -1,5 +1,6 @@
 //! StatefulSets: pods with a name, a place in an order, and storage of their own.
 
+mod claims;
 mod plan;
 mod pods;
 
@@ -8,13 +9,12 @@ use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use kube::api::Api;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::{self, Keeper, Owner, Synced};
-use crate::pods::PodView;
+use crate::pods::{Phase, PodView};
 use crate::{claim, pod_control};
 use api::selector::LabelSelector as Selector;
 use plan::{Revisions, Step};
@@ -66,6 +66,9 @@ impl Reconcile for Reconciler {
         let named = set.status.as_ref().and_then(|s| s.current_revision.as_deref());
         let current = named.filter(|n| history.iter().any(|r| history::name(r) == *n)).unwrap_or(update);
         let plan = plan::plan(&set, spec, &pods, &Revisions { current, update }, Timestamp::now());
+        if set.metadata.deletion_timestamp.is_none() && spec.volume_claim_templates.is_some() {
+            self.tend_claims(&set, spec, &pods, w).await?;
+        }
         self.carry_out(&set, spec, &plan.steps, &history, w).await?;
         let status = plan.status;
         if set.status.as_ref() != Some(&status) {
@@ -132,7 +135,7 @@ impl Reconciler {
                     self.create(set, spec, *ordinal, &pod, &about, w).await?;
                 }
                 Step::Recreate(pod) => {
-                    let failed = pod.status.phase == crate::pods::Phase::Failed;
+                    let failed = pod.status.phase == Phase::Failed;
                     let (kind, reason, what) = if failed {
                         (EventType::Warning, "RecreatingFailedPod", "failed")
                     } else {
@@ -144,11 +147,7 @@ impl Reconciler {
                     self.recorder.event(&about, kind, reason, &message);
                     self.delete(set_name, pod, &about, w).await?;
                 }
-                Step::ScaleDown(pod) => {
-                    self.scale_claims_away(set, spec, pod, w).await?;
-                    self.delete(set_name, pod, &about, w).await?;
-                }
-                Step::Update(pod) => self.delete(set_name, pod, &about, w).await?,
+                Step::ScaleDown(pod) | Step::Update(pod) => self.delete(set_name, pod, &about, w).await?,
             }
         }
         Ok(())
@@ -165,16 +164,7 @@ impl Reconciler {
     ) -> kube::Result<()> {
         let set_name = set.metadata.name.as_deref().unwrap_or_default();
         let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-        for wanted in pods::claims(set, spec, ordinal) {
-            let claim = wanted.metadata.name.clone().unwrap_or_default();
-            let namespace = wanted.metadata.namespace.clone().unwrap_or_default();
-            if self.cluster.get::<PersistentVolumeClaim>(&namespace, &claim).is_some() {
-                continue;
-            }
-            let what = format!("Claim {claim} Pod {pod_name} in StatefulSet {set_name}");
-            let made = w.create(&wanted).await.map(|_| ());
-            self.tell("create", &what, "success", made, about)?;
-        }
+        self.make_claims(set, spec, ordinal, about, w).await?;
         let what = format!("Pod {pod_name} in StatefulSet {set_name}");
         self.tell("create", &what, "successful", w.create(pod).await.map(|_| ()), about)
     }
@@ -188,33 +178,55 @@ impl Reconciler {
         }
     }
 
-    /// A claim of a pod that is scaled away goes with the pod.
-    async fn scale_claims_away(
+    /// Makes the claims of one pod that are not there.
+    async fn make_claims(
         &self,
         set: &StatefulSet,
         spec: &StatefulSetSpec,
-        pod: &PodView,
+        ordinal: i32,
+        about: &ObjectReference,
         w: &Writes,
     ) -> kube::Result<()> {
         let set_name = set.metadata.name.as_deref().unwrap_or_default();
-        let (true, Some(ordinal)) = (pods::are_claims_scaled_away(spec), pods::ordinal(set_name, pod.name())) else {
-            return Ok(());
-        };
-        let mut owners: Vec<_> = pods::retained_by_set(set, spec).into_iter().collect();
-        owners.push(OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            name: pod.name().to_owned(),
-            uid: pod.index.uid.to_string(),
-            controller: None,
-            block_owner_deletion: None,
-        });
-        for wanted in pods::claims(set, spec, ordinal) {
-            let name = wanted.metadata.name.as_deref().unwrap_or_default();
-            let found = self.cluster.get::<PersistentVolumeClaim>(&pod.index.key.namespace, name);
-            let Some(mut claim) = found else { continue };
-            claim.metadata.owner_references = Some(owners.clone());
-            w.update(&claim).await?;
+        let pod_name = pods::pod_name(set_name, ordinal);
+        for wanted in claims::wanted(set, spec, ordinal) {
+            let claim = wanted.metadata.name.clone().unwrap_or_default();
+            let namespace = wanted.metadata.namespace.clone().unwrap_or_default();
+            if self.cluster.get::<PersistentVolumeClaim>(&namespace, &claim).is_some() {
+                continue;
+            }
+            let what = format!("Claim {claim} Pod {pod_name} in StatefulSet {set_name}");
+            let made = w.create(&wanted).await.map(|_| ());
+            self.tell("create", &what, "success", made, about)?;
+        }
+        Ok(())
+    }
+
+    /// Gives pods that wait the claims that they lost, and all claims the owners that the policy asks for.
+    async fn tend_claims(
+        &self,
+        set: &StatefulSet,
+        spec: &StatefulSetSpec,
+        own: &[PodView],
+        w: &Writes,
+    ) -> kube::Result<()> {
+        let set_name = set.metadata.name.as_deref().unwrap_or_default();
+        let about = pod_control::reference(set);
+        for pod in own {
+            let Some(ordinal) = pods::ordinal(set_name, pod.name()) else { continue };
+            if pod.status.phase == Phase::Pending && !pod.index.deleting {
+                self.make_claims(set, spec, ordinal, &about, w).await?;
+            }
+            for template in spec.volume_claim_templates.iter().flatten() {
+                let name = claims::name(template, pod.name());
+                let found = self.cluster.get::<PersistentVolumeClaim>(&pod.index.key.namespace, &name);
+                let Some(mut claim) = found else { continue };
+                let current = claim.metadata.owner_references.as_deref().unwrap_or_default();
+                if let Some(owners) = claims::changed_owners(set, spec, pod, current) {
+                    claim.metadata.owner_references = Some(owners);
+                    w.update(&claim).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! The pods and claims of a StatefulSet: their names, identity and storage.
+//! The pods of a StatefulSet: their names, identity and volumes.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::claims;
 use crate::claim;
 use crate::pod_control;
 
@@ -22,10 +22,6 @@ pub(super) fn ordinal(set: &str, pod: &str) -> Option<i32> {
 
 pub(super) fn pod_name(set: &str, ordinal: i32) -> String {
     format!("{set}-{ordinal}")
-}
-
-pub(super) fn claim_name(template: &PersistentVolumeClaim, pod: &str) -> String {
-    format!("{}-{pod}", template.metadata.name.as_deref().unwrap_or_default())
 }
 
 /// A pod of the given revision's template.
@@ -62,48 +58,11 @@ fn volume(template: &PersistentVolumeClaim, pod: &str) -> Volume {
     Volume {
         name: template.metadata.name.clone().unwrap_or_default(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: claim_name(template, pod),
+            claim_name: claims::name(template, pod),
             read_only: None,
         }),
         ..Volume::default()
     }
-}
-
-/// The claims of the pod with this ordinal; they belong to the set if they are to go with it.
-pub(super) fn claims(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32) -> Vec<PersistentVolumeClaim> {
-    let pod = pod_name(set.metadata.name.as_deref().unwrap_or_default(), ordinal);
-    let make = |template: &PersistentVolumeClaim| {
-        let mut labels = template.metadata.labels.clone().unwrap_or_default();
-        labels.extend(spec.selector.match_labels.clone().unwrap_or_default());
-        PersistentVolumeClaim {
-            metadata: ObjectMeta {
-                name: Some(claim_name(template, &pod)),
-                namespace: set.metadata.namespace.clone(),
-                labels: Some(labels).filter(|l| !l.is_empty()),
-                annotations: template.metadata.annotations.clone(),
-                owner_references: retained_by_set(set, spec).map(|o| vec![o]),
-                ..ObjectMeta::default()
-            },
-            spec: template.spec.clone(),
-            status: None,
-        }
-    };
-    spec.volume_claim_templates.iter().flatten().map(make).collect()
-}
-
-/// The reference by which claims go when the set goes.
-pub(super) fn retained_by_set(set: &StatefulSet, spec: &StatefulSetSpec) -> Option<OwnerReference> {
-    let policy = spec.persistent_volume_claim_retention_policy.as_ref()?;
-    (policy.when_deleted.as_deref() == Some("Delete")).then(|| OwnerReference {
-        block_owner_deletion: Some(true),
-        ..claim::controller_ref::<StatefulSet>(&set.metadata)
-    })
-}
-
-/// Claims go with pods that are scaled away.
-pub(super) fn are_claims_scaled_away(spec: &StatefulSetSpec) -> bool {
-    let policy = spec.persistent_volume_claim_retention_policy.as_ref();
-    policy.and_then(|p| p.when_scaled.as_deref()) == Some("Delete")
 }
 
 #[cfg(test)]
