@@ -77,13 +77,14 @@ fn from_runtime(cx: &Inputs<'_>, role: Role, c: &Container, latest: &ContainerSt
             status.ready = role == Role::Init && succeeded(latest);
         }
     }
-    if let Some(why) = cx.waiting.get(&c.name)
-        && has_ended(latest)
+    let between = || cx.replaced.contains(&latest.id).then(|| default_waiting(cx));
+    if has_ended(latest)
         && !cx.stopping
+        && let Some(why) = cx.waiting.get(&c.name).cloned().or_else(between)
     {
         // It will be started again: the end becomes history.
         status.last_state = status.state.take();
-        status.state = Some(waiting(why));
+        status.state = Some(waiting(&why));
     }
     if status.last_state.is_none() {
         status.last_state = Some(remembered_end(cx, c, latest));

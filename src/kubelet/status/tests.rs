@@ -211,7 +211,11 @@ fn a_container_that_is_replaced_does_not_finish_its_pod() {
     let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
     for (replaced, expected) in [(HashSet::from(["a-0".to_owned()]), "Running"), (HashSet::new(), "Failed")] {
         let given = Given { replaced, ..Given::seen(observed(vec![exited(&pod, "a", 0, 137)])) };
-        assert_eq!(status(&pod, &given).phase.as_deref(), Some(expected));
+        let got = status(&pod, &given);
+        assert_eq!(got.phase.as_deref(), Some(expected));
+        // The API server lets no container of such a pod leave its end again.
+        let state = got.container_statuses.unwrap()[0].state.clone().unwrap();
+        assert_eq!(state.terminated.is_some(), expected == "Failed");
     }
 }
 

@@ -272,6 +272,35 @@ fn only_a_few_fields_of_a_pod_change() {
 }
 
 #[test]
+fn an_end_is_left_only_by_containers_that_may_restart() {
+    let fits = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for (policy, own, code, left) in [
+        ("Always", json!({}), 0, true),
+        ("OnFailure", json!({}), 0, false),
+        ("OnFailure", json!({}), 1, true),
+        ("Never", json!({}), 1, false),
+        ("Never", json!({"restartPolicy": "Always"}), 1, true),
+        ("Always", json!({"restartPolicy": "Never"}), 1, false),
+        ("Never", json!({"restartPolicy": "Never", "restartPolicyRules": fits}), 42, true),
+        ("Never", json!({"restartPolicy": "Never", "restartPolicyRules": fits}), 1, false),
+    ] {
+        let (mut old, ..) = created(with("/spec/restartPolicy", json!(policy)));
+        for (key, value) in own.as_object().unwrap() {
+            old["spec"]["containers"][0][key] = value.clone();
+        }
+        let name = old["spec"]["containers"][0]["name"].clone();
+        let status = |state: Value| json!([{"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
+        old["status"]["containerStatuses"] = status(json!({"terminated": {"exitCode": code}}));
+        let mut new = old.clone();
+        new["status"]["containerStatuses"] = status(json!({"running": {}}));
+        let errors: Vec<String> =
+            rules("", "Pod").validate_status_update(&new, &old).iter().map(ToString::to_string).collect();
+        let refused = "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state";
+        assert_eq!(errors.iter().any(|e| e == refused), !left, "{policy} {own} {code}: {errors:?}");
+    }
+}
+
+#[test]
 fn questionable_settings_draw_warnings() {
     let (.., warnings) =
         created(with("/spec/containers/0/env", json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}])));

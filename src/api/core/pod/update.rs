@@ -1,6 +1,6 @@
 //! What may change in a pod once it exists.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, ContainerStatus, Pod, PodSpec, Toleration};
 
 use super::validate_scheduling::validate_tolerations;
 use crate::difference::difference;
@@ -164,39 +164,34 @@ pub(super) fn validate_pod_status_update(new: &Pod, old: &Pod, errs: &mut ErrorL
     if let (Some(new), Some(old)) = (new_status.qos_class.as_ref(), old_status.qos_class.as_ref()) {
         field::immutable(&path.child("qosClass"), new, old, errs);
     }
-    let policy = old.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always");
-    let sidecars = old.spec.iter().flat_map(|s| s.init_containers.iter().flatten());
-    let sidecars: Vec<&str> =
-        sidecars.filter(|c| super::validate_containers::is_sidecar(c)).map(|c| c.name.as_str()).collect();
+    let none = &PodSpec::default();
+    let spec = old.spec.as_ref().unwrap_or(none);
     let rows = [
-        ("containerStatuses", &new_status.container_statuses, &old_status.container_statuses, policy),
-        ("initContainerStatuses", &new_status.init_container_statuses, &old_status.init_container_statuses, policy),
+        ("containerStatuses", &new_status.container_statuses, &old_status.container_statuses),
+        ("initContainerStatuses", &new_status.init_container_statuses, &old_status.init_container_statuses),
         (
             "ephemeralContainerStatuses",
             &new_status.ephemeral_container_statuses,
             &old_status.ephemeral_container_statuses,
-            "Never",
         ),
     ];
-    for (name, new, old, policy) in rows {
+    for (name, new, old) in rows {
         let old = old.as_deref().unwrap_or_default();
-        validate_transitions(new.as_deref().unwrap_or_default(), old, policy, &sidecars, &path.child(name), errs);
+        validate_transitions(new.as_deref().unwrap_or_default(), old, spec, &path.child(name), errs);
     }
 }
 
 fn validate_transitions(
     new: &[ContainerStatus],
     old: &[ContainerStatus],
-    policy: &str,
-    sidecars: &[&str],
+    spec: &PodSpec,
     path: &Path<'_>,
     errs: &mut ErrorList,
 ) {
     let terminated = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
     for (i, before) in old.iter().enumerate() {
         let Some(code) = terminated(before) else { continue };
-        let may_restart = policy == "Always" || (policy == "OnFailure" && code != 0);
-        if may_restart || sidecars.contains(&before.name.as_str()) {
+        if may_restart(spec, &before.name, code) {
             continue;
         }
         if new.iter().any(|after| after.name == before.name && terminated(after).is_none()) {
@@ -205,6 +200,27 @@ fn validate_transitions(
                 "may not be transitioned to non-terminated state",
             ));
         }
+    }
+}
+
+/// Whether a container that ended with `code` is started again: by a rule of its own, by its own
+/// policy, else by its pod's. Ephemeral ones never are.
+fn may_restart(spec: &PodSpec, name: &str, code: i32) -> bool {
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let Some(c) = containers.find(|c| c.name == name) else { return false };
+    let fits = |rule: &ContainerRestartRule| {
+        rule.exit_codes.as_ref().is_some_and(|on| {
+            let listed = on.values.iter().flatten().any(|v| *v == code);
+            if on.operator == "NotIn" { !listed } else { listed }
+        })
+    };
+    if c.restart_policy_rules.iter().flatten().any(fits) {
+        return true;
+    }
+    match c.restart_policy.as_deref().or(spec.restart_policy.as_deref()).unwrap_or("Always") {
+        "Always" => true,
+        "OnFailure" => code != 0,
+        _ => false,
     }
 }
 
