@@ -2,16 +2,10 @@
 //! reads no file, flag or environment variable of its own.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-/// Where the objects live.
-#[derive(Clone, Debug)]
-pub enum Store {
-    File(PathBuf),
-    Memory,
-}
+pub use crate::registry::Store;
 
 /// What `/version` says besides the fixed parts.
 #[derive(Clone, Debug)]
@@ -34,5 +28,5 @@ pub struct Config {
     pub secure_port: u16,
     pub service_cidr: IpNet,
     pub auth: crate::auth::Config,
-    pub rest: crate::rest::Config,
+    pub rest: crate::rest::kubelet::Config,
 }

@@ -12,11 +12,10 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
+use crate::answer::{maybe_compress, negotiated};
+use crate::config::Config;
 use crate::error::ApiError;
-use crate::handlers::{maybe_compress, negotiated};
-use crate::registry::{Resource, Resources, Row, Subresource};
-use crate::rest;
-use crate::server::ApiServer;
+use crate::registry::{Resource, Resources, Row};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -74,7 +73,7 @@ struct Version {
 impl Discovery {
     pub(crate) fn new(resources: &Resources) -> Self {
         let mut by_group: BTreeMap<&'static str, Vec<&Resource>> = BTreeMap::new();
-        for resource in resources.all().iter().filter(|r| is_answered(r.row)) {
+        for resource in resources.all() {
             by_group.entry(resource.row.group).or_default().push(resource);
         }
         let rank = |name: &str| ORDER.iter().position(|o| *o == name).map_or(usize::MAX, |p| p + 1);
@@ -102,12 +101,12 @@ impl Discovery {
     }
 
     /// Answers a path under `/api` or `/apis`.
-    pub(crate) fn answer(&self, server: &ApiServer, parts: &Parts, path: &[&str]) -> Result<Response, ApiError> {
+    pub(crate) fn answer(&self, config: &Config, parts: &Parts, path: &[&str]) -> Result<Response, ApiError> {
         let aggregated = wants_aggregated(parts);
         let found = match path {
             ["api"] if aggregated => return Ok(self.core.answer(parts)),
             ["apis"] if aggregated => return Ok(self.named.answer(parts)),
-            ["api"] => Some(self.core_versions(server)),
+            ["api"] => Some(self.core_versions(config)),
             ["apis"] => Some(self.group_list()),
             ["api", version] => self.resource_list("", version),
             ["apis", group] => self.group(group).map(|g| g.describe(true)),
@@ -121,8 +120,8 @@ impl Discovery {
         self.groups.iter().find(|g| g.name == name && !name.is_empty())
     }
 
-    fn core_versions(&self, server: &ApiServer) -> Value {
-        let address = format!("{}:{}", server.config.advertise_address, server.config.secure_port);
+    fn core_versions(&self, config: &Config) -> Value {
+        let address = format!("{}:{}", config.advertise_address, config.secure_port);
         json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
@@ -155,15 +154,6 @@ fn wants_aggregated(parts: &Parts) -> bool {
 
 fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
-}
-
-/// Whether anything answers for the resource: one without storage needs a handler.
-pub(crate) fn is_answered(row: &Row) -> bool {
-    row.stored || rest::lookup(row.group, row.resource, "").is_some()
-}
-
-pub(crate) fn subresources(row: &'static Row) -> impl Iterator<Item = &'static Subresource> {
-    row.subresources.iter().filter(|s| !s.special || rest::lookup(row.group, row.resource, s.name).is_some())
 }
 
 impl Group {
@@ -218,7 +208,7 @@ fn plain(resources: &[&Resource], version: &str) -> Value {
             resource["storageVersionHash"] = json!(storage_version_hash(row));
         }
         list.push(resource);
-        for sub in subresources(row) {
+        for sub in row.subresources {
             let mut resource = json!({
                 "name": format!("{}/{}", row.resource, sub.name), "singularName": "",
                 "namespaced": row.namespaced, "kind": sub.kind, "verbs": sub.verbs,
@@ -268,7 +258,9 @@ fn aggregated_resource(row: &'static Row, version: &str) -> Value {
     if !row.categories.is_empty() {
         resource["categories"] = json!(row.categories);
     }
-    let subs: Vec<_> = subresources(row)
+    let subs: Vec<_> = row
+        .subresources
+        .iter()
         .map(|sub| {
             let (group, version) = sub.group_version.unwrap_or((row.group, version));
             json!({"subresource": sub.name, "responseKind": kind(group, version, sub.kind), "verbs": sub.verbs})

@@ -4,9 +4,8 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::answer::{error_response, text};
 use crate::error::ApiError;
-use crate::handlers::error_response;
-use crate::paths::text;
 use crate::request::query_pairs;
 use crate::server::ApiServer;
 

@@ -6,11 +6,13 @@
 
 pub mod admission;
 pub mod allocate;
+mod answer;
 pub mod auth;
 mod bootstrap;
 pub mod config;
 mod deadline;
 mod discovery;
+mod dispatch;
 pub mod error;
 mod event_expiry;
 mod handlers;
@@ -27,9 +29,9 @@ pub mod request;
 pub mod rest;
 mod served;
 mod server;
+mod start;
 mod system_objects;
 mod unread;
-mod watch;
 
 #[cfg(test)]
 mod api_tests;
@@ -37,4 +39,5 @@ mod api_tests;
 pub use config::Config;
 pub use reader::{Reader, ReaderEvent, ReaderSubscription};
 pub use served::ServedResource;
-pub use server::{ApiServer, StartError};
+pub use server::ApiServer;
+pub use start::StartError;

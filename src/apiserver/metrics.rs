@@ -14,10 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as Exposition;
 
-use crate::config::Store;
+use crate::answer::text;
 use crate::error::ApiError;
-use crate::paths::text;
-use crate::registry::Registry;
+use crate::registry::{Registry, Store};
 use crate::request::RequestInfo;
 
 /// Upstream's buckets for request latencies, thinned.

@@ -11,13 +11,11 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VAR
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
-use crate::discovery::{is_answered, subresources};
+use crate::answer::maybe_compress;
 use crate::error::ApiError;
-use crate::handlers::maybe_compress;
 use crate::negotiate::JSON;
 use crate::registry::{Resources, Row, Subresource};
 use crate::request::query_pairs;
-use crate::rest;
 use crate::server::ApiServer;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -84,7 +82,7 @@ fn tagged(parts: &Parts, content_type: &'static str, tag: &str, make: impl FnOnc
 }
 
 fn rows(resources: &Resources, wanted: impl Fn(&Row, &str) -> bool) -> Vec<ResourceDoc<'static>> {
-    let rows = resources.all().iter().map(|r| r.row).filter(|row| is_answered(row));
+    let rows = resources.all().iter().map(|r| r.row);
     rows.flat_map(|row| row.versions.iter().map(move |version| (row, *version)))
         .filter(|(row, version)| wanted(row, version))
         .map(|(row, version)| ResourceDoc {
@@ -94,14 +92,13 @@ fn rows(resources: &Resources, wanted: impl Fn(&Row, &str) -> bool) -> Vec<Resou
             plural: row.resource,
             namespaced: row.namespaced,
             verbs: row.verbs,
-            subresources: subresources(row).map(|sub| subresource(row, version, sub)).collect(),
+            subresources: row.subresources.iter().map(|sub| subresource(row, version, sub)).collect(),
         })
         .collect()
 }
 
 fn subresource(row: &'static Row, version: &'static str, sub: &'static Subresource) -> SubresourceDoc<'static> {
     let (group, version) = sub.group_version.unwrap_or((row.group, version));
-    let connect =
-        sub.special && sub.kind.ends_with("Options") && rest::lookup(row.group, row.resource, sub.name).is_some();
+    let connect = sub.special && sub.kind.ends_with("Options");
     SubresourceDoc { name: sub.name, group, version, kind: sub.kind, verbs: sub.verbs, connect }
 }

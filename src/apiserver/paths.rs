@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 
+use crate::answer::{json_response, text};
 use crate::error::ApiError;
-use crate::handlers::json_response;
 use crate::health::{self, Endpoint};
 use crate::negotiate::JSON;
 use crate::openapi;
@@ -28,7 +27,7 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
         [""] => Ok(json_response(&parts.headers, &json!({"paths": index(server)}))),
         ["version"] => Ok(json_response(&parts.headers, &version(server))),
         ["metrics"] => server.metrics.answer(&parts.headers, &server.registry, &server.config.store),
-        ["api" | "apis", ..] => server.discovery.answer(server, parts, &segments),
+        ["api" | "apis", ..] => server.discovery.answer(&server.config, parts, &segments),
         [".well-known", "openid-configuration"] => {
             let host = format!("{}:{}", server.config.advertise_address, server.config.secure_port);
             Ok(published(JSON, &openid::configuration(&server.auth.tokens, &host)))
@@ -88,13 +87,5 @@ fn version(server: &ApiServer) -> serde_json::Value {
 fn published(content_type: &'static str, document: &serde_json::Value) -> Response {
     let mut response = text(StatusCode::OK, content_type, document.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    response
-}
-
-/// A plain text answer.
-pub(crate) fn text(code: StatusCode, content_type: &'static str, body: String) -> Response {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

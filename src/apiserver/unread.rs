@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
-
-use crate::handlers::drain;
+use http_body_util::BodyExt;
 
 /// How long the answer waits for the rest of the body.
 const REST_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is still read of a body that is too large, so that its sender gets to the answer: an HTTP/2
+/// stream that is reset while the client writes looks like a broken connection to it.
+const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 
 /// A body on loan: it comes back when its reader drops it.
 struct Lent {
@@ -78,12 +81,20 @@ impl Rest {
     }
 }
 
+/// Reads and forgets a body, up to a limit.
+pub(crate) async fn drain(mut body: Body) {
+    let mut read = 0;
+    while read < DRAIN_LIMIT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use http_body_util::BodyExt;
 
     use super::*;
 

@@ -12,13 +12,10 @@ use super::context::Context;
 use super::options::FieldValidation;
 use crate::error::ApiError;
 use crate::negotiate::{JSON, Media, PROTOBUF, YAML, unsupported_media_type};
+use crate::unread::drain;
 
 /// Upstream's limit on request bodies.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
-
-/// What is still read of a body that is too large, so that its sender gets to the answer: an HTTP/2
-/// stream that is reset while the client writes looks like a broken connection to it.
-const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 
 /// Reads a whole body.
 pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
@@ -29,16 +26,6 @@ pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
             Err(ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}")))
         }
         Err(error) => Err(ApiError::BadRequest(error.to_string())),
-    }
-}
-
-/// Reads and forgets a body, up to a limit.
-pub(crate) async fn drain(mut body: Body) {
-    let mut read = 0;
-    while read < DRAIN_LIMIT
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::body::media_of;
 use super::context::Context;
-use super::list::page;
 use super::options::{DeleteOptions, ListOptions, Propagation};
+use super::page::page;
 use super::respond;
 use super::rules::{self, Admission, Phase};
 use crate::admission::Operation;

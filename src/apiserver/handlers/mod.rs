@@ -7,27 +7,23 @@ mod delete;
 mod event_form;
 mod list;
 mod options;
+mod page;
 mod patch;
 mod respond;
 mod rules;
 mod scale;
 mod selection;
 mod update;
+mod watch;
 
 use axum::body::Bytes;
 use axum::response::Response;
 
 use crate::error::ApiError;
-use crate::watch;
 
-pub(crate) use body::{Target as BodyTarget, decode as decode_body, drain, read_body};
+pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
 pub(crate) use context::Context;
-pub(crate) use list::not_in_future;
-pub(crate) use options::{ListOptions, WriteOptions};
-pub(crate) use respond::{
-    ValueForm, encode_protobuf, error_response, json_response, maybe_compress, negotiated, shaped_json, watch_frame,
-};
-pub(crate) use selection::Selection;
+pub(crate) use options::WriteOptions;
 
 /// Answers a request for a stored resource or one of its generic subresources.
 pub(crate) async fn handle(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {

@@ -10,13 +10,13 @@ mod row;
 mod rows;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectIndex, ObjectKey};
 use serde_json::{Value, json};
 use storage::{Action, Backend, Entry, Expect, Gone, Key, Options, Scope, Storage, Watch, Write, WriteError};
 
-use crate::config::Store;
 use crate::error::ApiError;
 
 pub(crate) use encode::{Draft, ObjectCodec};
@@ -31,6 +31,13 @@ const MESSAGE_LIMIT: usize = 2 * 1024 * 1024;
 pub(crate) const ATTEMPTS: usize = 100;
 
 pub(crate) type ObjectEntry = Entry<Arc<ObjectIndex>>;
+
+/// Where the objects live.
+#[derive(Clone, Debug)]
+pub enum Store {
+    File(PathBuf),
+    Memory,
+}
 
 /// The objects of all resources.
 #[derive(Clone, Debug)]

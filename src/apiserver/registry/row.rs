@@ -8,7 +8,7 @@ pub struct Subresource {
     pub group_version: Option<(&'static str, &'static str)>,
     pub kind: &'static str,
     pub verbs: &'static [&'static str],
-    /// Answered by a handler of its own; it is served only if there is one.
+    /// Answered by a handler of its own.
     pub special: bool,
 }
 

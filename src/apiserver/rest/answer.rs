@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::Call;
 use crate::admission::{Operation, Review};
+use crate::answer::{ValueForm, json_response};
 use crate::auth::User;
 use crate::error::ApiError;
-use crate::handlers::{BodyTarget, ValueForm, WriteOptions, decode_body, json_response, read_body};
+use crate::handlers::{BodyTarget, WriteOptions, decode_body, read_body};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 

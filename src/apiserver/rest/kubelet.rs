@@ -15,14 +15,38 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::tunnel;
-use super::{Config, KubeletIdentity};
+use super::tunnel::{self, Tunnels};
 use crate::error::ApiError;
-use crate::server::ApiServer;
+use crate::registry::Registry;
 
 const DEFAULT_PORT: u16 = 10250;
 /// Upstream's preference, for clusters in which host names need not resolve.
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+
+/// What the special handlers are configured with.
+#[derive(Clone, Default)]
+pub struct Config {
+    /// Whom the API server is to the kubelets; without it, it reaches none.
+    pub kubelet: Option<KubeletIdentity>,
+}
+
+/// The client certificate that kubelets know the API server by, and whose servers it trusts.
+#[derive(Clone)]
+pub struct KubeletIdentity {
+    /// PEM, of the common name `kube-apiserver-kubelet-client`.
+    pub certificate: String,
+    /// PEM.
+    pub key: String,
+    /// PEM bundle of the CAs that sign the kubelets' serving certificates.
+    pub ca: String,
+}
+
+impl std::fmt::Debug for Config {
+    /// Keys never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("kubelet", &self.kubelet.is_some()).finish()
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletConfigError {
@@ -58,11 +82,12 @@ impl Kubelets {
     /// Sends a request, whose URI is a path, to a node's kubelet.
     pub(super) async fn send(
         &self,
-        server: &ApiServer,
+        registry: &Registry,
+        tunnels: &Tunnels,
         node: &str,
         mut request: Request<Body>,
     ) -> Result<Response, ApiError> {
-        let endpoint = locate(server, node)?;
+        let endpoint = locate(registry, node)?;
         let url = format!("https://{}{}", authority(&endpoint.host, endpoint.port), request.uri());
         let method = go_method(request.method());
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("{method} {url:?}: {error}"));
@@ -80,7 +105,7 @@ impl Kubelets {
             .parse()
             .map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
         request.headers_mut().insert(http::header::HOST, host);
-        tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e))
+        tunnel::forward(stream, request, tunnels).await.map_err(|e| failed(&e))
     }
 }
 
@@ -108,10 +133,9 @@ fn client_config(identity: &KubeletIdentity) -> Result<ClientConfig, KubeletConf
         .with_client_auth_cert(chain?, key)?)
 }
 
-pub(super) fn locate(server: &ApiServer, node: &str) -> Result<Endpoint, ApiError> {
+pub(super) fn locate(registry: &Registry, node: &str) -> Result<Endpoint, ApiError> {
     let nodes = GroupResource::new("", "nodes");
-    let object =
-        server.registry.get(&nodes, &ObjectKey::new("", node)).ok_or_else(|| ApiError::not_found(&nodes, node))?;
+    let object = registry.get(&nodes, &ObjectKey::new("", node)).ok_or_else(|| ApiError::not_found(&nodes, node))?;
     endpoint_of(&object.decode().map_err(ApiError::internal)?)
 }
 

@@ -5,7 +5,7 @@ mod answer;
 mod binding;
 mod container;
 mod eviction;
-mod kubelet;
+pub(crate) mod kubelet;
 mod log;
 mod loopback;
 pub(crate) mod openid;
@@ -15,45 +15,20 @@ mod self_subject;
 mod streaming;
 mod token_request;
 mod token_review;
-mod tunnel;
+pub(crate) mod tunnel;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::response::Response;
 
-pub use kubelet::{KubeletConfigError, Kubelets};
+pub use kubelet::{Config, KubeletConfigError, KubeletIdentity, Kubelets};
 pub use tunnel::Tunnels;
 
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
-
-/// What the special handlers are configured with.
-#[derive(Clone, Default)]
-pub struct Config {
-    /// Whom the API server is to the kubelets; without it, it reaches none.
-    pub kubelet: Option<KubeletIdentity>,
-}
-
-/// The client certificate that kubelets know the API server by, and whose servers it trusts.
-#[derive(Clone)]
-pub struct KubeletIdentity {
-    /// PEM, of the common name `kube-apiserver-kubelet-client`.
-    pub certificate: String,
-    /// PEM.
-    pub key: String,
-    /// PEM bundle of the CAs that sign the kubelets' serving certificates.
-    pub ca: String,
-}
-
-impl std::fmt::Debug for Config {
-    /// Keys never reach a log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("kubelet", &self.kubelet.is_some()).finish()
-    }
-}
 
 /// A request that was authenticated and authorized. Its body is unread, so that a connection can be
 /// upgraded.
@@ -92,4 +67,22 @@ pub fn lookup(group: &str, resource: &str, subresource: &str) -> Option<&'static
         ("authorization.k8s.io", "selfsubjectrulesreviews", "") => &access_review::Handler::Rules,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Resources;
+
+    /// What the table calls special is told to clients; nobody else would answer it.
+    #[test]
+    fn every_special_resource_has_a_handler() {
+        for row in Resources::built_in().all().iter().map(|r| r.row) {
+            let special = row.subresources.iter().filter(|s| s.special).map(|s| s.name);
+            let whole = (!row.stored).then_some("");
+            for name in special.chain(whole) {
+                assert!(lookup(row.group, row.resource, name).is_some(), "{}/{name}", row.resource);
+            }
+        }
+    }
 }

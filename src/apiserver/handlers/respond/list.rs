@@ -7,11 +7,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::list_body::{ListBody, Text};
+use super::shape::{finish, served_value, write_metadata};
 use super::table::{table_of, write_table};
-use super::{GZIP_FROM, accepts_gzip, describe, finish, respond, served_value, without_schema, write_metadata};
+use crate::answer::{GZIP_FROM, accepts_gzip, describe, respond, without_schema};
 use crate::error::ApiError;
 use crate::handlers::context::Context;
-use crate::handlers::list::Page;
+use crate::handlers::page::Page;
 use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
 use crate::registry::object_of;
 

@@ -5,35 +5,23 @@
 
 mod list;
 mod list_body;
+mod shape;
 mod table;
-
-use std::io::Write;
 
 use api::object::Object;
 use api::schema::TypeId;
-use axum::body::{Body, Bytes};
 use axum::response::Response;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
-use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use http::StatusCode;
 use serde_json::{Value, json};
 
+use self::shape::{finish, served_value, write_metadata};
 use self::table::{table_of, write_table};
 use super::context::Context;
-use super::rules::to_served;
+use crate::answer::{encode_protobuf, respond};
 use crate::error::ApiError;
-use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shape, Shapes, YAML};
-use crate::watch::Kind;
+use crate::negotiate::{Media, PROTOBUF, Shape};
 
 pub(crate) use list::list;
-
-/// Answers below this are not worth compressing; upstream's threshold.
-const GZIP_FROM: usize = 128 * 1024;
 
 /// Answers with one object of the request's resource.
 pub(crate) fn object(
@@ -92,39 +80,31 @@ pub(crate) fn shaped_json(cx: &Context<'_>, object: &Object, first: bool) -> Res
     }
 }
 
-fn served_value(cx: &Context<'_>, object: &Object) -> Result<Value, ApiError> {
-    let value = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
-    to_served(cx, value)
-}
-
-fn write_metadata(cx: &Context<'_>, object: &Object, out: &mut Vec<u8>) -> Result<(), ApiError> {
-    #[derive(Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        metadata: &'a RawValue,
-    }
-    let head: Head<'_> = serde_json::from_slice(&object.json).map_err(ApiError::internal)?;
-    let version = cx.output.meta_version;
-    let text = format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":");
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(head.metadata.get().as_bytes());
-    out.push(b'}');
-    Ok(())
-}
-
-pub(crate) fn encode_protobuf(value: &Value, ty: Option<TypeId>) -> Result<Vec<u8>, ApiError> {
-    let ty = ty.ok_or_else(without_schema)?;
-    let text = |member: &str| value[member].as_str().unwrap_or("");
-    api::protobuf::encode(value, ty, text("apiVersion"), text("kind")).map_err(ApiError::internal)
-}
-
-fn without_schema() -> ApiError {
-    ApiError::internal("a type without a schema was negotiated as protobuf")
-}
-
 pub(super) fn decode_protobuf(body: &[u8], ty: TypeId) -> Result<Value, ApiError> {
     let (_, value) = api::protobuf::decode_as(body, ty).map_err(|e| ApiError::BadRequest(e.to_string()))?;
     Ok(value)
+}
+
+/// What happened, as the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl Kind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+            Self::Error => "ERROR",
+        }
+    }
 }
 
 /// One event of a watch on the wire.
@@ -139,147 +119,4 @@ pub(crate) fn watch_frame(media: Media, kind: Kind, object: &[u8], out: &mut Vec
         }
         Media::Protobuf => out.extend_from_slice(&api::protobuf::watch_frame(kind.as_str(), object)),
     }
-}
-
-/// Sends JSON in the negotiated text form.
-fn finish(cx: &Context<'_>, code: StatusCode, json: Vec<u8>, warnings: &[String]) -> Result<Response, ApiError> {
-    let (content_type, bytes) = text_form(cx.output, json)?;
-    Ok(respond(cx.headers, code, content_type, bytes, warnings))
-}
-
-fn text_form(output: Output, mut json: Vec<u8>) -> Result<(&'static str, Vec<u8>), ApiError> {
-    if output.media == Media::Yaml {
-        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        let yaml = serde_yaml_ng::to_string(&value).map_err(ApiError::internal)?;
-        return Ok((YAML, yaml.into_bytes()));
-    }
-    if output.pretty {
-        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        json = serde_json::to_vec_pretty(&value).map_err(ApiError::internal)?;
-    }
-    json.push(b'\n');
-    Ok((JSON, json))
-}
-
-fn respond(
-    headers: &HeaderMap,
-    code: StatusCode,
-    content_type: &'static str,
-    bytes: Vec<u8>,
-    warnings: &[String],
-) -> Response {
-    let mut response = maybe_compress(headers, content_type, bytes);
-    *response.status_mut() = code;
-    for warning in warnings {
-        if let Some(value) = warning_header(warning) {
-            response.headers_mut().append(WARNING, value);
-        }
-    }
-    response
-}
-
-/// `299 - "text"`, with what a quoted string cannot hold escaped or dropped.
-fn warning_header(text: &str) -> Option<HeaderValue> {
-    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
-    let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
-}
-
-/// A 200 answer, compressed if it is large and the client can read that.
-pub(crate) fn maybe_compress(headers: &HeaderMap, content_type: &'static str, bytes: Vec<u8>) -> Response {
-    let compressed = if bytes.len() >= GZIP_FROM && accepts_gzip(headers) { gzip(&bytes) } else { None };
-    let mut response = Response::new(Body::empty());
-    describe(&mut response, content_type, compressed.is_some());
-    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
-    response
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"))
-}
-
-fn describe(response: &mut Response, content_type: &'static str, compressed: bool) {
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if compressed {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-}
-
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
-    encoder.write_all(bytes).ok()?;
-    encoder.finish().ok()
-}
-
-/// Answers with a JSON value that is no API object of a resource.
-pub(crate) fn json_response(headers: &HeaderMap, value: &impl serde::Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(mut bytes) => {
-            bytes.push(b'\n');
-            maybe_compress(headers, JSON, bytes)
-        }
-        Err(error) => error_response(&ApiError::internal(error)),
-    }
-}
-
-/// Answers a request with a value that is of a built-in kind but no object of a resource, in the form
-/// that the client accepts.
-pub(crate) fn negotiated(parts: &Parts, value: &Value) -> Result<Response, ApiError> {
-    let ty = api::schema::type_of("", "v1", value["kind"].as_str().unwrap_or(""));
-    let form = ValueForm::negotiate(&parts.headers, parts.uri.query().unwrap_or(""), ty)?;
-    // The list of versions says none of its own in JSON; its envelope does.
-    form.answer(&parts.headers, StatusCode::OK, "v1", value, &[])
-}
-
-/// How a value that is no object of a stored resource is sent: never as a table or bare metadata.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ValueForm {
-    output: Output,
-    ty: Option<TypeId>,
-}
-
-impl ValueForm {
-    /// # Errors
-    /// When the client accepts no form of such a value.
-    pub(crate) fn negotiate(headers: &HeaderMap, query: &str, ty: Option<TypeId>) -> Result<Self, ApiError> {
-        let protobuf = ty.is_some_and(api::protobuf::supports);
-        let offer = Offer { protobuf, shapes: Shapes::Object, stream: false };
-        Ok(Self { output: Output::negotiate(headers, query, offer)?, ty })
-    }
-
-    pub(crate) fn answer(
-        self,
-        headers: &HeaderMap,
-        code: StatusCode,
-        api_version: &str,
-        value: &Value,
-        warnings: &[String],
-    ) -> Result<Response, ApiError> {
-        let (content_type, bytes) = if self.output.media == Media::Protobuf {
-            let ty = self.ty.ok_or_else(without_schema)?;
-            let kind = value["kind"].as_str().unwrap_or("");
-            (PROTOBUF, api::protobuf::encode(value, ty, api_version, kind).map_err(ApiError::internal)?)
-        } else {
-            text_form(self.output, serde_json::to_vec(value).map_err(ApiError::internal)?)?
-        };
-        Ok(respond(headers, code, content_type, bytes, warnings))
-    }
-}
-
-/// Answers with the status of a failure.
-pub(crate) fn error_response(error: &ApiError) -> Response {
-    let status = Status::from(error);
-    let code = status.code.and_then(|c| u16::try_from(c).ok()).and_then(|c| StatusCode::from_u16(c).ok());
-    let mut bytes = serde_json::to_vec(&status).expect("invariant: a status serializes");
-    bytes.push(b'\n');
-    let mut response = Response::new(Body::from(bytes));
-    *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    if let Some(seconds) = status.details.and_then(|d| d.retry_after_seconds).filter(|s| *s > 0) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    response
 }

@@ -4,7 +4,7 @@ use api::object::Object;
 use api::table;
 use serde_json::{Value, json};
 
-use super::write_metadata;
+use super::shape::write_metadata;
 use crate::error::ApiError;
 use crate::handlers::context::Context;
 use crate::handlers::rules::to_served;

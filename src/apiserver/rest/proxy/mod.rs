@@ -40,7 +40,7 @@ impl SpecialHandler for Handler {
         let requested = Requested::parse(&info.name)
             .ok_or_else(|| ApiError::BadRequest(format!("invalid {} request {:?}", self.kind(), info.name)))?;
         let target = match self {
-            Self::Node => target::of_node(server, &requested)?,
+            Self::Node => target::of_node(&server.registry, &requested)?,
             Self::Pod => target::of_pod(&server.registry, &info.namespace, &requested)?,
             Self::Service => target::of_service(&server.registry, &info.namespace, &requested)?,
         };
@@ -57,7 +57,9 @@ impl SpecialHandler for Handler {
         announce(&mut request, &path, &links)?;
         *request.uri_mut() = path_uri(if rest.is_empty() { "/" } else { rest }, &query)?;
         let response = match target {
-            Target::Kubelet { node, .. } => server.kubelets.send(server, &node, request).await?,
+            Target::Kubelet { node, .. } => {
+                server.kubelets.send(&server.registry, &server.tunnels, &node, request).await?
+            }
             Target::Address(address) => send(server, &address, request).await?,
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {

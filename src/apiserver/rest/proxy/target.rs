@@ -8,7 +8,6 @@ use rand::Rng;
 use super::super::kubelet;
 use crate::error::ApiError;
 use crate::registry::Registry;
-use crate::server::ApiServer;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
@@ -75,8 +74,8 @@ impl Target {
     }
 }
 
-pub(super) fn of_node(server: &ApiServer, requested: &Requested<'_>) -> Result<Target, ApiError> {
-    let endpoint = kubelet::locate(server, requested.name)?;
+pub(super) fn of_node(registry: &Registry, requested: &Requested<'_>) -> Result<Target, ApiError> {
+    let endpoint = kubelet::locate(registry, requested.name)?;
     if requested.port.is_empty() || requested.port == endpoint.port.to_string() {
         let authority = kubelet::authority(&endpoint.host, endpoint.port);
         return Ok(Target::Kubelet { node: requested.name.to_owned(), authority });

@@ -20,9 +20,14 @@ use storage::{Event, Scope, Watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
+use super::options::ListOptions;
+use super::page::not_in_future;
+use super::respond::{Kind, shaped_json, watch_frame};
+use super::selection::Selection;
+use crate::answer::encode_protobuf;
 use crate::auth::User;
 use crate::error::ApiError;
-use crate::handlers::{Context, ListOptions, Selection, encode_protobuf, not_in_future, shaped_json, watch_frame};
 use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
 use crate::registry::{ObjectEntry, Resource, Served, at_revision, object_of};
 use crate::request::RequestInfo;
@@ -65,28 +70,6 @@ fn concat_stream() -> &'static str {
     const STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
     debug_assert!(STREAM.starts_with(PROTOBUF));
     STREAM
-}
-
-/// What happened, as the client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Added,
-    Modified,
-    Deleted,
-    Bookmark,
-    Error,
-}
-
-impl Kind {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Added => "ADDED",
-            Self::Modified => "MODIFIED",
-            Self::Deleted => "DELETED",
-            Self::Bookmark => "BOOKMARK",
-            Self::Error => "ERROR",
-        }
-    }
 }
 
 enum Pending {

@@ -1,0 +1,178 @@
+//! Answers that know no resource: text, values and failures, in the negotiated form and compressed if
+//! that is worth it.
+
+use std::io::Write;
+
+use api::schema::TypeId;
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shapes, YAML};
+
+/// Answers below this are not worth compressing; upstream's threshold.
+pub(crate) const GZIP_FROM: usize = 128 * 1024;
+
+/// A plain text answer.
+pub(crate) fn text(code: StatusCode, content_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Answers with the status of a failure.
+pub(crate) fn error_response(error: &ApiError) -> Response {
+    let status = Status::from(error);
+    let code = status.code.and_then(|c| u16::try_from(c).ok()).and_then(|c| StatusCode::from_u16(c).ok());
+    let mut bytes = serde_json::to_vec(&status).expect("invariant: a status serializes");
+    bytes.push(b'\n');
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    if let Some(seconds) = status.details.and_then(|d| d.retry_after_seconds).filter(|s| *s > 0) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Answers with a JSON value that is no API object of a resource.
+pub(crate) fn json_response(headers: &HeaderMap, value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            maybe_compress(headers, JSON, bytes)
+        }
+        Err(error) => error_response(&ApiError::internal(error)),
+    }
+}
+
+/// Answers a request with a value that is of a built-in kind but no object of a resource, in the form
+/// that the client accepts.
+pub(crate) fn negotiated(parts: &Parts, value: &Value) -> Result<Response, ApiError> {
+    let ty = api::schema::type_of("", "v1", value["kind"].as_str().unwrap_or(""));
+    let form = ValueForm::negotiate(&parts.headers, parts.uri.query().unwrap_or(""), ty)?;
+    // The list of versions says none of its own in JSON; its envelope does.
+    form.answer(&parts.headers, StatusCode::OK, "v1", value, &[])
+}
+
+/// How a value that is no object of a stored resource is sent: never as a table or bare metadata.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ValueForm {
+    output: Output,
+    ty: Option<TypeId>,
+}
+
+impl ValueForm {
+    /// # Errors
+    /// When the client accepts no form of such a value.
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &str, ty: Option<TypeId>) -> Result<Self, ApiError> {
+        let protobuf = ty.is_some_and(api::protobuf::supports);
+        let offer = Offer { protobuf, shapes: Shapes::Object, stream: false };
+        Ok(Self { output: Output::negotiate(headers, query, offer)?, ty })
+    }
+
+    pub(crate) fn answer(
+        self,
+        headers: &HeaderMap,
+        code: StatusCode,
+        api_version: &str,
+        value: &Value,
+        warnings: &[String],
+    ) -> Result<Response, ApiError> {
+        let (content_type, bytes) = if self.output.media == Media::Protobuf {
+            let ty = self.ty.ok_or_else(without_schema)?;
+            let kind = value["kind"].as_str().unwrap_or("");
+            (PROTOBUF, api::protobuf::encode(value, ty, api_version, kind).map_err(ApiError::internal)?)
+        } else {
+            text_form(self.output, serde_json::to_vec(value).map_err(ApiError::internal)?)?
+        };
+        Ok(respond(headers, code, content_type, bytes, warnings))
+    }
+}
+
+pub(crate) fn encode_protobuf(value: &Value, ty: Option<TypeId>) -> Result<Vec<u8>, ApiError> {
+    let ty = ty.ok_or_else(without_schema)?;
+    let text = |member: &str| value[member].as_str().unwrap_or("");
+    api::protobuf::encode(value, ty, text("apiVersion"), text("kind")).map_err(ApiError::internal)
+}
+
+pub(crate) fn without_schema() -> ApiError {
+    ApiError::internal("a type without a schema was negotiated as protobuf")
+}
+
+/// JSON in the negotiated text form, and what that is called.
+pub(crate) fn text_form(output: Output, mut json: Vec<u8>) -> Result<(&'static str, Vec<u8>), ApiError> {
+    if output.media == Media::Yaml {
+        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        let yaml = serde_yaml_ng::to_string(&value).map_err(ApiError::internal)?;
+        return Ok((YAML, yaml.into_bytes()));
+    }
+    if output.pretty {
+        let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+        json = serde_json::to_vec_pretty(&value).map_err(ApiError::internal)?;
+    }
+    json.push(b'\n');
+    Ok((JSON, json))
+}
+
+/// An answer with its warnings.
+pub(crate) fn respond(
+    headers: &HeaderMap,
+    code: StatusCode,
+    content_type: &'static str,
+    bytes: Vec<u8>,
+    warnings: &[String],
+) -> Response {
+    let mut response = maybe_compress(headers, content_type, bytes);
+    *response.status_mut() = code;
+    for warning in warnings {
+        if let Some(value) = warning_header(warning) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
+}
+
+/// `299 - "text"`, with what a quoted string cannot hold escaped or dropped.
+fn warning_header(text: &str) -> Option<HeaderValue> {
+    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+    let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
+}
+
+/// A 200 answer, compressed if it is large and the client can read that.
+pub(crate) fn maybe_compress(headers: &HeaderMap, content_type: &'static str, bytes: Vec<u8>) -> Response {
+    let compressed = if bytes.len() >= GZIP_FROM && accepts_gzip(headers) { gzip(&bytes) } else { None };
+    let mut response = Response::new(Body::empty());
+    describe(&mut response, content_type, compressed.is_some());
+    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
+    response
+}
+
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"))
+}
+
+pub(crate) fn describe(response: &mut Response, content_type: &'static str, compressed: bool) {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
