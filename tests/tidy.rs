@@ -189,7 +189,18 @@ fn dependencies_are_used() {
             named(text).into_iter().filter(|name| !["version", "edition", "rust-version", "license"].contains(&&**name))
         {
             let path_in_code = name.replace('-', "_");
-            if !of_crate.iter().any(|text| text.contains(&path_in_code)) {
+            // A word in a message is no use of a crate: it is named in a path, an attribute or an import.
+            let is_used = |text: &str| {
+                text.match_indices(&path_in_code).any(|(at, _)| {
+                    let (before, after) = (&text[..at], &text[at + path_in_code.len()..]);
+                    !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+                        && (after.starts_with("::")
+                            || (before.ends_with("use ") && after.starts_with([';', ' ']))
+                            || before.ends_with("#[")
+                            || before.ends_with("#[from "))
+                })
+            };
+            if !of_crate.iter().any(|text| is_used(text)) {
                 found.push(format!("{path}: {name}"));
             }
         }
