@@ -83,10 +83,11 @@ where
     tokio::pin!(answer);
     let (mut response, driver) = tokio::select! {
         response = &mut answer => (response?, Some(driver)),
-        ended = &mut driver => {
-            ended?;
-            (answer.await?, None)
-        }
+        // A server that answers and hangs up may have done both by now: the answer counts.
+        ended = &mut driver => match answer.await {
+            Ok(response) => (response, None),
+            Err(lost) => return Err(ended.err().unwrap_or(lost)),
+        },
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
