@@ -25,7 +25,7 @@ pub enum Error {
     /// The container's process could not be made, e.g. because the command is not in the image.
     #[error("{0}")]
     Start(String),
-    #[error("command {command:?} timed out")]
+    #[error("command '{}' timed out", command.join(" "))]
     ExecTimeout { command: Vec<String> },
     #[error("container {0:?} did not end in time")]
     StopTimeout(String),

@@ -44,7 +44,7 @@ pub(crate) enum UnpackError {
     Escapes { path: PathBuf },
     #[error("unpack {path:?}: {source}")]
     Entry { path: PathBuf, source: io::Error },
-    #[error("layer holds {path:?} of unsupported type {kind:?}")]
+    #[error("layer holds {path:?} of unsupported type '{}'", char::from(kind.as_byte()))]
     Kind { path: PathBuf, kind: EntryType },
     #[error("sync the layer: {0}")]
     Sync(#[source] io::Error),

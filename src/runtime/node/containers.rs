@@ -242,7 +242,7 @@ impl Runtime {
                 Failure::Version => Error::Shim { uid, message: "no common version".to_owned() },
                 Failure::Other(message) => Error::Shim { uid, message },
             },
-            Ok(answer) => Error::Shim { uid, message: format!("unexpected answer {answer:?}") },
+            Ok(_) => Error::Shim { uid, message: "unexpected answer".to_owned() },
         }
     }
 }

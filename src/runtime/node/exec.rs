@@ -21,8 +21,8 @@ use crate::error::{Error, IoContext, Result};
 use crate::shim::protocol::{Answer, Request, Streams as Wanted};
 use crate::types::{AttachRequest, ExecRequest, ExecResult};
 
-/// As much as other runtimes keep of a probe's or hook's output.
-const CAPTURE_MAX: u64 = 16 << 20;
+/// As much as upstream keeps of a probe's output. Of each stream, the rest is read and dropped.
+const CAPTURE_MAX: u64 = 10 << 10;
 /// Something that the command started may hold its output open after its end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// For starting a command; a busy board with a slow card takes a second or two.

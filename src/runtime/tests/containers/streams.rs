@@ -19,6 +19,9 @@ pub(crate) async fn commands(node: &mut Node) {
         (result.stdout.as_slice(), result.stderr.as_slice(), result.exit_code),
         (&b"out\n"[..], &b"err\n"[..], 9)
     );
+    let flood = shell("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; exit 4");
+    let flood = node.runtime().exec_sync(&id, flood, PATIENCE).await.unwrap();
+    assert_eq!((flood.stdout.len(), flood.stderr.len(), flood.exit_code), (10 << 10, 10 << 10, 4));
     let killed = node.runtime().exec_sync(&id, shell("kill -9 $$"), PATIENCE).await.unwrap();
     assert_eq!(killed.exit_code, 137);
     let late = node.runtime().exec_sync(&id, shell("sleep 1000"), Duration::from_millis(300)).await;
