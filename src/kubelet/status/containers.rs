@@ -16,6 +16,9 @@ use crate::pod::{PodExt, Role, container_status};
 /// How a container's id is written in the API.
 pub(crate) const ID_PREFIX: &str = "coracle://";
 
+/// Upstream's limit of all termination messages of a pod.
+const MESSAGES_MAX: usize = 12 * 1024;
+
 #[derive(Default)]
 pub(super) struct Listed {
     pub(super) init: Vec<core::ContainerStatus>,
@@ -141,7 +144,9 @@ fn without_runtime(cx: &Inputs<'_>, role: Role, c: &Container) -> core::Containe
     let stays = cx.stopping || !cx.pod.restarts(role, c, code);
     if let Some(old) = old {
         status.container_id.clone_from(&old.container_id);
+        status.image.clone_from(&old.image);
         status.image_id.clone_from(&old.image_id);
+        status.user.clone_from(&old.user);
     }
     if stays {
         status.ready = role == Role::Init && ok;
@@ -154,6 +159,20 @@ fn without_runtime(cx: &Inputs<'_>, role: Role, c: &Container) -> core::Containe
     status
 }
 
+/// The containers of a pod share what their last words may take.
+pub(super) fn limit_messages(status: &mut core::PodStatus) {
+    let lists =
+        [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+    let count: usize = lists.iter().map(|list| list.as_ref().map_or(0, Vec::len)).sum();
+    let share = MESSAGES_MAX / count.max(1);
+    for entry in lists.into_iter().flatten().flatten() {
+        let ends = [&mut entry.state, &mut entry.last_state].into_iter().flatten();
+        for message in ends.filter_map(|s| s.terminated.as_mut()?.message.as_mut()) {
+            message.truncate(message.floor_char_boundary(share));
+        }
+    }
+}
+
 /// It ran when the API server last heard of it and left no trace.
 fn lost(cx: &Inputs<'_>, old: Option<&core::ContainerStatus>) -> core::ContainerState {
     let when = if cx.stopping { "deleted" } else { "terminated" };
@@ -163,6 +182,8 @@ fn lost(cx: &Inputs<'_>, old: Option<&core::ContainerStatus>) -> core::Container
             exit_code: 137,
             reason: Some("ContainerStatusUnknown".to_owned()),
             message: Some(format!("The container could not be located when the pod was {when}")),
+            started_at: old.and_then(|o| o.state.as_ref()?.running.as_ref()?.started_at.clone()),
+            finished_at: Some(Time(cx.now)),
             ..ContainerStateTerminated::default()
         }),
         ..core::ContainerState::default()
@@ -229,32 +250,47 @@ fn running(c: &ContainerStatus) -> core::ContainerState {
 
 fn terminated(cx: &Inputs<'_>, c: &ContainerStatus) -> core::ContainerState {
     let (reason, exit_code) = end_of(c);
+    let told = told(cx, c);
     let message = cx.messages.get(&c.id).filter(|m| !m.is_empty()).cloned().or_else(|| c.error.clone());
-    let message = message.or_else(|| known_message(cx, c));
+    // Of a container that was lost, such as by a power cut, the runtime knows neither time.
+    let lost = c.state == ContainerState::Unknown;
+    let started = c.started_at_ns.and_then(time).or_else(|| told.started.filter(|_| lost));
+    // What never ran has started at the epoch, as with upstream's runtimes.
+    let started = started.or_else(|| time(if lost { c.created_at_ns } else { 0 }));
+    let found = || lost.then(|| told.finished.unwrap_or(Time(cx.now)));
     core::ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(format!("{ID_PREFIX}{}", c.id)),
             exit_code,
             reason: Some(reason.to_owned()),
-            message,
+            message: message.or(told.message),
             signal: None,
-            // What never ran has started at the epoch, as with upstream's runtimes.
-            started_at: time(c.started_at_ns.unwrap_or(0)),
-            finished_at: c.finished_at_ns.and_then(time),
+            started_at: started,
+            finished_at: c.finished_at_ns.and_then(time).or_else(found),
         }),
         ..core::ContainerState::default()
     }
 }
 
-/// The message that the API server was told before this kubelet started.
-fn known_message(cx: &Inputs<'_>, c: &ContainerStatus) -> Option<String> {
-    let old = container_status(cx.old, &c.name)?;
+/// What was said of this very container before.
+#[derive(Default)]
+struct Told {
+    message: Option<String>,
+    started: Option<Time>,
+    finished: Option<Time>,
+}
+
+fn told(cx: &Inputs<'_>, c: &ContainerStatus) -> Told {
+    let Some(old) = container_status(cx.old, &c.name) else { return Told::default() };
     let id = format!("{ID_PREFIX}{}", c.id);
-    [&old.state, &old.last_state]
-        .into_iter()
-        .filter_map(|s| s.as_ref()?.terminated.as_ref())
-        .find(|t| t.container_id.as_deref() == Some(&id))
-        .and_then(|t| t.message.clone())
+    let ends = [&old.state, &old.last_state].into_iter().filter_map(|s| s.as_ref()?.terminated.as_ref());
+    if let Some(end) = ends.clone().find(|t| t.container_id.as_deref() == Some(&id)) {
+        let ContainerStateTerminated { message, started_at, finished_at, .. } = end.clone();
+        return Told { message, started: started_at, finished: finished_at };
+    }
+    let same = old.container_id.as_deref() == Some(&id);
+    let running = old.state.as_ref().and_then(|s| s.running.as_ref()).filter(|_| same);
+    Told { started: running.and_then(|r| r.started_at.clone()), ..Told::default() }
 }
 
 /// Reason and exit code of a container that ended.

@@ -143,6 +143,7 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
             status.message = Some(verdict.message.clone());
         }
     }
+    containers::limit_messages(&mut status);
     status.conditions = Some(conditions::conditions(cx, &status));
     Computed { status, finished }
 }

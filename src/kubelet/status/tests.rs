@@ -325,3 +325,56 @@ fn the_user_is_that_of_the_present_container() {
     let old: PodStatus = serde_json::from_value(ran).unwrap();
     assert_eq!(user(vec![exited(&pod, "a", 0, 0)], old).0, Some(9), "as the API server remembers it");
 }
+
+#[test]
+fn a_container_that_was_lost_keeps_its_start_and_was_found_dead_once() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let ran = json!({"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        "containerID": "coracle://a-0", "state": {"running": {"startedAt": "1970-01-01T00:00:07Z"}}}]});
+    let old: PodStatus = serde_json::from_value(ran).unwrap();
+    let mut lost = exited(&pod, "a", 0, 0);
+    (lost.state, lost.exit_code) = (runtime::ContainerState::Unknown, None);
+    (lost.started_at_ns, lost.finished_at_ns) = (None, None);
+    let end = |seen: Vec<runtime::ContainerStatus>, old: PodStatus| {
+        let got = status(&pod, &Given { old, ..Given::seen(observed(seen)) });
+        let c = serde_json::to_value(&got.container_statuses.as_ref().unwrap()[0]).unwrap();
+        (c["state"]["terminated"].clone(), got)
+    };
+    let expected = json!({"containerID": "coracle://a-0", "exitCode": 255, "reason": "Unknown", "message": "last words",
+        "startedAt": "1970-01-01T00:00:07Z", "finishedAt": "1970-01-01T00:16:40Z"});
+    let (first, mut got) = end(vec![lost.clone()], old.clone());
+    assert_eq!(first, expected);
+    let earlier = Time(Timestamp::from_second(900).unwrap());
+    let known = &mut got.container_statuses.as_mut().unwrap()[0];
+    known.state.as_mut().unwrap().terminated.as_mut().unwrap().finished_at = Some(earlier);
+    let (again, _) = end(vec![lost.clone()], got);
+    assert_eq!(again["finishedAt"], "1970-01-01T00:15:00Z", "it is found dead once");
+    let (untold, _) = end(vec![lost], PodStatus::default());
+    assert_eq!(untold["startedAt"], "1970-01-01T00:00:01Z", "at least it was made then");
+    let (gone, _) = end(vec![], old);
+    assert_eq!(
+        gone,
+        json!({"containerID": "coracle://a-0", "exitCode": 137, "reason": "ContainerStatusUnknown",
+            "message": "The container could not be located when the pod was terminated",
+            "startedAt": "1970-01-01T00:00:07Z", "finishedAt": "1970-01-01T00:16:40Z"})
+    );
+}
+
+#[test]
+fn containers_share_what_their_last_words_may_take() {
+    let names = ["a", "b", "c", "d"];
+    let list: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+    let pod = pod(json!({"restartPolicy": "Never", "containers": list}));
+    let mut seen: Vec<_> = names.iter().map(|name| exited(&pod, name, 0, 1)).collect();
+    for (n, c) in seen.iter_mut().enumerate().skip(1) {
+        c.error = Some("ä".repeat(if n == 1 { 4096 } else { 10 }));
+    }
+    let got = status(&pod, &Given::seen(observed(seen)));
+    let lengths: Vec<usize> = got
+        .container_statuses
+        .unwrap()
+        .into_iter()
+        .map(|c| c.state.unwrap().terminated.unwrap().message.unwrap().len())
+        .collect();
+    assert_eq!(lengths, ["last words".len(), 3072, 20, 20]);
+}
