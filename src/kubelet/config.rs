@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::Taint;
+use network::HostPort;
 
 /// The settings of one node's kubelet.
 #[derive(Clone)]
@@ -42,6 +43,8 @@ pub struct Config {
     /// `coracle://<version>`
     pub runtime_version: String,
     pub server: Option<ServerConfig>,
+    /// What the node itself listens on: no pod gets these ports of the host.
+    pub own_ports: Vec<HostPort>,
     pub thresholds: Thresholds,
 }
 

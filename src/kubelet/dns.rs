@@ -11,6 +11,7 @@ use crate::pod::PodExt;
 const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
+const MAX_SEARCH_PATH: usize = 253;
 /// The longest name that a kernel takes as a host name.
 const MAX_HOSTNAME: usize = 63;
 const MAX_KERNEL_HOSTNAME: usize = 64;
@@ -74,19 +75,40 @@ impl ResolvConf {
         }
     }
 
-    fn limit(&mut self) {
-        self.nameservers.truncate(MAX_NAMESERVERS);
+    /// Cuts what resolvers would not read. Returns upstream's word on each list that was cut.
+    fn limit(&mut self) -> Vec<String> {
+        let mut cut = Vec::new();
+        if self.nameservers.len() > MAX_NAMESERVERS {
+            self.nameservers.truncate(MAX_NAMESERVERS);
+            cut.push(format!(
+                "Nameserver limits were exceeded, some nameservers have been omitted, \
+                 the applied nameserver line is: {}",
+                self.nameservers.join(" ")
+            ));
+        }
+        let before = self.searches.len();
         self.searches.truncate(MAX_SEARCHES);
+        // The line is cut from its end; a path that some resolvers abort at is left out.
         let mut chars = 0;
         self.searches.retain(|s| {
             chars += s.len() + 1;
             chars <= MAX_SEARCH_CHARS + 1
         });
+        self.searches.retain(|s| s.len() <= MAX_SEARCH_PATH);
+        if self.searches.len() < before {
+            cut.push(format!(
+                "Search Line limits were exceeded, some search paths have been omitted, \
+                 the applied search line is: {}",
+                self.searches.join(" ")
+            ));
+        }
+        cut
     }
 }
 
-/// The resolver settings of a pod; `node` is what the node's own resolv.conf says.
-pub(crate) fn resolv_conf(pod: &Pod, servers: &[IpAddr], domain: &str, node: &ResolvConf) -> ResolvConf {
+/// The resolver settings of a pod, and the warnings of what was left out; `node` is what the node's own
+/// resolv.conf says.
+pub(crate) fn resolv_conf(pod: &Pod, servers: &[IpAddr], domain: &str, node: &ResolvConf) -> (ResolvConf, Vec<String>) {
     let spec = pod.spec();
     let cluster_first = match spec.dns_policy.as_deref().unwrap_or("ClusterFirst") {
         "None" => {
@@ -94,8 +116,8 @@ pub(crate) fn resolv_conf(pod: &Pod, servers: &[IpAddr], domain: &str, node: &Re
             if let Some(config) = &spec.dns_config {
                 own.merge(config);
             }
-            own.limit();
-            return own;
+            let cut = own.limit();
+            return (own, cut);
         }
         "ClusterFirst" => !pod.host_network(),
         "ClusterFirstWithHostNet" => true,
@@ -120,8 +142,8 @@ pub(crate) fn resolv_conf(pod: &Pod, servers: &[IpAddr], domain: &str, node: &Re
     if let Some(config) = &spec.dns_config {
         out.merge(config);
     }
-    out.limit();
-    out
+    let cut = out.limit();
+    (out, cut)
 }
 
 /// The name that the pod's kernel knows: the whole one if the pod asks for that.
@@ -233,8 +255,35 @@ mod tests {
                 "search prod.svc.cluster.local svc.cluster.local cluster.local home.lan\nnameserver 10.96.0.10\nnameserver 1.1.1.1\noptions ndots:2\n",
             ),
         ] {
-            assert_eq!(resolv_conf(&pod(spec.clone()), &dns, "cluster.local", &node).render(), expected, "{spec}");
+            let (got, cut) = resolv_conf(&pod(spec.clone()), &dns, "cluster.local", &node);
+            assert_eq!((got.render().as_str(), cut), (expected, vec![]), "{spec}");
         }
+    }
+
+    #[test]
+    fn what_resolvers_would_not_read_is_left_out_with_a_warning() {
+        let make = |config: serde_json::Value| {
+            let pod = pod(json!({"dnsPolicy": "None", "dnsConfig": config}));
+            resolv_conf(&pod, &[], "cluster.local", &ResolvConf::default())
+        };
+        let (got, cut) = make(json!({"nameservers": ["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]}));
+        assert_eq!(got.nameservers.len(), 3);
+        assert_eq!(
+            cut,
+            ["Nameserver limits were exceeded, some nameservers have been omitted, \
+              the applied nameserver line is: 1.1.1.1 2.2.2.2 3.3.3.3"]
+        );
+        let many: Vec<String> = (0..33).map(|n| format!("s{n}")).collect();
+        let (got, cut) = make(json!({"nameservers": ["1.1.1.1"], "searches": many}));
+        assert_eq!((got.searches.len(), cut.len()), (32, 1));
+        assert!(cut[0].ends_with(" s30 s31"), "{cut:?}");
+        let long = "x".repeat(254);
+        let (got, cut) = make(json!({"nameservers": ["1.1.1.1"], "searches": [long, "home.lan"]}));
+        assert_eq!(got.searches, ["home.lan"]);
+        assert!(cut[0].ends_with("the applied search line is: home.lan"));
+        let wide: Vec<String> = (0..20).map(|n| format!("{n:0>200}")).collect();
+        let (got, cut) = make(json!({"nameservers": ["1.1.1.1"], "searches": wide}));
+        assert_eq!((got.searches.len(), cut.len()), (10, 1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::images::Images;
-use crate::node::Machine;
+use crate::node::{Machine, Pressure};
 use crate::registry::Registry;
 use crate::resources::Allocatable;
 use crate::volumes::References;
@@ -30,4 +30,6 @@ pub(crate) struct Kubelet {
     pub(crate) sessions: Mutex<JoinSet<()>>,
     pub(crate) machine: Machine,
     pub(crate) allocatable: Allocatable,
+    /// What runs short, as it was seen last.
+    pub(crate) pressure: Mutex<Pressure>,
 }

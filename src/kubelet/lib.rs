@@ -97,6 +97,7 @@ pub async fn run(
         sessions: parking_lot::Mutex::default(),
         machine,
         allocatable,
+        pressure: parking_lot::Mutex::default(),
     });
     let serve = async {
         match server {

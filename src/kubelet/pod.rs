@@ -226,4 +226,18 @@ mod tests {
         check("Always", &rules("NotIn"), 1, true);
         check("Always", &rules("NotIn"), 43, false);
     }
+
+    #[test]
+    fn an_ephemeral_container_is_a_container() {
+        let fields = json!({"name": "e", "image": "i", "command": ["c"], "args": ["a"], "workingDir": "/w",
+            "env": [{"name": "k", "value": "v"}], "envFrom": [{"secretRef": {"name": "s"}}], "imagePullPolicy": "Always",
+            "securityContext": {"runAsUser": 5}, "stdin": true, "stdinOnce": true, "tty": true,
+            "terminationMessagePath": "/m", "terminationMessagePolicy": "File",
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+        let mut given = fields.clone();
+        given["targetContainerName"] = json!("a");
+        let pod = pod(json!({"containers": [{"name": "a"}], "ephemeralContainers": [given]}));
+        let (role, c) = pod.container("e").unwrap();
+        assert_eq!((role, serde_json::to_value(&*c).unwrap()), (Role::Ephemeral, fields));
+    }
 }

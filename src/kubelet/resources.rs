@@ -15,6 +15,8 @@ const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 262_144;
 const QUOTA_PERIOD_US: i64 = 100_000;
 const MIN_QUOTA_US: i64 = 1000;
+/// The kernel shifts a quota by 20 bits and takes no more than 44.
+const MAX_QUOTA_US: i64 = (1 << 44) - 1;
 /// Scheduling priority from which a pod is critical for its node.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
@@ -145,6 +147,16 @@ fn quota(milli_cpu: i64) -> i64 {
     (milli_cpu.saturating_mul(QUOTA_PERIOD_US) / 1000).max(MIN_QUOTA_US)
 }
 
+/// A CPU limit that the kernel has no number for.
+pub(crate) fn exceeds_kernel(cpu: &Quantity) -> bool {
+    milli(cpu).saturating_mul(i128::from(QUOTA_PERIOD_US)) / 1000 > i128::from(MAX_QUOTA_US)
+}
+
+/// Its priority says that the node needs it.
+pub(crate) fn is_critical(pod: &Pod) -> bool {
+    pod.spec().priority.is_some_and(|p| p >= CRITICAL_PRIORITY)
+}
+
 /// CPU shares of the burstable pods together.
 pub(crate) fn burstable_shares<'a>(pods: impl Iterator<Item = &'a Pod>) -> u64 {
     let burstable = pods.filter(|p| QosClass::of(p) == QosClass::Burstable);
@@ -245,6 +257,18 @@ impl PodTotal {
     }
 }
 
+/// Huge pages that a pod asks for, by resource name.
+pub(crate) fn hugepage_requests(pod: &Pod) -> BTreeMap<String, i64> {
+    let own = pod.spec().resources.as_ref().and_then(|r| r.requests.as_ref());
+    let containers = pod.containers();
+    let named = containers.iter().filter_map(|(_, c)| requests(c)).chain(own).flat_map(|list| list.keys());
+    let of = |name: &String| match whole_of(own, name) {
+        0 => aggregate(pod, |c| whole_of(requests(c), name)),
+        whole => whole,
+    };
+    named.filter(|name| name.starts_with("hugepages-")).map(|name| (name.clone(), of(name))).collect()
+}
+
 /// Containers and sidecars run together; an init container runs beside the sidecars before it.
 fn aggregate(pod: &Pod, amount: impl Fn(&Container) -> i64) -> i64 {
     let (mut running, mut peak) = (0_i64, 0_i64);
@@ -260,7 +284,7 @@ fn aggregate(pod: &Pod, amount: impl Fn(&Container) -> i64) -> i64 {
 
 /// How likely the kernel is to choose this container when memory runs out.
 pub(crate) fn oom_score_adj(pod: &Pod, role: Role, c: &Container, memory_capacity: i64) -> i32 {
-    if pod.spec().priority.is_some_and(|p| p >= CRITICAL_PRIORITY) {
+    if is_critical(pod) {
         return -997;
     }
     match QosClass::of(pod) {

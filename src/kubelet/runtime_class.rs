@@ -9,6 +9,12 @@ use crate::pod::PodExt as _;
 
 pub(crate) const HANDLERS: [&str; 2] = ["coracle", "runc"];
 
+/// The handler that the pod's class asks for.
+pub(crate) fn handler(cluster: &Cluster, pod: &Pod) -> Option<String> {
+    let name = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty())?;
+    cluster.get::<RuntimeClass>("", name).map(|class| class.handler)
+}
+
 /// Refuses a pod whose class is not there or asks for another runtime.
 pub(crate) fn check(cluster: &Cluster, pod: &Pod) -> Result<(), String> {
     let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty()) else { return Ok(()) };

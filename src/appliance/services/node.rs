@@ -9,7 +9,7 @@ use api::k8s_openapi::api::core::v1::Node;
 use client::{Cluster, Query, Tasks};
 use ipnet::Ipv4Net;
 use network::services::{ServiceTable, ServiceTableConfig};
-use network::{NetworkConfig, PodNetwork};
+use network::{HostPort, NetworkConfig, PodNetwork, Protocol};
 use runtime::{LogLimit, Registries, Runtime, RuntimeConfig};
 
 use super::{image_files, node_role, report, tls};
@@ -133,6 +133,11 @@ fn kubelet_config(
             tls: tls::kubelet(pki)?,
             client_name: "kube-apiserver-kubelet-client".to_owned(),
         }),
+        own_ports: vec![own_port(config.listen.port()), own_port(KUBELET_PORT)],
         thresholds: kubelet::Thresholds::default(),
     })
+}
+
+fn own_port(port: u16) -> HostPort {
+    HostPort { host_ip: None, host_port: port, container_port: port, protocol: Protocol::Tcp }
 }

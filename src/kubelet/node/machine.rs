@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::admission::Modules;
 use crate::config::Config;
 use crate::resources::Allocatable;
 
@@ -22,6 +23,7 @@ pub(crate) struct Machine {
     pub(crate) system_uuid: String,
     pub(crate) boot_id: String,
     pub(crate) max_pids: i64,
+    pub(crate) modules: Modules,
 }
 
 impl Machine {
@@ -50,6 +52,7 @@ impl Machine {
             system_uuid,
             boot_id: first_line("/proc/sys/kernel/random/boot_id"),
             max_pids: max_pids(&first_line("/proc/sys/kernel/pid_max"), &first_line("/proc/sys/kernel/threads-max")),
+            modules: Modules::read(),
         }
     }
 

@@ -157,7 +157,15 @@ impl Manager {
         let active = kubelet.pods.all();
         let others: Vec<&Pod> = active.iter().filter(|e| e.counts()).map(|e| &*e.pod).collect();
         let node = kubelet.cluster.get::<Node>("", &kubelet.cfg.node_name);
-        admission::admit(pod, &others, node.as_ref(), &kubelet.allocatable)
+        admission::admit(&admission::Inputs {
+            pod,
+            others: &others,
+            node: node.as_ref(),
+            allocatable: &kubelet.allocatable,
+            pressure: *kubelet.pressure.lock(),
+            modules: kubelet.machine.modules,
+            own_ports: &kubelet.cfg.own_ports,
+        })
     }
 
     /// The cgroups that pods of each quality of service share.

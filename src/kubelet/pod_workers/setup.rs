@@ -20,7 +20,7 @@ use crate::kubelet::Kubelet;
 use crate::observed::{label, pod_labels};
 use crate::pod::{PodExt, Role};
 use crate::volumes::{self, Mounted, Setup, Tokens, VolumeError};
-use crate::{dns, events, resources, runtime_class};
+use crate::{admission, dns, events, resources, runtime_class};
 
 /// What a set-up gives.
 pub(super) struct Ready {
@@ -48,6 +48,13 @@ pub(super) async fn set_up(
 ) -> Result<Ready, SetupError> {
     let about = events::pod(pod);
     let warn_event = |reason: &str, message: &str| kubelet.recorder.event(&about, EventType::Warning, reason, message);
+    if matches!(sandbox, SandboxPlan::Create { .. }) {
+        let handler = runtime_class::handler(&kubelet.cluster, pod);
+        admission::before_sandbox(pod, handler.as_deref(), kubelet.machine.modules).map_err(|missing| {
+            warn_event(missing.reason, &missing.message);
+            SetupError::OTHER
+        })?;
+    }
     let mounted = mount(kubelet, pod, known_ips, tokens).await.map_err(|volumes| SetupError { volumes })?;
     if let SandboxPlan::Create { attempt, changed } = sandbox {
         if *changed {
@@ -163,7 +170,10 @@ fn write_files(kubelet: &Kubelet, pod: &Pod, ips: &[IpAddr]) -> io::Result<()> {
     fs::create_dir_all(&dir)?;
     // Containers of this pod may have the files open: they are rewritten in place.
     let node = fs::read_to_string(&cfg.resolv_conf).unwrap_or_default();
-    let resolv = dns::resolv_conf(pod, &cfg.cluster_dns, &cfg.cluster_domain, &dns::ResolvConf::parse(&node));
+    let (resolv, cut) = dns::resolv_conf(pod, &cfg.cluster_dns, &cfg.cluster_domain, &dns::ResolvConf::parse(&node));
+    for warning in cut {
+        kubelet.recorder.event(&events::pod(pod), EventType::Warning, "DNSConfigForming", &warning);
+    }
     write_if_changed(&dir.join(volumes::RESOLV_CONF), &resolv.render())?;
     let hosts = if pod.host_network() {
         dns::host_network_hosts_file(pod, &fs::read_to_string(&cfg.hosts_file).unwrap_or_default())

@@ -45,6 +45,19 @@ pub(super) fn ending_grace(pod: &Pod, containers: &[ContainerStatus], condemned:
     shortest.unwrap_or(own).max(1)
 }
 
+/// How long a container may take that is restarted or replaced: as its probe says, else as its pod.
+fn kill_grace(pod: &Pod, kill: &Kill, containers: &[ContainerStatus]) -> Duration {
+    let of_probe = pod.container(&kill.name).and_then(|(_, c)| {
+        let probe = match kill.why? {
+            Unhealthy::Liveness => c.liveness_probe.as_ref(),
+            Unhealthy::Startup => c.startup_probe.as_ref(),
+        };
+        probe?.termination_grace_period_seconds
+    });
+    let grace = of_probe.unwrap_or_else(|| own_grace(pod, containers));
+    seconds(grace).max(Duration::from_secs(MIN_GRACE_SECONDS))
+}
+
 fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0))
 }
@@ -52,15 +65,7 @@ fn seconds(value: i64) -> Duration {
 impl Stopper {
     /// One container that is to be restarted or replaced.
     pub(super) async fn kill(&self, kill: Kill, container: ContainerStatus) {
-        let probe_grace = self.pod.container(&kill.name).and_then(|(_, c)| {
-            let probe = match kill.why? {
-                Unhealthy::Liveness => c.liveness_probe.as_ref(),
-                Unhealthy::Startup => c.startup_probe.as_ref(),
-            };
-            probe?.termination_grace_period_seconds
-        });
-        let grace = probe_grace.unwrap_or_else(|| own_grace(&self.pod, std::slice::from_ref(&container)));
-        let grace = seconds(grace).max(Duration::from_secs(MIN_GRACE_SECONDS));
+        let grace = kill_grace(&self.pod, &kill, std::slice::from_ref(&container));
         self.stop(&container, kill.message, grace).await;
     }
 
@@ -143,6 +148,16 @@ mod tests {
                 p.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
             }
             assert_eq!(ending_grace(&p, &[], condemned), expected, "{own:?} {deletion:?} {condemned:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_may_have_a_grace_period_of_its_own() {
+        let pod = pod(json!({"terminationGracePeriodSeconds": 60, "containers": [{"name": "a",
+            "livenessProbe": {"terminationGracePeriodSeconds": 7}, "startupProbe": {}}]}));
+        for (why, expected) in [(None, 60), (Some(Unhealthy::Liveness), 7), (Some(Unhealthy::Startup), 60)] {
+            let kill = Kill { id: "1".to_owned(), name: "a".to_owned(), message: String::new(), why, replace: false };
+            assert_eq!(kill_grace(&pod, &kill, &[]), Duration::from_secs(expected), "{why:?}");
         }
     }
 }

@@ -27,7 +27,8 @@ impl HostPort {
     }
 
     /// Both cannot be served at once: as the scheduler sees it, one address conflicts with all.
-    pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn conflicts_with(&self, other: &Self) -> bool {
         let same_address = match (self.address(), other.address()) {
             (Some(a), Some(b)) => a == b,
             (None, _) | (_, None) => true,
