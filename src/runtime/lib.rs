@@ -19,5 +19,5 @@ pub use image::PullError;
 pub use image::registries::Registries;
 pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, Streams};
 pub use shim::shim_main;
-pub use sys::tree::{disk_usage, remove_tree, walk_tree};
+pub use sys::tree::{TreeUsage, remove_tree, tree_usage, walk_tree};
 pub use types::*;

@@ -236,8 +236,13 @@ pub struct Stats {
     pub cpu_usage_ns: u64,
     pub memory_usage_bytes: u64,
     pub memory_working_set_bytes: u64,
+    /// Anonymous memory.
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    /// Absent where the kernel does not count swap by cgroup.
+    pub swap_usage_bytes: Option<u64>,
     pub pids: u64,
-    pub rootfs_used_bytes: Option<u64>,
 }
 
 /// When a container's log file is put aside, and how many files are kept in all.

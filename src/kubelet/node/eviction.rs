@@ -6,32 +6,41 @@ use crate::pod::PodExt;
 use crate::registry::Entry;
 use crate::resources::{self, PodTotal};
 
-/// Pods of this priority keep the node itself alive.
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-
-/// What runs short, in bytes.
+/// What runs short: below which amount pods are evicted, and what is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
     Memory { threshold: i64, available: i64 },
-    Disk { available: i64 },
+    Disk { threshold: i64, available: i64 },
+    Inodes { threshold: i64, available: i64 },
 }
 
-/// A pod that could go, with what its containers use.
+impl Shortage {
+    /// As upstream's messages name it.
+    pub(super) fn resource(self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+            Self::Disk { .. } => "ephemeral-storage",
+            Self::Inodes { .. } => "inodes",
+        }
+    }
+}
+
+/// A pod that could go.
 pub(super) struct Candidate {
     pub(super) entry: Entry,
+    /// What it uses of what runs short.
+    pub(super) total: i64,
+    /// The part of each of its containers.
     pub(super) used: Vec<(String, i64)>,
 }
 
 impl Candidate {
-    fn total(&self) -> i64 {
-        self.used.iter().map(|(_, n)| n).fold(0, |a, n| a.saturating_add(*n))
-    }
-
     fn request(&self, shortage: Shortage) -> i64 {
         let total = PodTotal::of(&self.entry.pod);
         match shortage {
             Shortage::Memory { .. } => total.memory_request,
             Shortage::Disk { .. } => total.storage_request,
+            Shortage::Inodes { .. } => 0,
         }
     }
 
@@ -42,33 +51,26 @@ impl Candidate {
 
 /// First those that use more than they asked for, then by priority, then by how much more.
 pub(super) fn choose(candidates: Vec<Candidate>, shortage: Shortage) -> Option<Candidate> {
-    candidates.into_iter().filter(|c| c.priority() < CRITICAL_PRIORITY && c.total() > 0).max_by_key(|c| {
-        let over = c.total().saturating_sub(c.request(shortage));
+    candidates.into_iter().filter(|c| !resources::is_critical(&c.entry.pod) && c.total > 0).max_by_key(|c| {
+        let over = c.total.saturating_sub(c.request(shortage));
         (over > 0, std::cmp::Reverse(c.priority()), over)
     })
 }
 
 pub(super) fn message(victim: &Candidate, shortage: Shortage) -> String {
     let bytes = |n: i64| Quantity::from_bytes(n).to_string();
-    let (resource, name, mut text) = match shortage {
-        Shortage::Memory { threshold, available } => (
-            "memory",
-            "memory",
-            format!(
-                "The node was low on resource: memory. Threshold quantity: {}, available: {}. ",
-                bytes(threshold),
-                bytes(available)
-            ),
-        ),
-        Shortage::Disk { available } => (
-            "ephemeral-storage",
-            "ephemeral-storage",
-            format!("The node was low on resource: ephemeral-storage. Available: {}. ", bytes(available)),
-        ),
+    let resource = shortage.resource();
+    let (threshold, available, by_container) = match shortage {
+        Shortage::Memory { threshold, available } | Shortage::Disk { threshold, available } => {
+            (bytes(threshold), bytes(available), true)
+        }
+        Shortage::Inodes { threshold, available } => (threshold.to_string(), available.to_string(), false),
     };
-    for (container, used) in &victim.used {
+    let mut text =
+        format!("The node was low on resource: {resource}. Threshold quantity: {threshold}, available: {available}. ");
+    for (container, used) in victim.used.iter().filter(|_| by_container) {
         let spec = victim.entry.pod.container(container);
-        let request = spec.as_ref().and_then(|(_, c)| c.resources.as_ref()?.requests.as_ref()?.get(name));
+        let request = spec.as_ref().and_then(|(_, c)| c.resources.as_ref()?.requests.as_ref()?.get(resource));
         if request.map_or(0, resources::whole) < *used {
             let request = request.map_or_else(|| "0".to_owned(), |q| q.0.clone());
             text.push_str(&format!(
@@ -94,7 +96,7 @@ mod tests {
             "containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}));
         pod.metadata.name = Some(name.to_owned());
         let entry = Entry { pod: Arc::new(pod), status: Arc::default(), mailbox: Arc::default() };
-        Candidate { entry, used: vec![("a".to_owned(), used)] }
+        Candidate { entry, total: used, used: vec![("a".to_owned(), used)] }
     }
 
     #[track_caller]
@@ -119,5 +121,26 @@ mod tests {
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
              Container a was using 10Mi, request is 1Mi, has larger consumption of memory. "
         );
+        let disk = Shortage::Disk { threshold: 100 << 20, available: 50 << 20 };
+        assert_eq!(
+            message(&candidate("x", "1Mi", 10 << 20, 0), disk),
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 100Mi, available: 50Mi. \
+             Container a was using 10Mi, request is 0, has larger consumption of ephemeral-storage. "
+        );
+        let inodes = Shortage::Inodes { threshold: 500, available: 7 };
+        assert_eq!(
+            message(&candidate("x", "1Mi", 10 << 20, 0), inodes),
+            "The node was low on resource: inodes. Threshold quantity: 500, available: 7. "
+        );
+    }
+
+    #[test]
+    fn who_fills_a_volume_goes_before_who_has_a_container_layer() {
+        let mut culprit = candidate("culprit", "0", 0, 0);
+        culprit.total = 100 << 20;
+        let innocent = candidate("innocent", "0", 32 << 10, 0);
+        let disk = Shortage::Disk { threshold: 100 << 20, available: 50 << 20 };
+        let got = choose(vec![innocent, culprit], disk);
+        assert_eq!(got.as_ref().map(|c| c.entry.pod.name()), Some("culprit"));
     }
 }

@@ -49,13 +49,7 @@ impl ImageGc {
         if wanted == 0 {
             return;
         }
-        let (victims, freed) = choose(candidates, wanted, thresholds.image_min_age);
-        info!(images = victims.len(), bytes = freed, "removing unused images");
-        for id in victims {
-            if let Err(e) = kubelet.runtime.remove_image(&id).await {
-                warn!(image = id, "unused image not removed: {e}");
-            }
-        }
+        let freed = remove(kubelet, choose(candidates, wanted, thresholds.image_min_age)).await;
         if freed < wanted {
             let message = format!(
                 "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
@@ -63,6 +57,12 @@ impl ImageGc {
             let about = events::node(&kubelet.cfg.node_name);
             kubelet.recorder.event(&about, EventType::Warning, "FreeDiskSpaceFailed", &message);
         }
+    }
+
+    /// All of them, because pods would have to go next.
+    pub(super) async fn remove_unused(&mut self, kubelet: &Kubelet) {
+        let candidates = self.candidates(kubelet);
+        remove(kubelet, choose(candidates, u64::MAX, kubelet.cfg.thresholds.image_min_age)).await;
     }
 
     fn candidates(&mut self, kubelet: &Kubelet) -> Vec<Candidate> {
@@ -87,6 +87,18 @@ impl ImageGc {
         }
         out
     }
+}
+
+async fn remove(kubelet: &Kubelet, (victims, freed): (Vec<String>, u64)) -> u64 {
+    if !victims.is_empty() {
+        info!(images = victims.len(), bytes = freed, "removing unused images");
+    }
+    for id in victims {
+        if let Err(e) = kubelet.runtime.remove_image(&id).await {
+            warn!(image = id, "unused image not removed: {e}");
+        }
+    }
+    freed
 }
 
 /// Bytes to free: none below the high mark, else down to the low one.

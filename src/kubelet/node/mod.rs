@@ -1,6 +1,7 @@
 //! This node's own object: registration, status and lease; and the checks every ten seconds that
 //! keep memory and disk from running out.
 
+pub(crate) mod disk_use;
 mod eviction;
 mod image_gc;
 mod lease;
@@ -151,7 +152,8 @@ impl Keeper {
                 () = token.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let pressure = self.pressure.check(&self.kubelet).await;
+            let pressure = self.pressure.check(&self.kubelet, &mut self.image_gc).await;
+            *self.kubelet.pressure.lock() = pressure;
             if let Err(e) = self.post_status(pressure).await {
                 warn!("node status not posted, will retry: {}", api_status::message(&e));
             }

@@ -3,19 +3,23 @@
 use std::path::Path;
 use std::time::Duration;
 
-use api::k8s_openapi::api::core::v1::Pod;
 use client::EventType;
 use nix::sys::statvfs::statvfs;
+use runtime::TreeUsage;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::disk_use::DiskUse;
 use super::eviction::{self, Candidate, Shortage};
+use super::image_gc::ImageGc;
 use super::{Pressure, meminfo};
 use crate::config::Thresholds;
-use crate::events;
 use crate::kubelet::Kubelet;
+use crate::observed::{has_ended, is_running};
 use crate::pod::PodExt;
+use crate::registry::Entry;
 use crate::status::Verdict;
+use crate::{events, pod_workers};
 
 /// An evicted pod needs a moment to give back what it held.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -24,11 +28,39 @@ const SETTLE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Reading {
     memory_available: i64,
-    disk_available: i64,
-    /// Shares of the whole.
-    disk_free: f64,
-    inodes_free: f64,
+    disk: Part,
+    inodes: Part,
     pids_free: f64,
+}
+
+/// What is free of a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    available: i64,
+    whole: i64,
+}
+
+impl Part {
+    /// Of what has no end, such as the inodes of some file systems.
+    const ENDLESS: Self = Self { available: i64::MAX, whole: 0 };
+
+    fn new(available: u64, whole: u64) -> Self {
+        let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        if whole == 0 { Self::ENDLESS } else { Self { available: bounded(available), whole: bounded(whole) } }
+    }
+
+    /// So much has to stay free.
+    #[expect(clippy::cast_possible_truncation, reason = "a share of an i64 that is at most the whole")]
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a disk need no more precision")]
+    fn threshold(self, share: f64) -> i64 {
+        (self.whole as f64 * share) as i64
+    }
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::ENDLESS
+    }
 }
 
 #[derive(Default)]
@@ -40,30 +72,34 @@ pub(super) struct Watch {
 
 impl Watch {
     /// The conditions to post. A condition stays for a while after its cause has gone.
-    pub(super) async fn check(&mut self, kubelet: &Kubelet) -> Pressure {
+    pub(super) async fn check(&mut self, kubelet: &Kubelet, images: &mut ImageGc) -> Pressure {
         let reading = read(kubelet);
         let thresholds = &kubelet.cfg.thresholds;
         let now = Instant::now();
         let shortage = shortage(&reading, thresholds);
         match shortage {
             Some(Shortage::Memory { .. }) => self.memory_since = Some(now),
-            Some(Shortage::Disk { .. }) => self.disk_since = Some(now),
+            Some(Shortage::Disk { .. } | Shortage::Inodes { .. }) => self.disk_since = Some(now),
             None => {}
         }
         if let Some(shortage) = shortage
             && self.evicted_at.is_none_or(|at| at.elapsed() >= SETTLE)
         {
-            self.relieve(kubelet, shortage).await;
+            let about = events::node(&kubelet.cfg.node_name);
+            let message = format!("Attempting to reclaim {}", shortage.resource());
+            kubelet.recorder.event(&about, EventType::Warning, "EvictionThresholdMet", &message);
+            if let Some(left) = reclaim(kubelet, shortage, images).await {
+                self.evict(kubelet, left).await;
+            }
         }
         let lasts = |since: Option<Instant>| since.is_some_and(|s| s.elapsed() < thresholds.pressure_transition);
         Pressure { memory: lasts(self.memory_since), disk: lasts(self.disk_since), pids: reading.pids_free < 0.05 }
     }
 
-    async fn relieve(&mut self, kubelet: &Kubelet, shortage: Shortage) {
+    async fn evict(&mut self, kubelet: &Kubelet, shortage: Shortage) {
         let mut candidates = Vec::new();
         for entry in kubelet.pods.all().into_iter().filter(|e| e.is_active() && !e.pod.is_deleting()) {
-            let used = usage(kubelet, &entry.pod, shortage).await;
-            candidates.push(Candidate { entry, used });
+            candidates.push(usage(kubelet, entry, shortage).await);
         }
         let Some(victim) = eviction::choose(candidates, shortage) else { return };
         let message = eviction::message(&victim, shortage);
@@ -76,33 +112,52 @@ impl Watch {
     }
 }
 
+/// On disk, what nobody uses goes first: containers of pods that ended, then images. Returns what
+/// still runs short.
+async fn reclaim(kubelet: &Kubelet, shortage: Shortage, images: &mut ImageGc) -> Option<Shortage> {
+    match shortage {
+        Shortage::Memory { .. } => Some(shortage),
+        Shortage::Disk { .. } | Shortage::Inodes { .. } => {
+            for entry in kubelet.pods.all().into_iter().filter(|e| !e.is_active()) {
+                let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
+                let dead: Vec<_> = containers.into_iter().filter(has_ended).collect();
+                pod_workers::remove_dead(kubelet, &entry.pod, &dead).await;
+            }
+            images.remove_unused(kubelet).await;
+            self::shortage(&read(kubelet), &kubelet.cfg.thresholds)
+        }
+    }
+}
+
 fn shortage(reading: &Reading, thresholds: &Thresholds) -> Option<Shortage> {
     if reading.memory_available < thresholds.memory_available {
         return Some(Shortage::Memory { threshold: thresholds.memory_available, available: reading.memory_available });
     }
-    if reading.disk_free < thresholds.disk_available || reading.inodes_free < thresholds.inodes_available {
-        return Some(Shortage::Disk { available: reading.disk_available });
+    let Reading { disk, inodes, .. } = reading;
+    let threshold = disk.threshold(thresholds.disk_available);
+    if disk.available < threshold {
+        return Some(Shortage::Disk { threshold, available: disk.available });
     }
-    None
+    let threshold = inodes.threshold(thresholds.inodes_available);
+    (inodes.available < threshold).then_some(Shortage::Inodes { threshold, available: inodes.available })
 }
 
 fn read(kubelet: &Kubelet) -> Reading {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let (disk_available, disk_free, inodes_free) = disk(&kubelet.cfg.root_dir);
+    let (disk, inodes) = disk(&kubelet.cfg.root_dir);
     Reading {
         memory_available: meminfo(&memory, "MemAvailable"),
-        disk_available,
-        disk_free,
-        inodes_free,
+        disk,
+        inodes,
         pids_free: pids_free(kubelet.machine.max_pids),
     }
 }
 
-/// Free bytes, and the free shares of blocks and inodes; a file system that does not say is empty.
-fn disk(path: &Path) -> (i64, f64, f64) {
-    let Ok(stat) = statvfs(path) else { return (i64::MAX, 1.0, 1.0) };
-    let bytes = i64::try_from(stat.blocks_available().saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX);
-    (bytes, share(stat.blocks_available(), stat.blocks()), share(stat.files_available(), stat.files()))
+/// Bytes and inodes; a file system that does not say has no end.
+fn disk(path: &Path) -> (Part, Part) {
+    let Ok(stat) = statvfs(path) else { return (Part::ENDLESS, Part::ENDLESS) };
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+    (Part::new(bytes(stat.blocks_available()), bytes(stat.blocks())), Part::new(stat.files_available(), stat.files()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share needs no more precision")]
@@ -118,19 +173,30 @@ fn pids_free(max: i64) -> f64 {
     share(max.saturating_sub(running), max)
 }
 
-/// By container name; what cannot be read counts as nothing.
-async fn usage(kubelet: &Kubelet, pod: &Pod, shortage: Shortage) -> Vec<(String, i64)> {
-    let mut out = Vec::new();
-    let containers = kubelet.runtime.sandbox_containers(pod.uid());
-    for c in containers.into_iter().filter(crate::observed::is_running) {
-        let Ok(stats) = kubelet.runtime.container_stats(&c.id).await else { continue };
-        let used = match shortage {
-            Shortage::Memory { .. } => stats.memory_working_set_bytes,
-            Shortage::Disk { .. } => stats.rootfs_used_bytes.unwrap_or(0),
-        };
-        out.push((c.name, i64::try_from(used).unwrap_or(i64::MAX)));
+/// What cannot be read counts as nothing.
+async fn usage(kubelet: &Kubelet, entry: Entry, shortage: Shortage) -> Candidate {
+    let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let of = |used: TreeUsage| match shortage {
+        Shortage::Inodes { .. } => bounded(used.inodes),
+        Shortage::Memory { .. } | Shortage::Disk { .. } => bounded(used.bytes),
+    };
+    match shortage {
+        Shortage::Memory { .. } => {
+            let mut used = Vec::new();
+            let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
+            for c in containers.into_iter().filter(is_running) {
+                let Ok(stats) = kubelet.runtime.container_stats(&c.id).await else { continue };
+                used.push((c.name, bounded(stats.memory_working_set_bytes)));
+            }
+            let total = used.iter().map(|(_, n)| n).fold(0, |a: i64, n| a.saturating_add(*n));
+            Candidate { entry, total, used }
+        }
+        Shortage::Disk { .. } | Shortage::Inodes { .. } => {
+            let disk = DiskUse::measure(kubelet, &entry.pod).await;
+            let used = disk.containers.iter().map(|(name, c)| (name.clone(), of(c.total()))).collect();
+            Candidate { entry, total: of(disk.total()), used }
+        }
     }
-    out
 }
 
 #[cfg(test)]
@@ -139,13 +205,17 @@ mod tests {
 
     #[test]
     fn shortages_follow_the_thresholds() {
-        let fine =
-            Reading { memory_available: 1 << 30, disk_available: 1, disk_free: 0.5, inodes_free: 0.5, pids_free: 1.0 };
+        let half = Part { available: 500, whole: 1000 };
+        let fine = Reading { memory_available: 1 << 30, disk: half, inodes: half, pids_free: 1.0 };
         let t = Thresholds::default();
         assert_eq!(shortage(&fine, &t), None);
         let low = Reading { memory_available: 50 << 20, ..fine };
         assert_eq!(shortage(&low, &t), Some(Shortage::Memory { threshold: 100 << 20, available: 50 << 20 }));
-        assert_eq!(shortage(&Reading { disk_free: 0.09, ..fine }, &t), Some(Shortage::Disk { available: 1 }));
-        assert_eq!(shortage(&Reading { inodes_free: 0.01, ..fine }, &t), Some(Shortage::Disk { available: 1 }));
+        let part = |available| Part { available, whole: 1000 };
+        let disk = Shortage::Disk { threshold: 100, available: 90 };
+        assert_eq!(shortage(&Reading { disk: part(90), ..fine }, &t), Some(disk));
+        let inodes = Shortage::Inodes { threshold: 50, available: 10 };
+        assert_eq!(shortage(&Reading { inodes: part(10), ..fine }, &t), Some(inodes));
+        assert_eq!(shortage(&Reading { inodes: Part::new(0, 0), ..fine }, &t), None, "btrfs counts no inodes");
     }
 }

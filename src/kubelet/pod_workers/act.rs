@@ -15,9 +15,10 @@ use super::plan::{Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
 use super::stop::{Stopper, ending_grace};
-use super::worker::{Done, Worker};
+use super::worker::{Done, Op, Worker};
 use crate::container_config::{log_path, pod_log_dir};
 use crate::events;
+use crate::kubelet::Kubelet;
 use crate::observed::{Observed, has_ended};
 use crate::pod::PodExt;
 use crate::resources;
@@ -32,8 +33,26 @@ const VOLUMES_LATE: Duration = Duration::from_secs(123);
 /// A container that would not stop, or a directory that would not go.
 const END_RETRY: Duration = Duration::from_secs(2);
 
+const PANIC_RETRY: Duration = Duration::from_secs(10);
+
 fn later(now: Timestamp, by: Duration) -> Timestamp {
     now.checked_add(by).unwrap_or(now)
+}
+
+/// Containers that ended, with their logs and last words.
+pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[ContainerStatus]) {
+    for c in containers {
+        if let Err(e) = kubelet.runtime.remove_container(&c.id).await {
+            warn!(container = c.name, "dead container not removed: {e}");
+            continue;
+        }
+        // Rotated logs carry a suffix; what is gone already is fine.
+        let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, pod), &c.name, c.attempt);
+        for file in crate::server::log_files(&log) {
+            let _ = std::fs::remove_file(file);
+        }
+        let _ = std::fs::remove_file(message_file(kubelet, pod.uid(), &c.name, c.attempt));
+    }
 }
 
 impl Worker {
@@ -50,7 +69,7 @@ impl Worker {
                 if kill.replace {
                     self.replaced.insert(id.clone());
                 }
-                self.ops.spawn(async move {
+                self.spawn(Op::Kill(kill.id.clone()), async move {
                     stopper.kill(kill, container).await;
                     Done::Killed { id }
                 });
@@ -89,7 +108,7 @@ impl Worker {
         }
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
-        self.ops.spawn(async move {
+        self.spawn(Op::SetUp, async move {
             let result = setup::set_up(&kubelet, &pod, &sandbox, &ips, &mut tokens).await;
             Done::SetUp { result, tokens }
         });
@@ -100,7 +119,7 @@ impl Worker {
         self.refresh_wanted = false;
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
-        self.ops.spawn(async move {
+        self.spawn(Op::SetUp, async move {
             let result = setup::mount(&kubelet, &pod, &ips, &mut tokens).await;
             Done::Refreshed { result, tokens }
         });
@@ -131,7 +150,7 @@ impl Worker {
         let cancel = CancellationToken::new();
         self.busy.start = Some((name.to_owned(), cancel.clone()));
         let name = name.to_owned();
-        self.ops.spawn(async move {
+        self.spawn(Op::Start(name.clone()), async move {
             let result = start.run(&cancel).await;
             Done::Started { name, result }
         });
@@ -154,19 +173,8 @@ impl Worker {
             self.forget_container(&c.id);
         }
         let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
-        self.ops.spawn(async move {
-            for c in old {
-                if let Err(e) = kubelet.runtime.remove_container(&c.id).await {
-                    warn!(container = c.name, "dead container not removed: {e}");
-                    continue;
-                }
-                // Rotated logs carry a suffix; what is gone already is fine.
-                let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, &pod), &c.name, c.attempt);
-                for file in crate::server::log_files(&log) {
-                    let _ = std::fs::remove_file(file);
-                }
-                let _ = std::fs::remove_file(message_file(&kubelet, pod.uid(), &c.name, c.attempt));
-            }
+        self.spawn(Op::Prune, async move {
+            remove_dead(&kubelet, &pod, &old).await;
             Done::Pruned
         });
     }
@@ -192,7 +200,7 @@ impl Worker {
         }
         let containers: Vec<_> = observed.running().cloned().collect();
         let stopper = self.stopper();
-        let handle = self.ops.spawn(async move {
+        let handle = self.spawn(Op::Stop, async move {
             stopper.stop_all(containers, grace).await;
             Done::AllStopped
         });
@@ -211,7 +219,7 @@ impl Worker {
         self.busy.teardown = true;
         self.mounted = None;
         let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
-        self.ops.spawn(async move { Done::TornDown(setup::tear_down(&kubelet, &pod).await) });
+        self.spawn(Op::TearDown, async move { Done::TornDown(setup::tear_down(&kubelet, &pod).await) });
         None
     }
 
@@ -227,7 +235,7 @@ impl Worker {
         let writer = self.writer.clone();
         let api: Api<Pod> = Api::namespaced(self.kubelet.client.clone(), self.pod.namespace());
         let (name, uid) = (self.pod.name().to_owned(), self.pod.uid().to_owned());
-        self.ops.spawn(async move {
+        self.spawn(Op::Delete, async move {
             writer.flushed().await;
             let params = DeleteParams {
                 grace_period_seconds: Some(0),
@@ -285,10 +293,24 @@ impl Worker {
             Ok(Done::Pruned) => {}
             // A stop that was cut short for a shorter one.
             Err(e) if e.is_cancelled() => {}
-            Err(e) => {
-                error!(pod = %self.pod.full_name(), "a pod operation panicked: {e}");
-                self.busy = super::worker::Busy::default();
+            Err(e) => error!(pod = %self.pod.full_name(), "a pod operation was lost: {e}"),
+            Ok(Done::Panicked(op)) => self.note_panic(&op, now),
+        }
+    }
+
+    /// The others go on; this one is tried again, but not at once.
+    fn note_panic(&mut self, op: &Op, now: Timestamp) {
+        error!(pod = %self.pod.full_name(), "a pod operation panicked: {op:?}");
+        self.busy.release(op);
+        match op {
+            // Its tokens went with it; new ones are asked for.
+            Op::SetUp => self.hold_setup(now),
+            Op::Start(name) => {
+                self.held.insert(name.clone(), later(now, PANIC_RETRY));
             }
+            Op::Resize => *self.resize.retry_mut() = Some(later(now, PANIC_RETRY)),
+            Op::Stop | Op::TearDown | Op::Delete => self.end_retry = Some(later(now, PANIC_RETRY)),
+            Op::Kill(_) | Op::Prune => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! and ends what the API server no longer knows.
 
 mod act;
+mod clock;
 mod health;
 mod identity;
 mod mailbox;
@@ -14,18 +15,23 @@ mod stop;
 mod worker;
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use api::object::Object;
 use client::{Change, Query, Subscription};
+use futures::FutureExt as _;
+use jiff::Timestamp;
 use runtime::{Event, Resources};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub(crate) use act::remove_dead;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use setup::host_ports;
 
@@ -35,10 +41,16 @@ use crate::observed::label;
 use crate::pod::PodExt;
 use crate::registry::Entry;
 use crate::volumes::Referenced;
+use clock::Clock;
 use worker::{Origin, Worker};
 
 /// The feeds should tell everything; this finds what they did not.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+
+/// Whether the clock was set is looked at this often.
+const CLOCK_PERIOD: Duration = Duration::from_secs(10);
+/// A pod whose worker panicked gets another one after this long.
+const REST: Duration = Duration::from_secs(10);
 
 /// Runs the workers until `token` is cancelled. Containers then run on.
 pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
@@ -56,13 +68,28 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
     manager.run().await;
 }
 
+/// What became of a worker.
+enum Ended {
+    /// Its pod is gone, or the kubelet ends.
+    Done {
+        uid: String,
+    },
+    Panicked {
+        uid: String,
+    },
+    /// The pod of a worker that panicked has rested: it gets another.
+    Rested {
+        pod: Arc<Pod>,
+        removed: bool,
+    },
+}
+
 struct Manager {
     kubelet: Arc<Kubelet>,
     pods: Subscription,
     config_maps: Subscription,
     secrets: Subscription,
-    /// Each gives its pod's UID when it ends.
-    workers: JoinSet<String>,
+    workers: JoinSet<Ended>,
     synced: bool,
     /// CPU shares of `kubepods/burstable` as they were set last.
     burstable_shares: Option<u64>,
@@ -74,6 +101,8 @@ impl Manager {
     async fn run(mut self) {
         let mut runtime_events = self.kubelet.runtime.subscribe();
         self.make_classes().await;
+        let mut clock = Clock::new(Timestamp::now(), Instant::now());
+        let mut look = interval_at(Instant::now() + CLOCK_PERIOD, CLOCK_PERIOD);
         let mut safety = interval_at(Instant::now() + SAFETY_PERIOD, SAFETY_PERIOD);
         loop {
             if std::mem::take(&mut self.weights_stale) {
@@ -90,12 +119,21 @@ impl Manager {
                 Some(event) = runtime_events.recv() => self.on_runtime(&event),
                 () = self.kubelet.pods.granted() => self.weights_stale = true,
                 Some(ended) = self.workers.join_next() => match ended {
-                    Ok(uid) => self.on_worker_end(&uid),
-                    Err(e) => error!("a pod worker panicked: {e}"),
+                    Ok(ended) => self.on_end(ended),
+                    Err(e) => error!("a pod worker was lost: {e}"),
                 },
+                _ = look.tick() => {
+                    if let Some(by) = clock.step(Timestamp::now(), Instant::now()) {
+                        info!("the clock was set by {by:#}");
+                        self.poke_all();
+                    }
+                }
                 _ = safety.tick() => {
                     self.reconcile_all();
                     self.poke_all();
+                    if self.synced {
+                        self.end_orphans().await;
+                    }
                 }
             }
         }
@@ -218,9 +256,38 @@ impl Manager {
         let worker = Worker::new(self.kubelet.clone(), mailbox, pod, origin);
         let token = self.token.clone();
         self.workers.spawn(async move {
-            worker.run(token).await;
-            uid
+            match AssertUnwindSafe(worker.run(token)).catch_unwind().await {
+                Ok(()) => Ended::Done { uid },
+                Err(_) => Ended::Panicked { uid },
+            }
         });
+    }
+
+    fn on_end(&mut self, ended: Ended) {
+        match ended {
+            Ended::Done { uid } => self.on_worker_end(&uid),
+            Ended::Panicked { uid } => {
+                error!(uid, "a pod worker panicked");
+                let entry = self.kubelet.pods.all().into_iter().find(|e| e.pod.uid() == uid);
+                self.on_worker_end(&uid);
+                let Some(Entry { pod, mailbox, .. }) = entry else { return };
+                let token = self.token.clone();
+                self.workers.spawn(async move {
+                    token.run_until_cancelled(tokio::time::sleep(REST)).await;
+                    Ended::Rested { pod, removed: mailbox.is_removed() }
+                });
+            }
+            // Meanwhile a change of the pod may have brought one.
+            Ended::Rested { pod, .. } if self.kubelet.pods.contains(pod.uid()) || self.token.is_cancelled() => {}
+            Ended::Rested { pod, removed: true } => self.spawn(pod, Origin::Orphan),
+            Ended::Rested { pod, removed: false } => {
+                let fresh = self.kubelet.cluster.get::<Pod>(pod.namespace(), pod.name());
+                match fresh.filter(|fresh| fresh.uid() == pod.uid()) {
+                    Some(fresh) => self.begin(Arc::new(fresh)),
+                    None => self.spawn(pod, Origin::Orphan),
+                }
+            }
+        }
     }
 
     fn on_worker_end(&mut self, uid: &str) {
@@ -309,22 +376,48 @@ impl Manager {
         if let Err(e) = self.kubelet.network.retain(&self.kubelet.pods.uids()).await {
             warn!("addresses of pods that are gone not released: {e}");
         }
-        self.remove_stray_dirs();
+        Self::remove_strays(&self.kubelet).await;
     }
 
-    /// Directories of pods that nobody knows any more.
-    fn remove_stray_dirs(&self) {
-        let Ok(entries) = std::fs::read_dir(self.kubelet.cfg.pods_dir()) else { return };
-        for entry in entries.flatten() {
-            let uid = entry.file_name().to_string_lossy().into_owned();
-            if self.kubelet.pods.contains(&uid) {
-                continue;
+    /// Directories and logs of pods that nobody knows any more.
+    async fn remove_strays(kubelet: &Kubelet) {
+        let uids: HashSet<String> = kubelet.pods.uids().into_iter().collect();
+        let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            for (uid, dir) in strays(&pods, &uids, |name| Some(name)) {
+                if let Err(e) = crate::volumes::remove_pod_dir(&dir) {
+                    warn!(uid, "directory of a gone pod not removed: {e}");
+                }
             }
-            if let Err(e) = crate::volumes::remove_pod_dir(&entry.path()) {
-                warn!(uid, "directory of a gone pod not removed: {e}");
+            for (uid, dir) in strays(&logs, &uids, uid_of_logs) {
+                if let Err(e) = runtime::remove_tree(&dir) {
+                    warn!(uid, "logs of a gone pod not removed: {e}");
+                }
             }
+        });
+        if let Err(e) = swept.await {
+            error!("what gone pods left was not removed: {e}");
         }
     }
+}
+
+/// Directories whose name holds the UID of no pod; what has another form of name is not ours.
+fn strays(root: &Path, known: &HashSet<String>, uid: fn(&str) -> Option<&str>) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let uid = uid(&name)?.to_owned();
+            (!known.contains(&uid)).then(|| (uid, entry.path()))
+        })
+        .collect()
+}
+
+/// From `<namespace>_<name>_<uid>`.
+fn uid_of_logs(name: &str) -> Option<&str> {
+    let mut parts = name.split('_');
+    let uid = parts.nth(2)?;
+    (parts.next().is_none() && !uid.is_empty()).then_some(uid)
 }
 
 /// The typed pod, without what only the API server needs of it.
@@ -333,4 +426,21 @@ fn decode(object: &Object) -> Option<Arc<Pod>> {
         object.decode().inspect_err(|e| error!(pod = %object.index.key, "stored pod does not decode: {e}")).ok()?;
     pod.metadata.managed_fields = None;
     Some(Arc::new(pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pods_left_that_are_gone_is_found_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["prod_web_u1", "prod_old_u2", "lost+found", "prod_web", "a_b_c_d", "prod_x_"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let known = HashSet::from(["u1".to_owned()]);
+        let found = strays(root.path(), &known, uid_of_logs);
+        assert_eq!(found, [("u2".to_owned(), root.path().join("prod_old_u2"))]);
+        assert_eq!(strays(&root.path().join("absent"), &known, uid_of_logs), []);
+    }
 }

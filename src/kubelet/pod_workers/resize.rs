@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use runtime::{ContainerStatus, Resources};
 use serde_json::json;
 
-use super::worker::{Done, Worker};
+use super::worker::{Done, Op, Worker};
 use crate::allocation::{self, Allocation, Pending};
 use crate::events;
 use crate::kubelet::Kubelet;
@@ -34,6 +34,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    pub(super) fn retry_mut(&mut self) -> &mut Option<Timestamp> {
+        &mut self.retry
+    }
+
     /// What the pod's status says of it.
     pub(super) fn report(&self) -> Resize {
         Resize {
@@ -165,7 +169,7 @@ impl Worker {
     fn resize_step(&mut self, limits: Option<Resources>, changes: Vec<Change>) {
         self.busy.resize = true;
         let (kubelet, uid) = (self.kubelet.clone(), self.pod.uid().to_owned());
-        self.ops.spawn(async move {
+        self.spawn(Op::Resize, async move {
             let mut applied = Applied::default();
             let error = apply(&kubelet, &uid, limits, changes, &mut applied).await.err();
             Done::Resized { applied, error }

@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use api::k8s_openapi::api::core::v1::{LinuxContainerUser, Pod, PodStatus, ResourceRequirements};
 use client::{EventType, Owned, kube};
+use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use runtime::{ContainerState, ContainerStatus, Resources};
 use tokio::sync::mpsc;
@@ -15,6 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{self, Clock};
 use super::mailbox::Mailbox;
 use super::plan::{self, Plan, Unhealthy};
 use super::resize::{Applied, Progress};
@@ -47,6 +50,20 @@ pub(super) enum Done {
     Deleted(Result<(), kube::Error>),
     Pruned,
     Resized { applied: Applied, error: Option<String> },
+    Panicked(Op),
+}
+
+/// An operation by what it keeps busy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    SetUp,
+    Start(String),
+    Kill(String),
+    Stop,
+    TearDown,
+    Delete,
+    Prune,
+    Resize,
 }
 
 /// The operations under way.
@@ -60,6 +77,24 @@ pub(super) struct Busy {
     pub(super) teardown: bool,
     pub(super) delete: bool,
     pub(super) resize: bool,
+}
+
+impl Busy {
+    /// The operation ended without a word.
+    pub(super) fn release(&mut self, op: &Op) {
+        match op {
+            Op::SetUp => self.setup = false,
+            Op::Start(_) => self.start = None,
+            Op::Kill(id) => {
+                self.kills.remove(id);
+            }
+            Op::Stop => self.stop = None,
+            Op::TearDown => self.teardown = false,
+            Op::Delete => self.delete = false,
+            Op::Resize => self.resize = false,
+            Op::Prune => {}
+        }
+    }
 }
 
 pub(crate) struct Worker {
@@ -76,7 +111,8 @@ pub(crate) struct Worker {
     pub(super) torn_down: bool,
     pub(super) deleted: bool,
     pub(super) condemned: Option<(Verdict, i64)>,
-    pub(super) ops: JoinSet<Done>,
+    ops: JoinSet<Done>,
+    clock: Clock,
     pub(super) busy: Busy,
 
     pub(super) tokens: Tokens,
@@ -151,6 +187,7 @@ impl Worker {
             deleted: false,
             condemned: None,
             ops: JoinSet::new(),
+            clock: Clock::new(Timestamp::now(), Instant::now()),
             busy: Busy::default(),
             tokens: Tokens::default(),
             mounted: None,
@@ -204,6 +241,9 @@ impl Worker {
         loop {
             self.read_mail();
             let now = Timestamp::now();
+            if let Some(by) = self.clock.step(now, Instant::now()) {
+                self.follow_clock(by);
+            }
             let observed = self.observe();
             if std::mem::take(&mut first) {
                 self.adopt(&observed);
@@ -229,6 +269,17 @@ impl Worker {
                 self.on_report(report);
             }
         }
+    }
+
+    /// Runs beside the worker. Whatever becomes of it, the worker hears of its end.
+    pub(super) fn spawn(&mut self, op: Op, work: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+        self.ops.spawn(async move { AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Done::Panicked(op)) })
+    }
+
+    /// What waits for a moment waits as long as before, however the clock was set.
+    fn follow_clock(&mut self, by: SignedDuration) {
+        let own = [&mut self.setup_retry, &mut self.end_retry, &mut self.volumes_since, self.resize.retry_mut()];
+        own.into_iter().flatten().chain(self.held.values_mut()).for_each(|at| clock::shift(at, by));
     }
 
     fn read_mail(&mut self) {
@@ -440,6 +491,8 @@ impl Worker {
         self.messages.remove(id);
         self.users.remove(id);
         self.replaced.remove(id);
+        self.applied.remove(id);
+        self.outgrown.remove(id);
     }
 
     /// The number of the next start: it goes on counting over restarts of the kubelet and of the node.
@@ -458,5 +511,38 @@ async fn sleep_until(wake: Option<Timestamp>, now: Timestamp) {
             tokio::time::sleep_until(Instant::now() + left).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_that_panicked_leaves_the_others_busy() {
+        let busy = || Busy {
+            setup: true,
+            start: Some(("a".to_owned(), CancellationToken::new())),
+            kills: HashSet::from(["1".to_owned(), "2".to_owned()]),
+            stop: None,
+            teardown: true,
+            delete: true,
+            resize: true,
+        };
+        let flags = |b: &Busy| (b.setup, b.start.is_some(), b.kills.len(), b.teardown, b.delete, b.resize);
+        for (op, expected) in [
+            (Op::SetUp, (false, true, 2, true, true, true)),
+            (Op::Start("a".to_owned()), (true, false, 2, true, true, true)),
+            (Op::Kill("2".to_owned()), (true, true, 1, true, true, true)),
+            (Op::Stop, (true, true, 2, true, true, true)),
+            (Op::TearDown, (true, true, 2, false, true, true)),
+            (Op::Delete, (true, true, 2, true, false, true)),
+            (Op::Prune, (true, true, 2, true, true, true)),
+            (Op::Resize, (true, true, 2, true, true, false)),
+        ] {
+            let mut busy = busy();
+            busy.release(&op);
+            assert_eq!(flags(&busy), expected, "{op:?}");
+        }
     }
 }

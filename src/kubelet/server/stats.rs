@@ -76,7 +76,6 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Value {
                         "startTime": started.map(time),
                         "cpu": cpu(stats),
                         "memory": memory(stats),
-                        "rootfs": { "time": time(stats.timestamp_ns), "usedBytes": stats.rootfs_used_bytes },
                     })
                 })
                 .collect();

@@ -5,22 +5,22 @@ use nix::sys::statvfs::statvfs;
 use super::sandboxes::now_ns;
 use super::{Runtime, blocking};
 use crate::error::{IoContext, Result};
-use crate::sys::tree::disk_usage;
+use crate::sys::tree::{TreeUsage, tree_usage};
 use crate::types::{FsUsage, Stats};
 
 impl Runtime {
-    /// Use of a running container, its own layer included.
+    /// Use of a running container.
     pub async fn container_stats(&self, id: &str) -> Result<Stats> {
         let path = self.container_cgroup(id)?;
+        let cgroups = self.cgroups.clone();
+        blocking(move || cgroups.stats(&path, now_ns())).await
+    }
+
+    /// What a container wrote into its own layer, whether it runs or not.
+    pub async fn layer_usage(&self, id: &str) -> Result<TreeUsage> {
         let uid = self.with_container(id, |container| container.record.sandbox_uid.clone())?;
         let upper = self.sandbox_paths(&uid).container(id).upper();
-        let cgroups = self.cgroups.clone();
-        blocking(move || {
-            let mut stats = cgroups.stats(&path, now_ns())?;
-            stats.rootfs_used_bytes = Some(disk_usage(&upper));
-            Ok(stats)
-        })
-        .await
+        blocking(move || Ok(tree_usage(&upper))).await
     }
 
     /// Use of a whole pod.

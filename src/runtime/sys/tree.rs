@@ -177,28 +177,55 @@ fn visit_all(
     Ok(directories)
 }
 
-/// Bytes on disk of everything below `dir`, as far as it can be read.
+/// What a directory takes of its file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeUsage {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl std::ops::Add for TreeUsage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
+impl std::iter::Sum for TreeUsage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
+/// Blocks and inodes of everything below `dir`, as far as it can be read.
 #[must_use]
-pub fn disk_usage(dir: &Path) -> u64 {
-    sum(dir, |stat| stat.st_blocks.unsigned_abs() * BLOCK)
+pub fn tree_usage(dir: &Path) -> TreeUsage {
+    let mut usage = TreeUsage::default();
+    measure(dir, |stat| usage = usage + TreeUsage { bytes: stat.st_blocks.unsigned_abs() * BLOCK, inodes: 1 });
+    usage
 }
 
 /// The lengths of all files below `dir`, as far as they can be read.
 pub(crate) fn content_bytes(dir: &Path) -> u64 {
     let is_file = |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
-    sum(dir, |stat| if is_file(stat) { stat.st_size.unsigned_abs() } else { 0 })
+    let mut total = 0_u64;
+    measure(dir, |stat| {
+        if is_file(stat) {
+            total = total.saturating_add(stat.st_size.unsigned_abs());
+        }
+    });
+    total
 }
 
-fn sum(dir: &Path, of: impl Fn(&FileStat) -> u64) -> u64 {
-    let mut total = 0_u64;
+fn measure(dir: &Path, mut add: impl FnMut(&FileStat)) {
     let walked = walk_tree(dir, |_, _, stat| {
-        total = total.saturating_add(of(stat));
+        add(stat);
         Ok(())
     });
     if let Err(error) = walked {
         tracing::debug!(dir = %dir.display(), %error, "not all of a directory could be measured");
     }
-    total
 }
 
 #[cfg(test)]
@@ -257,11 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn disk_usage_counts_blocks() {
+    fn blocks_and_inodes_are_counted() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
-        assert!((100_000..200_000).contains(&disk_usage(dir.path())), "{}", disk_usage(dir.path()));
-        assert_eq!(disk_usage(&dir.path().join("absent")), 0);
+        let usage = tree_usage(dir.path());
+        assert!((100_000..200_000).contains(&usage.bytes), "{usage:?}");
+        assert_eq!(usage.inodes, 2);
+        assert_eq!(tree_usage(&dir.path().join("absent")), TreeUsage::default());
     }
 }
