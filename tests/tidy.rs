@@ -255,3 +255,123 @@ fn no_package_registry_is_named() {
     }
     none(&found, "the ordinary clients know their registries; do not name them");
 }
+
+/// One row of the table of Pod fields.
+struct FieldRow {
+    kind: String,
+    fields: Vec<String>,
+    state: String,
+    tests: Vec<String>,
+}
+
+impl FieldRow {
+    fn is_there(&self) -> bool {
+        self.state.starts_with("there")
+    }
+}
+
+fn field_rows() -> Vec<FieldRow> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md")).unwrap();
+    let (_, table) = text.split_once("\n## Pod fields\n").unwrap();
+    let table = table.split_once("\n## ").map_or(table, |(table, _)| table);
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect::<Vec<_>>();
+    let rows = table.lines().filter(|l| l.starts_with("| ")).skip(1);
+    rows.map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        FieldRow {
+            kind: cells[0].to_owned(),
+            fields: quoted(cells[1]),
+            state: cells[2].to_owned(),
+            tests: quoted(cells[3]),
+        }
+    })
+    .collect()
+}
+
+/// Fields and their types, by the short name of the type that has them.
+fn core_types() -> HashMap<String, Vec<(String, String)>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/schema/table.txt");
+    let mut types: HashMap<String, Vec<(String, String)>> = HashMap::new();
+    let mut current = String::new();
+    let short = |name: &str| name.rsplit('.').next().unwrap().to_owned();
+    for line in std::fs::read_to_string(path).unwrap().lines().filter(|l| !l.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if line.starts_with(' ') {
+            let kind = words.next().unwrap();
+            types.entry(current.clone()).or_default().push((first.to_owned(), short(kind)));
+        } else {
+            // Of types that share a short name, those of the core group and of metadata count.
+            let counts = first.starts_with("io.k8s.api.core.v1.") || first.starts_with("io.k8s.apimachinery.");
+            current = if counts { short(first) } else { first.to_owned() };
+        }
+    }
+    types
+}
+
+fn snake(name: &str) -> String {
+    let special = [
+        ("hostIPC", "host_ipc"),
+        ("hostPID", "host_pid"),
+        ("hostIP", "host_ip"),
+        ("downwardAPI", "downward_api"),
+        ("setHostnameAsFQDN", "set_hostname_as_fqdn"),
+        ("type", "type_"),
+    ];
+    if let Some((_, rust)) = special.iter().find(|(json, _)| *json == name) {
+        return (*rust).to_owned();
+    }
+    name.chars().fold(String::new(), |mut out, c| {
+        if c.is_uppercase() {
+            out.push('_');
+        }
+        out.extend(c.to_lowercase());
+        out
+    })
+}
+
+#[test]
+fn pod_fields_are_listed_read_and_tested() {
+    let (rows, types, sources) = (field_rows(), core_types(), sources());
+    let read: BTreeSet<&str> = sources
+        .iter()
+        .filter(|(path, _)| path.starts_with("src/") && !path.contains("/validate") && !is_test_file(path))
+        .flat_map(|(_, text)| without_tests(text).split(|c: char| !c.is_alphanumeric() && c != '_'))
+        .collect();
+    let mut found = Vec::new();
+    let (mut waiting, mut seen) = (vec!["PodSpec".to_owned()], BTreeSet::new());
+    while let Some(kind) = waiting.pop() {
+        if !seen.insert(kind.clone()) {
+            continue;
+        }
+        for (field, of) in types.get(&kind).into_iter().flatten() {
+            let listed: Vec<&FieldRow> = rows.iter().filter(|r| r.kind == kind && r.fields.contains(field)).collect();
+            let [row] = listed[..] else {
+                found.push(format!("{kind}.{field}: in {} rows of docs/compatibility.md", listed.len()));
+                continue;
+            };
+            if row.is_there() {
+                waiting.push(of.clone());
+                if !read.contains(&*snake(field)) {
+                    found.push(format!("{kind}.{field}: nothing reads it"));
+                }
+            }
+        }
+    }
+    for row in &rows {
+        let known = types.get(&row.kind).into_iter().flatten().map(|(name, _)| name).collect::<Vec<_>>();
+        found.extend(
+            row.fields.iter().filter(|f| !known.contains(f)).map(|f| format!("{}.{f}: no such field", row.kind)),
+        );
+        if row.tests.is_empty() && !row.state.starts_with("no effect") {
+            found.push(format!("{}.{}: no test", row.kind, row.fields.join(", ")));
+        }
+        for test in &row.tests {
+            let names = [format!("fn {test}("), format!("\"{test}\"")];
+            if !sources.values().any(|text| names.iter().any(|name| text.contains(name))) {
+                found.push(format!("{}: no test {test}", row.kind));
+            }
+        }
+    }
+    none(&found, "list these fields of a pod with the test that shows them, and read them or refuse them");
+}
