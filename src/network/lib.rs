@@ -10,6 +10,7 @@
 mod address_records;
 mod conntrack;
 mod host;
+mod ipv6;
 mod namespace;
 mod netlink;
 mod nft;
@@ -17,6 +18,7 @@ mod pods;
 mod protocol;
 mod route;
 pub mod services;
+mod setting;
 #[cfg(test)]
 mod testbed;
 

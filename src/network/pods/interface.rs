@@ -1,8 +1,9 @@
 //! One pod's veth pair: addresses and routes on both ends.
 //!
 //! The host's end carries the gateway address and a route to the pod; it checks the sources of what
-//! comes out of the pod. It is named after the pod's address, so that a leftover of an earlier
-//! owner of the address is found and replaced.
+//! comes out of the pod and learns nothing from it. Neither end speaks IPv6. The host's end is named
+//! after the pod's address, so that a leftover of an earlier owner of the address is found and
+//! replaced.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -13,10 +14,20 @@ use nix::errno::Errno;
 use super::POD_LINK;
 use crate::netlink::{Kernel, Socket};
 use crate::route::{self, Route, RouteChanges, Scope, Veth};
+use crate::setting::SettingError;
+use crate::{ipv6, namespace};
 
 /// `pod` and the address in eight hex digits: 11 of the 15 letters that a link's name may have.
 const PREFIX: &str = "pod";
 const LOOPBACK_INDEX: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error(transparent)]
+    Kernel(#[from] Kernel),
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
 
 /// A pod's link to be.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +39,10 @@ pub(super) struct Interface {
 
 impl Interface {
     /// Makes the pair, unless the pod has it already. `pod` is a socket inside `namespace`.
-    pub(super) fn connect(self, host: &Socket, pod: &Socket, namespace: &File) -> Result<(), Kernel> {
+    pub(super) fn connect(self, host: &Socket, pod: &Socket, namespace: &File) -> Result<(), LinkError> {
         if self.is_connected(host, pod)? {
-            return Ok(());
+            ipv6::turn_off(&name_of(self.address))?;
+            return namespace::inside(namespace, || Ok(ipv6::turn_off(POD_LINK)?));
         }
         remove(host, self.address)?;
         if let Some(leftover) = route::link_by_name(pod, POD_LINK)? {
@@ -52,13 +64,15 @@ impl Interface {
         Ok(route::local_addresses(pod)?.contains(&(link.index, self.address)))
     }
 
-    fn make(self, host: &Socket, pod: &Socket, namespace: &File) -> Result<(), Kernel> {
+    fn make(self, host: &Socket, pod: &Socket, namespace: &File) -> Result<(), LinkError> {
         let host_name = name_of(self.address);
         let veth = Veth { host_name: &host_name, pod_name: POD_LINK, pod_namespace: namespace.as_fd(), mtu: self.mtu };
         RouteChanges::default().add_veth(veth).run(host)?;
+        ipv6::turn_off(&host_name)?;
         let host_end = index_of(host, &host_name)?;
         RouteChanges::default()
-            .filter_sources(host_end)
+            .distrust(host_end)
+            .set_up(host_end)
             .add_address(host_end, self.gateway)
             .add_route(Route {
                 destination: self.address,
@@ -69,6 +83,7 @@ impl Interface {
                 scope: Scope::Link,
             })
             .run(host)?;
+        namespace::inside(namespace, || Ok::<_, LinkError>(ipv6::turn_off(POD_LINK)?))?;
         let link = index_of(pod, POD_LINK)?;
         let to_gateway =
             Route { destination: self.gateway, prefix: 32, gateway: None, source: None, link, scope: Scope::Link };
@@ -85,7 +100,8 @@ impl Interface {
             .set_up(link)
             .add_route(to_gateway)
             .add_route(default)
-            .run(pod)
+            .run(pod)?;
+        Ok(())
     }
 }
 

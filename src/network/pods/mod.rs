@@ -22,8 +22,9 @@ pub use host_port::HostPort;
 use crate::address_records::{AddressRecords, Record, RecordError};
 use crate::host::{self, HostError};
 use crate::netlink::{Kernel, Socket};
-use crate::{namespace, nft, route};
-use interface::Interface;
+use crate::setting::SettingError;
+use crate::{ipv6, namespace, nft, route};
+use interface::{Interface, LinkError};
 use rules::PodRules;
 
 /// The name of the link inside every pod.
@@ -64,7 +65,9 @@ pub enum PodNetworkError {
     #[error("cannot enter the network namespace of pod {uid}: {source}")]
     Enter { uid: String, source: Kernel },
     #[error("cannot set up the link of pod {uid}: {source}")]
-    Link { uid: String, source: Kernel },
+    Link { uid: String, source: LinkError },
+    #[error("cannot turn IPv6 off on the links of pods: {0}")]
+    Ipv6(SettingError),
     #[error("cannot load the rules of the pod network: {0}")]
     Rules(Kernel),
     #[error("cannot read the host's links: {0}")]
@@ -141,13 +144,18 @@ impl PodNetwork {
         self.on_blocking_thread(move |inner| inner.retain(&live)).await
     }
 
-    /// Loads the rules again if somebody deleted them; attaching and detaching pods does that too.
-    /// To be called now and then.
+    /// Loads the rules again if somebody deleted them, which attaching and detaching pods does too, and
+    /// turns IPv6 off where somebody turned it on. To be called now and then.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn repair(&self) -> Result<(), PodNetworkError> {
-        self.on_blocking_thread(|inner| lock(&inner.state).repair()).await
+        self.on_blocking_thread(|inner| {
+            let state = lock(&inner.state);
+            state.repair()?;
+            turn_ipv6_off(&state.route)
+        })
+        .await
     }
 
     /// The MTU that pods get.
@@ -178,6 +186,7 @@ impl Inner {
         let rules = PodRules::new(nft::open().map_err(PodNetworkError::Rules)?, config);
         rules.load(records.iter()).map_err(PodNetworkError::Rules)?;
         host::route_loopback_addresses()?;
+        turn_ipv6_off(&route)?;
         let gateway = AddressRecords::gateway(config.pod_cidr);
         info!(pod_cidr = %config.pod_cidr, mtu, pods = records.iter().count(), "pod network is ready");
         let teardown = Mutex::new(route::open().map_err(PodNetworkError::Links)?);
@@ -212,7 +221,7 @@ impl Inner {
     fn detach(&self, uid: &str) -> Result<(), PodNetworkError> {
         let Some(address) = lock(&self.state).remove_rules(uid)? else { return Ok(()) };
         interface::remove(&lock(&self.teardown), address)
-            .map_err(|source| PodNetworkError::Link { uid: uid.to_owned(), source })?;
+            .map_err(|e| PodNetworkError::Link { uid: uid.to_owned(), source: e.into() })?;
         Ok(lock(&self.state).records.release(address)?)
     }
 
@@ -231,6 +240,16 @@ impl Inner {
         lock(&self.state).remove_unknown_links()?;
         first_failure.map_or(Ok(()), Err)
     }
+}
+
+/// On the host's ends of all pods' links: those that an earlier process made are among them.
+fn turn_ipv6_off(route: &Socket) -> Result<(), PodNetworkError> {
+    for link in route::links(route).map_err(PodNetworkError::Links)? {
+        if interface::address_of(&link.name).is_some() {
+            ipv6::turn_off(&link.name).map_err(PodNetworkError::Ipv6)?;
+        }
+    }
+    Ok(())
 }
 
 /// A panic while a lock was held leaves records and rules as they were on disk and in the kernel,
@@ -279,5 +298,7 @@ impl State {
     }
 }
 
+#[cfg(test)]
+mod ipv6_tests;
 #[cfg(test)]
 mod tests;

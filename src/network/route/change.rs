@@ -22,8 +22,10 @@ const LINK_ADDRESS_FAMILIES: u16 = 26;
 const LINK_NAMESPACE_FD: u16 = 28;
 const VETH_PEER: u16 = 1;
 const INET_CONF: u16 = 1;
-/// `IPV4_DEVCONF_RP_FILTER`.
+/// `IPV4_DEVCONF_*`.
+const CONF_ACCEPT_REDIRECTS: u16 = 4;
 const CONF_RP_FILTER: u16 = 8;
+const CONF_ACCEPT_SOURCE_ROUTE: u16 = 9;
 const STRICT: u32 = 1;
 
 const ADDRESS: u16 = 1;
@@ -72,9 +74,9 @@ pub(crate) struct Route {
 pub(crate) struct RouteChanges(Messages);
 
 impl RouteChanges {
-    /// Makes a pair of links; the end here comes up at once.
+    /// Makes a pair of links, which are down: there are settings that count from the first moment on.
     pub(crate) fn add_veth(&mut self, veth: Veth<'_>) -> &mut Self {
-        self.0.push_acknowledged(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, State::Up), |a| {
+        self.0.push_acknowledged(NEW_LINK, CREATE | EXCLUSIVE, &link_header(0, State::Unchanged), |a| {
             a.string(LINK_NAME, veth.host_name);
             a.host_u32(LINK_MTU, veth.mtu);
             a.nest(LINK_INFO, |a| {
@@ -85,11 +87,18 @@ impl RouteChanges {
         self
     }
 
-    /// Drops packets that arrive on this link from addresses that are not routed to it.
-    pub(crate) fn filter_sources(&mut self, link: u32) -> &mut Self {
+    /// Distrusts what is at the other end: drops packets that arrive on this link from addresses that
+    /// are not routed to it, and learns no routes from it.
+    pub(crate) fn distrust(&mut self, link: u32) -> &mut Self {
         self.0.push_acknowledged(NEW_LINK, 0, &link_header(link, State::Unchanged), |a| {
             a.nest(LINK_ADDRESS_FAMILIES, |a| {
-                a.nest(u16::from(FAMILY), |a| a.nest(INET_CONF, |a| a.host_u32(CONF_RP_FILTER, STRICT)));
+                a.nest(u16::from(FAMILY), |a| {
+                    a.nest(INET_CONF, |a| {
+                        a.host_u32(CONF_ACCEPT_REDIRECTS, 0);
+                        a.host_u32(CONF_RP_FILTER, STRICT);
+                        a.host_u32(CONF_ACCEPT_SOURCE_ROUTE, 0);
+                    });
+                });
             });
         });
         self
