@@ -4,6 +4,7 @@
 //! `interface` for links and `rules` for translation. The kernel answers netlink requests at once, so
 //! the work runs on blocking threads and takes one to two milliseconds for a pod.
 
+mod flows;
 mod host_port;
 mod interface;
 mod rules;
@@ -97,6 +98,7 @@ struct State {
     records: AddressRecords,
     route: Socket,
     rules: PodRules,
+    connections: Socket,
 }
 
 impl PodNetwork {
@@ -189,8 +191,9 @@ impl Inner {
         turn_ipv6_off(&route)?;
         let gateway = AddressRecords::gateway(config.pod_cidr);
         info!(pod_cidr = %config.pod_cidr, mtu, pods = records.iter().count(), "pod network is ready");
+        let connections = nft::open().map_err(PodNetworkError::Rules)?;
         let teardown = Mutex::new(route::open().map_err(PodNetworkError::Links)?);
-        Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules }), teardown })
+        Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules, connections }), teardown })
     }
 
     fn attach(&self, record: &Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
@@ -210,10 +213,12 @@ impl Inner {
         if let Some(old) = old.filter(|old| old != record) {
             state.records.replace(address, record.clone())?;
             state.rules.remove(address, &old.host_ports).map_err(PodNetworkError::Rules)?;
+            flows::leave(&state.connections, address, &old.host_ports);
         }
         let interface = Interface { address, gateway: self.gateway, mtu: self.mtu };
         interface.connect(&state.route, &pod, &namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
         state.rules.add(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
+        flows::lead_to(&state.connections, &state.route, address, &record.host_ports);
         Ok(Attachment { ip: address, gateway: self.gateway, interface: POD_LINK })
     }
 
@@ -272,6 +277,7 @@ impl State {
         let Some((address, record)) = self.records.of_pod(uid) else { return Ok(None) };
         self.repair()?;
         self.rules.remove(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
+        flows::leave(&self.connections, address, &record.host_ports);
         Ok(Some(address))
     }
 

@@ -5,7 +5,8 @@ use nix::sys::socket;
 
 use super::*;
 use crate::testbed::{
-    Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, block_on, delete_table, list_table, on_a_host, serve,
+    Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, ask_udp, block_on, delete_table, list_table, on_a_host, serve,
+    udp_client,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -41,7 +42,7 @@ fn a_pod_cannot_send_from_another_address() {
         let network = host.open();
         let a = host.start_pod(&network, "a", &[]);
         serve("host", 9000);
-        let socket = crate::testbed::udp_client();
+        let socket = udp_client();
         let at = socket.local_addr().unwrap().port();
         let send_from = |source: Ipv4Addr| {
             a.namespace.run(|| {
@@ -135,6 +136,34 @@ fn host_ports_answer_from_everywhere() {
         let taken = block_on(network.attach("b", &b.namespace.path(), &[port(Some(HOST), 8081)])).unwrap_err();
         assert!(matches!(&taken, PodNetworkError::HostPortInUse { uid, .. } if uid == "a"), "{taken}");
         assert_eq!(taken.to_string(), "host port 192.168.50.11:8081/tcp is in use by pod a");
+    });
+}
+
+#[test]
+fn udp_clients_follow_a_host_port_from_pod_to_pod() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let ports = [HostPort { protocol: crate::Protocol::Udp, ..port(None, 8081) }];
+        let outside = host.outside.run(udp_client);
+        let inside = udp_client();
+        let ask = |client| ask_udp(client, &format!("{HOST}:8081"));
+        let nobody = |client| assert_eq!(ask(client).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        nobody(&outside);
+        nobody(&inside);
+        for uid in ["a", "b"] {
+            let _pod = host.start_pod(&network, uid, &ports);
+            for client in [&outside, &inside] {
+                assert_eq!(ask(client).unwrap().server, uid);
+            }
+            if uid == "a" {
+                block_on(network.detach(uid)).unwrap();
+                nobody(&outside);
+            }
+        }
+        // The next pod has it at once, without a moment in which the port is nobody's.
+        block_on(network.detach("b")).unwrap();
+        let _pod = host.start_pod(&network, "c", &ports);
+        assert_eq!(ask(&outside).unwrap().server, "c");
     });
 }
 

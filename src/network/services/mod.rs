@@ -103,7 +103,7 @@ impl ServiceTable {
             None => self.replace(&desired)?,
         };
         self.loaded = Some(desired);
-        self.forget_stale_flows(ports);
+        self.forget_stale_flows(ports, outcome);
         Ok(outcome)
     }
 
@@ -129,13 +129,22 @@ impl ServiceTable {
 
     /// UDP flows have no end: one with a fixed source port would go to a removed endpoint for as
     /// long as it sends. The rules are right whether or not this works, so failures are only told.
-    fn forget_stale_flows(&mut self, ports: &[ServicePort]) {
+    fn forget_stale_flows(&mut self, ports: &[ServicePort], outcome: Sync) {
+        if outcome == Sync::Unchanged {
+            return;
+        }
         let udp = UdpServices::of(ports, self.config.cluster_dns);
         let old = std::mem::replace(&mut self.udp, udp);
-        let Some(suspects) = self.udp.suspects_after(&old) else { return };
+        // Flows may have begun before the table was there, or under the rules of an earlier process.
+        let anything = outcome == Sync::Replaced;
+        let suspects = if anything { Some(self.udp.clone()) } else { self.udp.suspects_after(&old) };
+        let Some(suspects) = suspects else { return };
+        let range = self.config.service_cidr;
         let forget = || -> Result<usize, Kernel> {
             let local: Vec<_> = route::local_addresses(&self.route)?.into_iter().map(|(_, address)| address).collect();
-            conntrack::forget_udp(&self.connections, |flow| suspects.is_stale(flow, &local))
+            conntrack::forget_udp(&self.connections, |flow| {
+                suspects.is_stale(flow, &local) || anything && suspects.is_of_no_service(flow, range)
+            })
         };
         match forget() {
             Ok(forgotten) => debug!(forgotten, "forgot UDP flows to endpoints that are gone"),

@@ -338,6 +338,39 @@ fn udp_clients_leave_an_endpoint_that_is_gone() {
 }
 
 #[test]
+fn udp_clients_leave_a_service_that_went_while_nobody_watched() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let pod = host.start_pod(&network, "a", &[]);
+        let port = |endpoints: &[SocketAddrV4]| udp(service(endpoints));
+        for after in [vec![], vec![port(&[])]] {
+            let client = udp_client();
+            open().sync(&[port(&[pod.endpoint()])]).unwrap();
+            assert_eq!(ask_udp(&client, AT).unwrap().server, "a");
+            open().sync(&after).unwrap();
+            assert_eq!(ask_udp(&client, AT).unwrap_err().kind(), ErrorKind::PermissionDenied, "{after:?}");
+        }
+    });
+}
+
+#[test]
+fn udp_clients_find_a_node_port_that_came_after_them() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let pod = host.start_pod(&network, "a", &[]);
+        let ports = [udp(ServicePort { node_port: Some(30053), ..service(&[pod.endpoint()]) })];
+        let at = "192.168.50.11:30053";
+        let mut table = open();
+        table.sync(&ports).unwrap();
+        delete_table(TABLE);
+        let client = host.outside.run(udp_client);
+        assert_eq!(ask_udp(&client, at).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        table.sync(&ports).unwrap();
+        assert_eq!(ask_udp(&client, at).unwrap().server, "a");
+    });
+}
+
+#[test]
 fn rules_that_somebody_deleted_come_back() {
     on_a_host(|host: Host| {
         let network = host.open();

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use ipnet::Ipv4Net;
+
 use super::chain::Frontend;
 use super::desired::ServicePort;
 use super::plan::frontends;
@@ -55,6 +57,13 @@ impl UdpServices {
         // A flow through this host to the same port elsewhere is none of ours.
         let ours = local.contains(&to) || to.is_loopback();
         ours && (translated || !endpoints.is_empty()) && !endpoints.contains(&flow.answers_from)
+    }
+
+    /// The flow goes from an address of the service range to an endpoint, though no Service has it.
+    pub(super) fn is_of_no_service(&self, flow: &Flow, range: Ipv4Net) -> bool {
+        let (to, port) = (*flow.destination.ip(), flow.destination.port());
+        let translated = flow.answers_from != flow.destination;
+        translated && range.contains(&to) && !self.0.contains_key(&Frontend::Address(to, Protocol::Udp, port))
     }
 }
 
