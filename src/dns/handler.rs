@@ -1,5 +1,6 @@
 //! Between hickory's server and our answers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_resolver::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use ipnet::IpNet;
 use parking_lot::RwLock;
 use tracing::debug;
 
@@ -26,6 +28,7 @@ const MAX_ALIASES: usize = 8;
 pub(crate) struct Handler {
     pub(crate) zone: Arc<RwLock<Zone>>,
     pub(crate) upstream: Arc<Upstream>,
+    pub(crate) clients: Arc<[IpNet]>,
 }
 
 /// A response before it is written.
@@ -47,8 +50,9 @@ impl Response {
 #[async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut handle: R) -> ResponseInfo {
-        // An answer to an answer could go on for ever.
-        if request.metadata.message_type == MessageType::Response {
+        // An answer to an answer could go on for ever, and one to a stranger may go to a victim of the
+        // stranger's.
+        if request.metadata.message_type == MessageType::Response || !self.serves(request.src().ip()) {
             return without_response(request);
         }
         let response = self.respond(request).await;
@@ -81,6 +85,11 @@ fn without_response(request: &Request) -> ResponseInfo {
 }
 
 impl Handler {
+    /// Whether this client may ask.
+    pub(crate) fn serves(&self, client: IpAddr) -> bool {
+        self.clients.iter().any(|net| net.contains(&client.to_canonical()))
+    }
+
     async fn respond(&self, request: &Request) -> Response {
         if request.metadata.op_code != OpCode::Query {
             return Response::error(ResponseCode::NotImp);
@@ -94,12 +103,15 @@ impl Handler {
         }
         match query.query_type() {
             RecordType::ANY | RecordType::AXFR | RecordType::IXFR => Response::error(ResponseCode::NotImp),
-            kind => self.resolve(query.original().name(), kind, request.metadata.id).await,
+            kind => {
+                let client = request.src().ip().to_canonical();
+                self.resolve(client, query.original().name(), kind, request.metadata.id).await
+            }
         }
     }
 
     /// Follows aliases until records or a definite no are found.
-    async fn resolve(&self, name: &Name, kind: RecordType, turn: u16) -> Response {
+    async fn resolve(&self, client: IpAddr, name: &Name, kind: RecordType, turn: u16) -> Response {
         let mut response = Response { authoritative: true, ..Response::default() };
         let mut name = name.clone();
         for _ in 0..MAX_ALIASES {
@@ -121,7 +133,7 @@ impl Handler {
                 Outcome::NotOurs => {
                     // The first name in the answer decides whose authority it is.
                     response.authoritative = !response.answers.is_empty();
-                    let forwarded = self.upstream.ask(&name, kind).await;
+                    let forwarded = self.upstream.ask(client, &name, kind).await;
                     response.code = forwarded.code;
                     response.answers.extend(forwarded.answers);
                     response.authority = forwarded.authority;

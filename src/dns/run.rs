@@ -30,6 +30,8 @@ pub struct DnsConfig {
     pub domain: String,
     /// Each is bound for UDP and TCP; the addresses must be there.
     pub bind: Vec<SocketAddrV4>,
+    /// Who may ask; others get no answer.
+    pub clients: Vec<IpNet>,
     /// The ranges of pods and services, whose reverse names nobody else knows.
     pub ranges: Vec<IpNet>,
     /// Names the servers for everything outside the cluster.
@@ -69,7 +71,7 @@ pub async fn run(cluster: Cluster, config: DnsConfig, token: CancellationToken) 
         () = token.cancelled() => return Ok(()),
         synced = feed.sync() => synced?,
     }
-    let handler = Handler { zone, upstream: Arc::new(upstream) };
+    let handler = Handler { zone, upstream: Arc::new(upstream), clients: config.clients.into() };
     let mut server = Server::new(handler.clone());
     let mut connections = JoinSet::new();
     for address in config.bind {

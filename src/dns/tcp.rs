@@ -1,10 +1,10 @@
 //! Questions over TCP: few clients need it, so few connections are kept, and a new one takes the place
-//! of the oldest. A client that opens many takes file descriptors from nobody.
+//! of the oldest of the client that has the most. A client that opens many takes them from nobody else.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use client::Places;
 use futures::StreamExt;
 use hickory_resolver::net::runtime::TokioTime;
 use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
@@ -12,12 +12,13 @@ use hickory_resolver::net::tcp::TcpStream;
 use hickory_resolver::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandle, TimeoutStream};
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::handler::Handler;
 
 pub(crate) const MAX_CONNECTIONS: usize = 64;
+pub(crate) const MAX_CONNECTIONS_OF_CLIENT: usize = 16;
 /// A client that is silent for this long is disconnected.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Responses waiting for one client to read.
@@ -28,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Serves for ever; dropping the future ends its connections.
 pub(crate) async fn serve(listener: TcpListener, handler: Handler) {
     let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    let places = Places::new(MAX_CONNECTIONS);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -39,13 +40,17 @@ pub(crate) async fn serve(listener: TcpListener, handler: Handler) {
             }
         };
         while connections.try_join_next().is_some() {}
-        by_age.retain(|connection| !connection.is_finished());
-        if by_age.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = by_age.pop_front()
-        {
-            oldest.abort();
+        if !handler.serves(from.ip()) {
+            continue;
         }
-        by_age.push_back(connections.spawn(converse(stream, from, handler.clone())));
+        let place = places.take(from.ip().to_canonical(), MAX_CONNECTIONS_OF_CLIENT);
+        let handler = handler.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                () = place.lost() => {}
+                () = converse(stream, from, handler) => {}
+            }
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use client::Places;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, Record, RecordType};
 use hickory_resolver::TokioResolver;
@@ -15,12 +16,13 @@ use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, R
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 /// Questions on their way at once; a client's fifth retry is worth less than another's first try.
 const MAX_QUESTIONS: usize = 256;
+/// Those of one client: a resolver of many threads has fewer.
+pub(crate) const MAX_QUESTIONS_OF_CLIENT: usize = 64;
 /// Answers kept; of about 300 bytes each.
 const CACHE_ENTRIES: u64 = 4096;
 /// An answer, or a no, is asked for again after this even if its owner allows longer.
@@ -51,7 +53,7 @@ pub(crate) struct Upstream {
     /// Asking these would be asking ourselves.
     own_addresses: Vec<IpAddr>,
     servers: Mutex<Servers>,
-    room: Semaphore,
+    pub(crate) room: Places<IpAddr>,
 }
 
 #[derive(Default)]
@@ -64,20 +66,23 @@ struct Servers {
 
 impl Upstream {
     pub(crate) fn new(resolv_conf: PathBuf, own_addresses: Vec<IpAddr>) -> Self {
-        Self {
-            resolv_conf,
-            own_addresses,
-            servers: Mutex::new(Servers::default()),
-            room: Semaphore::new(MAX_QUESTIONS),
+        Self { resolv_conf, own_addresses, servers: Mutex::new(Servers::default()), room: Places::new(MAX_QUESTIONS) }
+    }
+
+    /// Asks for records on a client's behalf; every failure is a SERVFAIL. When too many questions are
+    /// on their way, the client with the most of them is let down.
+    pub(crate) async fn ask(&self, client: IpAddr, name: &Name, kind: RecordType) -> Forwarded {
+        let place = self.room.take(client, MAX_QUESTIONS_OF_CLIENT);
+        tokio::select! {
+            () = place.lost() => {
+                debug!(%client, "too many questions of this client are on their way upstream");
+                Forwarded::failed()
+            }
+            forwarded = self.look_up(name, kind) => forwarded,
         }
     }
 
-    /// Asks for records; every failure is a SERVFAIL.
-    pub(crate) async fn ask(&self, name: &Name, kind: RecordType) -> Forwarded {
-        let Ok(_permit) = self.room.try_acquire() else {
-            debug!("too many questions are on their way upstream");
-            return Forwarded::failed();
-        };
+    async fn look_up(&self, name: &Name, kind: RecordType) -> Forwarded {
         let Some(resolver) = self.resolver() else { return Forwarded::failed() };
         let mut name = name.clone();
         // Search domains of the node are not those of its pods.

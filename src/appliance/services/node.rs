@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use api::k8s_openapi::api::core::v1::Node;
 use client::{Cluster, Query, Tasks};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use network::services::{ServiceTable, ServiceTableConfig};
 use network::{HostPort, NetworkConfig, PodNetwork, Protocol};
 use runtime::{LogLimit, Registries, Runtime, RuntimeConfig};
@@ -57,6 +57,7 @@ pub(super) async fn spawn(
     let dns_config = dns::DnsConfig {
         domain: CLUSTER_DOMAIN.to_owned(),
         bind: vec![SocketAddrV4::new(config.cluster_dns, DNS_PORT)],
+        clients: dns_clients(config, pod_cidr),
         ranges: vec![config.cluster_cidr.into(), config.service_cidr.into()],
         resolv_conf: "/etc/resolv.conf".into(),
     };
@@ -70,6 +71,12 @@ pub(super) async fn spawn(
         report("kubelet", kubelet::run(cx, kubelet_config, runtime, network, token).await);
     });
     Ok(())
+}
+
+/// This node's pods and the node itself, by any address that its own processes ask from.
+fn dns_clients(config: &ServerConfig, pod_cidr: Ipv4Net) -> Vec<IpNet> {
+    let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+    vec![pod_cidr.into(), loopback.into(), IpAddr::V4(config.cluster_dns).into(), IpAddr::V4(config.node_ip).into()]
 }
 
 fn runtime_config(config: &ServerConfig) -> anyhow::Result<RuntimeConfig> {

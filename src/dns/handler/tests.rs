@@ -9,14 +9,19 @@ use hickory_proto::rr::RData;
 use hickory_server::Server;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::zone::fixtures::zone;
 
+/// Everybody on loopback but 127.0.0.2.
+const CLIENTS: [&str; 3] = ["127.0.0.0/31", "127.0.0.3/32", "127.0.0.4/32"];
+const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 struct Running {
     at: SocketAddr,
+    handler: Handler,
     _server: Server<Handler>,
     _connections: JoinSet<()>,
 }
@@ -39,14 +44,15 @@ fn sample() -> Zone {
 /// Serves on a free port of an address of loopback.
 async fn serve(zone: Zone, at: Ipv4Addr, resolv_conf: PathBuf) -> Running {
     let upstream = Upstream::new(resolv_conf, vec![IpAddr::from(at)]);
-    let handler = Handler { zone: Arc::new(RwLock::new(zone)), upstream: Arc::new(upstream) };
+    let clients = CLIENTS.map(|net| net.parse().unwrap()).into();
+    let handler = Handler { zone: Arc::new(RwLock::new(zone)), upstream: Arc::new(upstream), clients };
     let mut server = Server::new(handler.clone());
     let udp = UdpSocket::bind((at, 0)).await.unwrap();
     let at = udp.local_addr().unwrap();
     server.register_socket(udp);
     let mut connections = JoinSet::new();
-    connections.spawn(crate::tcp::serve(TcpListener::bind(at).await.unwrap(), handler));
-    Running { at, _server: server, _connections: connections }
+    connections.spawn(crate::tcp::serve(TcpListener::bind(at).await.unwrap(), handler.clone()));
+    Running { at, handler, _server: server, _connections: connections }
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -74,9 +80,15 @@ impl Running {
         self.udp(&query(name, kind).to_vec().unwrap()).await.0
     }
 
+    async fn connect(&self, from: Ipv4Addr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(self.at).await.unwrap()
+    }
+
     async fn tcp(&self, message: &Message) -> Message {
         let bytes = message.to_vec().unwrap();
-        let mut stream = TcpStream::connect(self.at).await.unwrap();
+        let mut stream = self.connect(Ipv4Addr::LOCALHOST).await;
         stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         let size = stream.read_u16().await.unwrap();
@@ -245,12 +257,70 @@ fn upstream_answer(query: &Message) -> Message {
 #[tokio::test]
 async fn silent_connections_give_way_to_new_ones() {
     let server = Running::start().await;
+    let others = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 3)];
+    let mut patient = server.connect(Ipv4Addr::new(127, 0, 0, 4)).await;
     let mut silent = Vec::new();
-    for _ in 0..=crate::tcp::MAX_CONNECTIONS {
-        silent.push(TcpStream::connect(server.at).await.unwrap());
+    for n in 0..2 * crate::tcp::MAX_CONNECTIONS {
+        silent.push(server.connect(others[n % 2]).await);
     }
     let answer = server.tcp(&query("web.shop.svc.cluster.local.", RecordType::A)).await;
     assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 96, 0, 7)]);
-    let gone = tokio::time::timeout(Duration::from_secs(3), silent[0].read(&mut [0; 1])).await;
-    assert!(matches!(gone, Ok(Ok(0) | Err(_))), "the oldest is closed before it was silent for too long");
+    let is_closed = async |stream: &mut TcpStream| matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_));
+    let gone = tokio::time::timeout(Duration::from_secs(3), is_closed(&mut silent[0])).await;
+    assert_eq!(gone, Ok(true), "the oldest is closed before it was silent for too long");
+    // Who opened one keeps it, however many others open.
+    let bytes = query("web.shop.svc.cluster.local.", RecordType::A).to_vec().unwrap();
+    patient.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+    patient.write_all(&bytes).await.unwrap();
+    assert!(patient.read_u16().await.unwrap() > 0);
+}
+
+#[tokio::test]
+async fn strangers_get_no_answer() {
+    let server = Running::start().await;
+    let bytes = query("web.shop.svc.cluster.local.", RecordType::A).to_vec().unwrap();
+    let stranger = UdpSocket::bind((STRANGER, 0)).await.unwrap();
+    stranger.send_to(&bytes, server.at).await.unwrap();
+    let mut stream = server.connect(STRANGER).await;
+    // It may be closed before the question is written.
+    let _ = stream.write_all(&[&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat()).await;
+    assert!(matches!(stream.read(&mut [0; 1]).await, Ok(0) | Err(_)));
+    assert_eq!(server.ask("web.shop.svc.cluster.local.", RecordType::A).await.answers.len(), 1);
+    assert!(stranger.try_recv(&mut [0; 512]).is_err());
+}
+
+#[tokio::test]
+async fn one_client_does_not_take_all_questions_upstream() {
+    let at = Ipv4Addr::new(127, 53, 0, 2);
+    let Ok(socket) = UdpSocket::bind((at, 53)).await else {
+        println!("skipped: port 53 needs root");
+        return;
+    };
+    let _upstream = client::Owned::spawn(async move {
+        let mut buffer = [0; 512];
+        while let Ok((size, client)) = socket.recv_from(&mut buffer).await {
+            let query = Message::from_vec(&buffer[..size]).unwrap();
+            if !query.queries[0].name().to_ascii().starts_with("slow") {
+                socket.send_to(&upstream_answer(&query).to_vec().unwrap(), client).await.unwrap();
+            }
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let resolv_conf = directory.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, format!("nameserver {at}\n")).unwrap();
+    let server = serve(sample(), Ipv4Addr::LOCALHOST, resolv_conf).await;
+    let greedy = UdpSocket::bind("127.0.0.3:0").await.unwrap();
+    for n in 0..400 {
+        let bytes = query(&format!("slow-{n}.example.org."), RecordType::A).to_vec().unwrap();
+        greedy.send_to(&bytes, server.at).await.unwrap();
+        // Those beyond its share are let down at once.
+        if n >= crate::upstream::MAX_QUESTIONS_OF_CLIENT {
+            let mut buffer = [0; 512];
+            let size = tokio::time::timeout(Duration::from_secs(10), greedy.recv(&mut buffer)).await.unwrap().unwrap();
+            let answer = Message::from_vec(&buffer[..size]).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        }
+    }
+    assert_eq!(server.handler.upstream.room.taken(), crate::upstream::MAX_QUESTIONS_OF_CLIENT);
+    assert_eq!(addresses(&server.ask("docs.example.org.", RecordType::A).await), [Ipv4Addr::new(192, 0, 2, 1)]);
 }

@@ -18,8 +18,13 @@ const VERDICT_REGISTER: u32 = 0;
 const LOCAL_ADDRESS: u32 = 2;
 /// `IPS_DST_NAT`.
 pub(crate) const CONNECTION_STATUS_DNAT: u32 = 1 << 5;
-/// The connection states new, invalid and untracked, as bits.
-pub(crate) const NEW_CONNECTION: u32 = 8 | 1 | 64;
+/// The connection states invalid and untracked, as bits: such a packet has no status either, and a rule
+/// that asks for one does not match it.
+pub(crate) const NO_CONNECTION: u32 = 1 | 64;
+/// The connection state new.
+pub(crate) const FIRST_PACKET: u32 = 8;
+/// All states but established and related.
+pub(crate) const NEW_CONNECTION: u32 = FIRST_PACKET | NO_CONNECTION;
 
 const NAME: u16 = 1;
 const DATA: u16 = 2;
@@ -290,12 +295,28 @@ impl Expressions {
         self.meta(register, field).compare(register, comparison, &padded)
     }
 
+    /// The same for all links whose names begin so.
+    pub(crate) fn link_starts_with(
+        self,
+        register: u32,
+        field: MetaField,
+        comparison: Comparison,
+        prefix: &str,
+    ) -> Self {
+        self.meta(register, field).compare(register, comparison, prefix.as_bytes())
+    }
+
     /// Goes on when one of the bits is set in a field of the connection.
     pub(crate) fn connection_has(self, register: u32, field: ConnectionField, bits: u32) -> Self {
-        self.connection(register, field).mask(register, bits.to_ne_bytes(), [0; 4]).compare(
-            register,
-            Comparison::NotEqual,
-            &[0; 4],
-        )
+        self.connection_bits(register, field, bits, Comparison::NotEqual)
+    }
+
+    /// Goes on when none of the bits is set.
+    pub(crate) fn connection_lacks(self, register: u32, field: ConnectionField, bits: u32) -> Self {
+        self.connection_bits(register, field, bits, Comparison::Equal)
+    }
+
+    fn connection_bits(self, register: u32, field: ConnectionField, bits: u32, to_zero: Comparison) -> Self {
+        self.connection(register, field).mask(register, bits.to_ne_bytes(), [0; 4]).compare(register, to_zero, &[0; 4])
     }
 }

@@ -10,7 +10,8 @@ mod set;
 
 pub(crate) use batch::{Batch, ChainKind, Hook};
 pub(crate) use expression::{
-    CONNECTION_STATUS_DNAT, Comparison, ConnectionField, Expressions, MetaField, NEW_CONNECTION, Verdict,
+    CONNECTION_STATUS_DNAT, Comparison, ConnectionField, Expressions, FIRST_PACKET, MetaField, NEW_CONNECTION,
+    NO_CONNECTION, Verdict,
 };
 pub(crate) use set::{Element, Field, Set, Value, host_number, protocol_port, socket_key};
 

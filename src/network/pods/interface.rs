@@ -18,7 +18,7 @@ use crate::setting::SettingError;
 use crate::{ipv6, namespace};
 
 /// `pod` and the address in eight hex digits: 11 of the 15 letters that a link's name may have.
-const PREFIX: &str = "pod";
+pub(super) const PREFIX: &str = "pod";
 const LOOPBACK_INDEX: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]

@@ -86,7 +86,7 @@ fn only_the_lan_is_believed(host: &Host) {
 }
 
 fn skipped() -> bool {
-    let skipped = !std::path::Path::new("/proc/sys/net/ipv6").exists();
+    let skipped = !Path::new("/proc/sys/net/ipv6").exists();
     if skipped {
         println!("skipped: this kernel has no IPv6");
     }

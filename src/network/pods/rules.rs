@@ -1,4 +1,4 @@
-//! The table `ip coracle-pods`: host ports, masquerading, and the guard of 127.0.0.0/8.
+//! The table `ip coracle-pods`: host ports, masquerading, and the guard of 127.0.0.0/8 and the DNS server.
 //!
 //! Host ports are elements of two maps, one for ports on a single address and one for ports on all
 //! of them. A connection that was translated back to the pod it came from is masqueraded, since
@@ -9,12 +9,12 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
-use super::{HostPort, NetworkConfig};
+use super::{HostPort, NetworkConfig, interface};
 use crate::address_records::Record;
 use crate::netlink::{Kernel, Socket};
 use crate::nft::{
-    self, Batch, CONNECTION_STATUS_DNAT, ChainKind, Comparison, ConnectionField, Element, Expressions, Field, Hook,
-    MetaField, NEW_CONNECTION, Set, Value, Verdict,
+    self, Batch, CONNECTION_STATUS_DNAT, ChainKind, Comparison, ConnectionField, Element, Expressions, FIRST_PACKET,
+    Field, Hook, MetaField, NO_CONNECTION, Set, Value, Verdict,
 };
 
 const TABLE: &str = "coracle-pods";
@@ -33,18 +33,19 @@ pub(super) struct PodRules {
     socket: Socket,
     pod_cidr: Ipv4Net,
     cluster_cidr: Ipv4Net,
+    cluster_dns: Option<Ipv4Addr>,
 }
 
 impl PodRules {
     /// Without anything loaded yet.
     pub(super) fn new(socket: Socket, config: &NetworkConfig) -> Self {
-        Self { socket, pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr }
+        Self { socket, pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr, cluster_dns: config.cluster_dns }
     }
 
     /// Replaces whatever table there was by one for these pods.
     pub(super) fn load<'r>(&self, pods: impl Iterator<Item = (Ipv4Addr, &'r Record)>) -> Result<(), Kernel> {
         let mut batch = Batch::new(TABLE);
-        declare(&mut batch, self.pod_cidr, self.cluster_cidr);
+        self.declare(&mut batch);
         for (address, record) in pods {
             add_elements(&mut batch, address, &record.host_ports);
         }
@@ -72,6 +73,30 @@ impl PodRules {
         each_element(address, host_ports, |set, element| batch.delete_elements(set, &[element]));
         batch.commit(&self.socket)
     }
+
+    fn declare(&self, batch: &mut Batch<'_>) {
+        batch.replace_table();
+        let set = |name, key, value| Set { name, key, value, timeout: None };
+        batch.add_set(&set(PODS, &[Field::Ipv4, Field::Ipv4], Value::Nothing));
+        batch.add_set(&set(HOST_PORTS, &[Field::Protocol, Field::Port], Value::Socket));
+        batch.add_set(&set(ADDRESS_HOST_PORTS, &[Field::Ipv4, Field::Protocol, Field::Port], Value::Socket));
+        for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
+            batch.add_base_chain(name, ChainKind::Nat, hook, DESTINATION_NAT);
+            batch.add_rule(name, &port_of_one_address());
+            batch.add_rule(name, &port_of_all_addresses());
+        }
+        batch.add_base_chain("postrouting", ChainKind::Nat, Hook::Postrouting, SOURCE_NAT);
+        for rule in [hairpin(), from_loopback(), leaves_the_cluster(self.pod_cidr, self.cluster_cidr)] {
+            batch.add_rule("postrouting", &rule);
+        }
+        batch.add_base_chain("guard", ChainKind::Filter, Hook::Input, GUARD);
+        for rule in loopback_from_outside() {
+            batch.add_rule("guard", &rule);
+        }
+        if let Some(dns) = self.cluster_dns {
+            batch.add_rule("guard", &dns_from_outside(dns));
+        }
+    }
 }
 
 fn add_elements(batch: &mut Batch<'_>, address: Ipv4Addr, host_ports: &[HostPort]) {
@@ -89,25 +114,6 @@ fn each_element(address: Ipv4Addr, host_ports: &[HostPort], mut visit: impl FnMu
             None => visit(HOST_PORTS, Element::Socket(nft::protocol_port(port.protocol, port.host_port), to)),
         }
     }
-}
-
-fn declare(batch: &mut Batch<'_>, pods: Ipv4Net, cluster: Ipv4Net) {
-    batch.replace_table();
-    let set = |name, key, value| Set { name, key, value, timeout: None };
-    batch.add_set(&set(PODS, &[Field::Ipv4, Field::Ipv4], Value::Nothing));
-    batch.add_set(&set(HOST_PORTS, &[Field::Protocol, Field::Port], Value::Socket));
-    batch.add_set(&set(ADDRESS_HOST_PORTS, &[Field::Ipv4, Field::Protocol, Field::Port], Value::Socket));
-    for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
-        batch.add_base_chain(name, ChainKind::Nat, hook, DESTINATION_NAT);
-        batch.add_rule(name, &port_of_one_address());
-        batch.add_rule(name, &port_of_all_addresses());
-    }
-    batch.add_base_chain("postrouting", ChainKind::Nat, Hook::Postrouting, SOURCE_NAT);
-    for rule in [hairpin(), from_loopback(), leaves_the_cluster(pods, cluster)] {
-        batch.add_rule("postrouting", &rule);
-    }
-    batch.add_base_chain("guard", ChainKind::Filter, Hook::Input, GUARD);
-    batch.add_rule("guard", &loopback_from_outside());
 }
 
 fn port_of_one_address() -> Expressions {
@@ -155,12 +161,31 @@ fn leaves_the_cluster(pods: Ipv4Net, cluster: Ipv4Net) -> Expressions {
         .masquerade()
 }
 
-/// `route_localnet` would let the neighbours on a link reach what listens on 127.0.0.1. Replies
-/// to our own translated connections belong to established ones and pass.
-fn loopback_from_outside() -> Expressions {
+/// `route_localnet` would let the neighbours on a link reach what listens on 127.0.0.1. Nothing passes but
+/// replies to our own connections, and what this host itself translated to such an address.
+fn loopback_from_outside() -> [Expressions; 2] {
+    let from_outside = || {
+        Expressions::default().link_is(0, MetaField::InputName, Comparison::NotEqual, "lo").destination_in(
+            0,
+            loopback(),
+            Comparison::Equal,
+        )
+    };
+    let of_no_connection = from_outside().connection_has(0, ConnectionField::State, NO_CONNECTION);
+    let first = from_outside().connection_has(0, ConnectionField::State, FIRST_PACKET).connection_lacks(
+        0,
+        ConnectionField::Status,
+        CONNECTION_STATUS_DNAT,
+    );
+    [of_no_connection, first].map(|rule| rule.verdict(&Verdict::Drop))
+}
+
+/// The DNS server is there for this node and its pods. Whoever routes its address to us from elsewhere
+/// would have an open resolver.
+fn dns_from_outside(dns: Ipv4Addr) -> Expressions {
     Expressions::default()
         .link_is(0, MetaField::InputName, Comparison::NotEqual, "lo")
-        .destination_in(0, loopback(), Comparison::Equal)
-        .connection_has(0, ConnectionField::State, NEW_CONNECTION)
+        .link_starts_with(0, MetaField::InputName, Comparison::NotEqual, interface::PREFIX)
+        .destination_is(0, dns, Comparison::Equal)
         .verdict(&Verdict::Drop)
 }

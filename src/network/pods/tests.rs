@@ -1,12 +1,14 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 
 use nix::sys::socket;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
 use crate::testbed::{
     Answer, DNS, HOST, Host, OUTSIDE, Pod, ask, ask_udp, block_on, delete_table, list_table, on_a_host, serve,
-    udp_client,
+    serve_at, udp_client,
 };
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -199,19 +201,7 @@ fn neighbours_do_not_reach_what_listens_on_loopback() {
         send("127.0.0.1:7000".parse().unwrap());
         server.recv(&mut [0; 8]).unwrap();
         host.outside.run(|| {
-            // A neighbour that routes 127.0.0.0/8 to us, as an attacker on the LAN would.
-            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
-            let socket = route::open().unwrap();
-            let link = route::link_by_name(&socket, "eth0").unwrap().unwrap().index;
-            let stolen = route::Route {
-                destination: Ipv4Addr::new(127, 0, 0, 1),
-                prefix: 32,
-                gateway: Some(HOST),
-                source: Some(OUTSIDE),
-                link,
-                scope: route::Scope::Global,
-            };
-            route::RouteChanges::default().add_route(stolen).run(&socket).unwrap();
+            route_loopback_to_host();
             let raw = socket::socket(
                 socket::AddressFamily::Inet,
                 socket::SockType::Datagram,
@@ -221,10 +211,79 @@ fn neighbours_do_not_reach_what_listens_on_loopback() {
             .unwrap();
             socket::setsockopt(&raw, socket::sockopt::BindToDevice, &"eth0".into()).unwrap();
             let to = socket::SockaddrIn::new(127, 0, 0, 1, 7000);
-            let _ = socket::sendto(std::os::fd::AsRawFd::as_raw_fd(&raw), b"x", &to, socket::MsgFlags::empty());
+            let _ = socket::sendto(raw.as_raw_fd(), b"x", &to, socket::MsgFlags::empty());
         });
         assert!(server.recv(&mut [0; 8]).is_err());
     });
+}
+
+#[test]
+fn only_pods_and_the_host_reach_the_dns_server() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let pod = host.start_pod(&network, "a", &[]);
+        serve_at("dns", SocketAddrV4::new(DNS, 53));
+        serve_at("host", SocketAddrV4::new(HOST, 53));
+        let at = format!("{DNS}:53");
+        // The neighbour's default route leads here: it may ask for whatever it likes.
+        assert_eq!(host.outside.ask(&format!("{HOST}:53")).unwrap().server, "host");
+        assert!(host.outside.ask(&at).is_err());
+        assert!(host.outside.ask_udp(&at).is_err());
+        assert_eq!(pod.namespace.ask(&at).unwrap(), answer("dns", pod.ip));
+        assert_eq!(pod.namespace.ask_udp(&at).unwrap(), answer("dns", pod.ip));
+        assert_eq!(ask(&at).unwrap(), answer("dns", DNS));
+    });
+}
+
+#[test]
+fn packets_of_no_connection_do_not_reach_loopback_addresses() {
+    on_a_host(|host: Host| {
+        let _network = host.open();
+        let raw = |link: Option<&str>| {
+            let raw = socket::socket(
+                socket::AddressFamily::Inet,
+                socket::SockType::Raw,
+                socket::SockFlag::SOCK_CLOEXEC,
+                socket::SockProtocol::Tcp,
+            )
+            .unwrap();
+            if let Some(link) = link {
+                socket::setsockopt(&raw, socket::sockopt::BindToDevice, &link.into()).unwrap();
+            }
+            raw
+        };
+        let seen = raw(None);
+        socket::setsockopt(&seen, socket::sockopt::ReceiveTimeout, &TimeVal::seconds(2)).unwrap();
+        host.outside.run(|| {
+            route_loopback_to_host();
+            let raw = raw(Some("eth0"));
+            let mut reset = [0; 20];
+            reset[..4].copy_from_slice(&[0x1f, 0x90, 0x1b, 0x58]);
+            (reset[12], reset[13]) = (5 << 4, 4);
+            for to in [socket::SockaddrIn::new(127, 0, 0, 1, 0), socket::SockaddrIn::new(192, 168, 50, 11, 0)] {
+                socket::sendto(raw.as_raw_fd(), &reset, &to, socket::MsgFlags::empty()).unwrap();
+            }
+        });
+        let mut packet = [0; 64];
+        socket::recv(seen.as_raw_fd(), &mut packet, socket::MsgFlags::empty()).unwrap();
+        assert_eq!(packet[16..20], HOST.octets(), "the one to the host's own address is the first to arrive");
+    });
+}
+
+/// A neighbour that routes 127.0.0.0/8 to us, as an attacker on the LAN would.
+fn route_loopback_to_host() {
+    std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+    let socket = route::open().unwrap();
+    let link = route::link_by_name(&socket, "eth0").unwrap().unwrap().index;
+    let stolen = route::Route {
+        destination: Ipv4Addr::new(127, 0, 0, 1),
+        prefix: 32,
+        gateway: Some(HOST),
+        source: Some(OUTSIDE),
+        link,
+        scope: route::Scope::Global,
+    };
+    route::RouteChanges::default().add_route(stolen).run(&socket).unwrap();
 }
 
 #[test]
