@@ -54,8 +54,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Asks for a client certificate of the cluster's CA.
     pub tls: Arc<rustls::ServerConfig>,
-    /// The common name of the API server's client certificate; members of `system:masters` are let
-    /// in beside it.
+    /// The common name of the API server's client certificate; it and members of `system:masters` are
+    /// let in without asking for their rights.
     pub client_name: String,
 }
 

@@ -8,6 +8,8 @@ pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
     ("security_no_block_devices_for_unprivileged_pods", devices),
     ("security_seccomp_holds_in_init_and_exec", seccomp),
     ("security_context_is_applied", context),
+    ("security_kubelet_port_takes_tokens", kubelet_port),
+    ("security_links_of_pods_are_without_ipv6", ipv6),
 ];
 
 fn devices(c: &Cluster) {
@@ -62,4 +64,54 @@ fn context(c: &Cluster) {
             .contains("container has runAsNonRoot and image will run as root")
     );
     c.kubectl(&["delete", "namespace", "s3", "--wait=false"]);
+}
+
+fn kubelet_port(c: &Cluster) {
+    c.namespace("s4");
+    c.kubectl(&["create", "serviceaccount", "-ns4", "scraper"]);
+    c.kubectl(&["create", "clusterrole", "s4-scraper", "--verb=get", "--resource=nodes/metrics"]);
+    c.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "s4-scraper",
+        "--clusterrole=s4-scraper",
+        "--serviceaccount=s4:scraper",
+    ]);
+    let token = c.kubectl(&["create", "token", "-ns4", "scraper"]);
+    let stranger = c.kubectl(&["create", "token", "-ns4", "default"]);
+    let ask = |path: &str, token: &str| {
+        let header = format!("Authorization: Bearer {}", token.trim());
+        let url = format!("https://127.0.0.1:10250{path}");
+        c.machine.run("curl", &["-sk", "-w", " %{http_code}", "-H", &header, &url])
+    };
+    let metrics = ask("/metrics/resource", &token);
+    assert!(metrics.contains("node_cpu_usage_seconds_total") && metrics.ends_with(" 200"), "{metrics}");
+    let user = "system:serviceaccount:s4";
+    for (path, token, expected) in [
+        ("/metrics/resource", "made-up", "Unauthorized 401".to_owned()),
+        (
+            "/metrics/resource",
+            &*stranger,
+            format!("Forbidden (user={user}:default, verb=get, resource=nodes, subresource(s)=[metrics])\n 403"),
+        ),
+        (
+            "/pods",
+            &*token,
+            format!("Forbidden (user={user}:scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n 403"),
+        ),
+    ] {
+        assert_eq!(ask(path, token), expected, "{path}");
+    }
+    c.kubectl(&["delete", "clusterrolebinding,clusterrole", "s4-scraper"]);
+    c.kubectl(&["delete", "namespace", "s4", "--wait=false"]);
+}
+
+fn ipv6(c: &Cluster) {
+    c.namespace("s5");
+    c.kubectl(&["run", "-ns5", "plain", "--image=busybox", "--", "sleep", "3600"]);
+    wait_for_pods(c, "s5", "run=plain", 1);
+    assert_eq!(c.kubectl(&["exec", "-ns5", "plain", "--", "ip", "-6", "addr", "show", "dev", "eth0"]), "");
+    let off = c.machine.run("sh", &["-c", "cat /proc/sys/net/ipv6/conf/pod*/disable_ipv6 | sort -u"]);
+    assert_eq!(off, "1\n");
+    c.kubectl(&["delete", "namespace", "s5", "--wait=false"]);
 }

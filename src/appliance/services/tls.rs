@@ -23,7 +23,7 @@ pub(super) fn api_server(pki: &Pki) -> anyhow::Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// The kubelet lets nobody in without a certificate of the cluster's CA.
+/// The kubelet verifies certificates of the cluster's CA; a client without one shows a token.
 pub(super) fn kubelet(pki: &Pki) -> anyhow::Result<Arc<ServerConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pki.authority.certificate_pem.as_bytes()) {

@@ -1,41 +1,38 @@
-//! The kubelet's HTTPS API on port 10250: logs, exec, attach, pods, statistics. Only the API
-//! server's client certificate, or one of `system:masters`, is let in.
+//! The kubelet's HTTPS API on port 10250: logs, exec, attach, pods, statistics.
+//!
+//! `listener` keeps the connections, `gate` lets requests in: those of the API server, and those of
+//! clients to whom the API server grants the node's subresource.
 
+mod cache;
+mod gate;
+mod listener;
 mod log_files;
 mod log_query;
 mod log_socket;
 mod metrics;
 mod respond;
+mod reviews;
 mod stats;
 mod streams;
 mod websocket;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use tracing::info;
 
+use gate::Gate;
+use listener::{Limits, Listener};
 pub(crate) use log_files::{last_lines, log_files};
 use log_query::{LogQuery, truth};
 use respond::{Reply, json, text};
+use reviews::Reviews;
 
 use crate::config::ServerConfig;
 use crate::kubelet::Kubelet;
-
-/// A client gets this long for its TLS handshake and for the head of a request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The API server keeps few connections; beyond these, new ones wait.
-const MAX_CONNECTIONS: usize = 512;
 
 /// Serves until `token` is cancelled.
 ///
@@ -44,68 +41,11 @@ const MAX_CONNECTIONS: usize = 512;
 pub(crate) async fn run(kubelet: Arc<Kubelet>, cfg: ServerConfig, token: CancellationToken) -> std::io::Result<()> {
     let listener = TcpListener::bind(cfg.listen).await?;
     info!(address = %cfg.listen, "kubelet API");
-    let acceptor = TlsAcceptor::from(cfg.tls.clone());
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return Ok(()),
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve(kubelet.clone(), acceptor.clone(), stream, cfg.client_name.clone()));
-                }
-                Err(e) => {
-                    warn!("kubelet API: accept: {e}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-}
-
-async fn serve(kubelet: Arc<Kubelet>, acceptor: TlsAcceptor, stream: TcpStream, client_name: String) {
-    // Interactive sessions send single keys.
-    if let Err(e) = stream.set_nodelay(true) {
-        debug!("kubelet API: nodelay: {e}");
-    }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(e)) => {
-            debug!("kubelet API: handshake: {e}");
-            return;
-        }
-        Err(_) => return,
-    };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first());
-    let caller = certificate.map_or(Caller::Anonymous, |der| judge(der, &client_name));
-    let service = service_fn(move |request| {
-        let kubelet = kubelet.clone();
-        async move { Ok::<_, Infallible>(answer(kubelet, caller, request).await) }
-    });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(120))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    if let Err(e) = connection.await {
-        debug!("kubelet API: connection: {e}");
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
-    Allowed,
-    Forbidden,
-    Anonymous,
-}
-
-/// Whether a certificate that the TLS layer verified is the API server's, or an administrator's.
-fn judge(der: &[u8], client_name: &str) -> Caller {
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Caller::Forbidden };
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().any(|n| n.as_str() == Ok(client_name));
-    let master = subject.iter_organization().any(|o| o.as_str() == Ok("system:masters"));
-    if name || master { Caller::Allowed } else { Caller::Forbidden }
+    let reviews = Reviews::new(kubelet.client.clone(), kubelet.cfg.node_name.clone());
+    let gate = Gate::new(cfg.client_name, reviews);
+    let answer = move |request| answer(Arc::clone(&kubelet), request);
+    Listener::new(gate, cfg.tls, Limits::default(), answer).run(listener, token).await;
+    Ok(())
 }
 
 /// What a path asks for.
@@ -143,12 +83,7 @@ fn route(path: &str) -> Route<'_> {
     }
 }
 
-async fn answer(kubelet: Arc<Kubelet>, caller: Caller, mut request: Request<Incoming>) -> Reply {
-    match caller {
-        Caller::Allowed => {}
-        Caller::Anonymous => return text(StatusCode::UNAUTHORIZED, "Unauthorized"),
-        Caller::Forbidden => return text(StatusCode::FORBIDDEN, "Forbidden"),
-    }
+async fn answer(kubelet: Arc<Kubelet>, mut request: Request<Incoming>) -> Reply {
     let path = request.uri().path().to_owned();
     let query = parse_query(request.uri().query().unwrap_or_default());
     let reading = request.method() == Method::GET;
