@@ -34,7 +34,7 @@ pub(crate) async fn run(
         return Err(format!("command '{line}' exited with {}: {output}", result.exit_code));
     }
     if let Some(action) = &handler.http_get {
-        let target = http::Target::of(action, container, pod_ip)?;
+        let target = http::Target::of(action, container, pod_ip, http::Purpose::Lifecycle)?;
         return http::get(&target, limit).await.map(drop);
     }
     if let Some(action) = &handler.sleep {

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{Container, HTTPGetAction};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use client::Owned;
-use http::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRAILER, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,73 +21,79 @@ use tokio_rustls::TlsConnector;
 
 use super::target::{Checked, connect, port_number};
 use super::tls;
+use super::url::{NoUrl, Url};
 
 /// As many as Go's client follows.
 const MAX_REDIRECTS: u32 = 10;
 /// Only the beginning of a body is read.
 const MAX_BODY: usize = 10 * 1024;
+/// Go's client writes these itself, whatever a pod says of them.
+const NOT_THEIRS: [HeaderName; 4] = [CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING];
+
+/// On whose behalf a GET is made; servers read it in the user agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Probe,
+    Lifecycle,
+}
+
+impl Purpose {
+    fn user_agent(self) -> &'static str {
+        match self {
+            Self::Probe => "kube-probe/1.36",
+            Self::Lifecycle => "kube-lifecycle/1.36",
+        }
+    }
+}
 
 /// Where a GET goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    https: bool,
-    host: String,
-    port: u16,
-    path: String,
+    url: Result<Url, NoUrl>,
     headers: Vec<(String, String)>,
+    purpose: Purpose,
 }
 
 impl Target {
-    pub(crate) fn of(action: &HTTPGetAction, c: &Container, pod_ip: &str) -> Result<Self, String> {
-        let host = action.host.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| pod_ip.to_owned());
-        let path = action.path.as_deref().unwrap_or("/");
+    pub(crate) fn of(action: &HTTPGetAction, c: &Container, pod_ip: &str, purpose: Purpose) -> Result<Self, String> {
+        let host = action.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_ip);
+        let https = action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
         Ok(Self {
-            https: action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),
-            host,
-            port: port_number(&action.port, c)?,
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            url: Url::of(https, host, port_number(&action.port, c)?, action.path.as_deref().unwrap_or_default()),
             headers: action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
+            purpose,
         })
     }
 
-    fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        format!("{host}:{}", self.port)
+    /// The first header of this name.
+    fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(name.as_str())).map(|(_, value)| value.as_str())
     }
 
-    fn url(&self) -> String {
-        format!("{}://{}{}", if self.https { "https" } else { "http" }, self.authority(), self.path)
-    }
-
-    /// Where a redirect leads; `None` when it leaves the host.
-    fn redirected(&self, location: &str) -> Option<Self> {
-        let uri: Uri = location.parse().ok()?;
-        let mut next = self.clone();
-        if let Some(host) = uri.host() {
-            if host.trim_matches(['[', ']']) != self.host {
-                return None;
-            }
-            next.https = uri.scheme_str() == Some("https");
-            next.port = uri.port_u16().unwrap_or(if next.https { 443 } else { 80 });
+    /// A host that the pod names holds for its own URL and for redirects that name none.
+    fn request(&self, url: &Url, keep_host: bool) -> Result<Request<Empty<Bytes>>, http::Error> {
+        let host = self.header(&HOST).filter(|host| keep_host && !host.is_empty());
+        let host = host.map_or_else(|| url.authority(), str::to_owned);
+        let mut request = Request::get(url.target()).header(HOST, HeaderValue::from_bytes(host.as_bytes())?);
+        request = request.header(CONNECTION, "close");
+        if self.header(&USER_AGENT).is_none() {
+            request = request.header(USER_AGENT, self.purpose.user_agent());
         }
-        next.path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-        Some(next)
-    }
-
-    fn request(&self) -> Result<Request<Empty<Bytes>>, http::Error> {
-        let mut request = Request::get(&self.path);
-        let named = |name: &str| self.headers.iter().any(|(k, _)| k.eq_ignore_ascii_case(name));
-        if !named(HOST.as_str()) {
-            request = request.header(HOST, self.authority());
-        }
-        if !named(USER_AGENT.as_str()) {
-            request = request.header(USER_AGENT, "kube-probe/1.36");
-        }
-        if !named(ACCEPT.as_str()) {
+        if self.header(&ACCEPT).is_none() {
             request = request.header(ACCEPT, "*/*");
         }
-        for (name, value) in self.headers.iter().filter(|(_, v)| !v.is_empty()) {
-            request = request.header(name, value);
+        if let Some((name, password)) = &url.user
+            && self.header(&AUTHORIZATION).is_none_or(str::is_empty)
+        {
+            request = request.header(AUTHORIZATION, format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))));
+        }
+        // An empty one of these two means that it is not sent.
+        let unsent = [USER_AGENT, ACCEPT].map(|name| self.header(&name).is_some_and(str::is_empty).then_some(name));
+        for (name, value) in &self.headers {
+            let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
+            if !NOT_THEIRS.iter().any(is) && !unsent.iter().flatten().any(is) {
+                request = request.header(name, HeaderValue::from_bytes(value.as_bytes())?);
+            }
         }
         request.body(Empty::new())
     }
@@ -93,7 +104,7 @@ pub(super) async fn probe(target: &Target, limit: Duration) -> Checked {
     match get(target, limit).await {
         Ok(Answer { status, .. }) if status.is_success() => Checked::Success,
         Ok(Answer { status, body }) if status.is_redirection() => {
-            Checked::Warning(format!("Probe terminated redirects, Response body: {body:?}"))
+            Checked::Warning(format!("Probe terminated redirects, Response body: {body}"))
         }
         Ok(Answer { status, .. }) => {
             Checked::Failure(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
@@ -110,38 +121,55 @@ pub(crate) struct Answer {
 /// # Errors
 /// With the text of Go's client.
 pub(crate) async fn get(target: &Target, limit: Duration) -> Result<Answer, String> {
-    let url = target.url();
-    match timeout(limit, follow(target, limit)).await {
-        Ok(answer) => answer.map_err(|why| format!("Get {url:?}: {why}")),
+    let url = match &target.url {
+        Ok(url) => url,
+        Err(no_url) => return Err(format!("Get {no_url}")),
+    };
+    match timeout(limit, follow(target, url, limit)).await {
+        Ok(answer) => answer.map_err(|failed| format!("Get {failed}")),
         Err(_) => {
+            let url = url.text();
             Err(format!("Get {url:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
         }
     }
 }
 
-async fn follow(target: &Target, limit: Duration) -> Result<Answer, String> {
-    let mut at = target.clone();
-    for _ in 0..=MAX_REDIRECTS {
-        let stream = connect(&at.host, at.port, limit).await?;
-        let response = if at.https {
-            let name = ServerName::try_from(at.host.clone()).map_err(|e| e.to_string())?;
-            let stream = TlsConnector::from(tls::config()).connect(name, stream).await.map_err(|e| e.to_string())?;
-            send(&at, stream).await?
+/// Follows redirects as long as they stay on the host.
+async fn follow(target: &Target, url: &Url, limit: Duration) -> Result<Answer, NoUrl> {
+    let mut at = url.clone();
+    let mut keep_host = true;
+    let mut requests = 0;
+    loop {
+        requests += 1;
+        let failed = |why| NoUrl { url: at.text(), why };
+        let request = target.request(&at, keep_host).map_err(|e| failed(e.to_string()))?;
+        let stream = connect(&at.host, at.port, limit).await.map_err(failed)?;
+        let (answer, location) = if at.https {
+            let name = ServerName::try_from(at.host.clone()).map_err(|e| failed(e.to_string()))?;
+            let stream = TlsConnector::from(tls::config()).connect(name, stream).await;
+            send(request, stream.map_err(|e| failed(e.to_string()))?).await
         } else {
-            send(&at, stream).await?
-        };
-        let (answer, location) = response;
-        let next =
-            if answer.status.is_redirection() { location.as_deref().and_then(|l| at.redirected(l)) } else { None };
-        match next {
-            Some(next) => at = next,
-            None => return Ok(answer),
+            send(request, stream).await
         }
+        .map_err(failed)?;
+        let Some(location) = location.filter(|_| leads_on(answer.status)) else { return Ok(answer) };
+        let next = at.join(&location)?;
+        if next.host != url.host {
+            return Ok(answer);
+        }
+        if requests == MAX_REDIRECTS {
+            return Err(NoUrl { url: location, why: format!("stopped after {MAX_REDIRECTS} redirects") });
+        }
+        keep_host &= next.authority() == at.authority() && next.https == at.https;
+        at = next;
     }
-    Err("stopped after 10 redirects".to_owned())
 }
 
-async fn send<S>(target: &Target, stream: S) -> Result<(Answer, Option<String>), String>
+fn leads_on(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+async fn send<S>(request: Request<Empty<Bytes>>, stream: S) -> Result<(Answer, Option<String>), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -152,13 +180,23 @@ where
         // Its errors come back through the request.
         let _ = connection.await;
     });
-    let request = target.request().map_err(|e| e.to_string())?;
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let status = response.status();
-    let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    // A body over the limit is cut off, which the probe does not mind.
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-    Ok((Answer { status, body: String::from_utf8_lossy(&body).into_owned() }, location))
+    let location = response.headers().get(LOCATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+    let location = location.filter(|location| !location.is_empty());
+    Ok((Answer { status, body: beginning(response.into_body()).await }, location))
+}
+
+/// What was read of a body before it ended, broke or grew too long.
+async fn beginning(mut body: Incoming) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_BODY
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
+    }
+    bytes.truncate(MAX_BODY);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -182,9 +220,9 @@ mod tests {
         (port, task)
     }
 
-    fn target(port: u16) -> Target {
-        let action = serde_json::from_value(json!({"port": port, "path": "healthz"})).unwrap();
-        Target::of(&action, &Container::default(), "127.0.0.1").unwrap()
+    fn target(action: serde_json::Value) -> Target {
+        let action = serde_json::from_value(action).unwrap();
+        Target::of(&action, &Container::default(), "127.0.0.1", Purpose::Probe).unwrap()
     }
 
     #[tokio::test]
@@ -192,29 +230,72 @@ mod tests {
         const OK: &[&str] = &["HTTP/1.1 204 No Content\r\n\r\n"];
         const DOWN: &[&str] = &["HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n"];
         const MOVED: &[&str] = &[
-            "HTTP/1.1 302 F\r\nlocation: /next\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 302 F\r\nlocation: next one?x#y\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         ];
-        const AWAY: &[&str] = &["HTTP/1.1 302 F\r\nlocation: http://example.com/\r\ncontent-length: 0\r\n\r\n"];
+        const AWAY: &[&str] = &["HTTP/1.1 302 F\r\nlocation: http://example.com/ä\r\ncontent-length: 5\r\n\r\nthere"];
+        const CHOICES: &[&str] = &["HTTP/1.1 300 C\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n"];
+        const NOWHERE: &[&str] = &["HTTP/1.1 302 F\r\ncontent-length: 0\r\n\r\n"];
+        const BROKEN: &[&str] = &["HTTP/1.1 302 F\r\nlocation: /%zz\r\ncontent-length: 0\r\n\r\n"];
+        let warning = |body: &str| Checked::Warning(format!("Probe terminated redirects, Response body: {body}"));
         for (answers, expected) in [
             (OK, Checked::Success),
             (DOWN, Checked::Failure("HTTP probe failed with statuscode: 503".to_owned())),
             (MOVED, Checked::Success),
-            (AWAY, Checked::Warning("Probe terminated redirects, Response body: \"\"".to_owned())),
+            (AWAY, warning("there")),
+            (CHOICES, warning("")),
+            (NOWHERE, warning("")),
         ] {
             let (port, _server) = server(answers).await;
-            assert_eq!(probe(&target(port), Duration::from_secs(5)).await, expected);
+            let target = target(json!({"port": port, "path": "healthz"}));
+            assert_eq!(probe(&target, Duration::from_secs(5)).await, expected);
         }
+        let (port, _server) = server(BROKEN).await;
+        let outcome = probe(&target(json!({ "port": port })), Duration::from_secs(5)).await;
+        let parse = r#"failed to parse Location header "/%zz": parse "/%zz": invalid URL escape "%zz""#;
+        assert_eq!(outcome, Checked::Failure(format!("Get \"http://127.0.0.1:{port}\": {parse}")));
+    }
+
+    #[tokio::test]
+    async fn redirects_in_a_circle_end() {
+        const CIRCLE: &[&str] = &["HTTP/1.1 307 T\r\nlocation: /a\r\ncontent-length: 0\r\n\r\n"; 10];
+        let (port, _server) = server(CIRCLE).await;
+        let outcome = probe(&target(json!({ "port": port })), Duration::from_secs(5)).await;
+        assert_eq!(outcome, Checked::Failure("Get \"/a\": stopped after 10 redirects".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_read_as_far_as_it_matters() {
+        let long = format!("HTTP/1.1 302 F\r\ncontent-length: 20000\r\n\r\n{}", "x".repeat(20_000));
+        let answers: Vec<&'static str> = vec![long.leak()];
+        let (port, _server) = server(answers.leak()).await;
+        let answer = get(&target(json!({ "port": port })), Duration::from_secs(5)).await.unwrap();
+        assert_eq!(answer.body, "x".repeat(MAX_BODY));
+    }
+
+    #[tokio::test]
+    async fn a_url_without_a_host_fails() {
+        let outcome = probe(&target(json!({"port": 80, "path": "mailto:a"})), Duration::from_secs(5)).await;
+        assert_eq!(outcome, Checked::Failure("Get \"http:a\": http: no Host in request URL".to_owned()));
     }
 
     #[test]
     fn own_headers_replace_the_default_ones() {
-        let action =
-            json!({"port": 80, "httpHeaders": [{"name": "Host", "value": "x"}, {"name": "User-Agent", "value": ""}]});
-        let target = Target::of(&serde_json::from_value(action).unwrap(), &Container::default(), "10.0.0.1").unwrap();
-        let request = target.request().unwrap();
-        assert_eq!(request.headers()[HOST], "x");
-        assert!(request.headers().get(USER_AGENT).is_none());
-        assert_eq!(target.url(), "http://10.0.0.1:80/");
+        let headers = json!([
+            {"name": "Host", "value": "x"}, {"name": "User-Agent", "value": ""}, {"name": "X-Empty", "value": ""},
+            {"name": "X-Two", "value": "a"}, {"name": "X-Two", "value": "ü"}, {"name": "Content-Length", "value": "9"},
+        ]);
+        let target = target(json!({"port": 80, "path": "//me:pw@h/a b?c d", "httpHeaders": headers}));
+        let url = target.url.clone().unwrap();
+        let request = target.request(&url, true).unwrap();
+        let headers = request.headers();
+        assert_eq!(request.uri(), "/a%20b?c%20d");
+        assert_eq!(headers[HOST], "x");
+        assert_eq!(headers[AUTHORIZATION], "Basic bWU6cHc=");
+        assert_eq!((headers.get(USER_AGENT), headers.get(CONTENT_LENGTH)), (None, None));
+        assert_eq!((&headers["x-empty"], headers.get_all("x-two").iter().count()), (&HeaderValue::from_static(""), 2));
+        assert_eq!(headers[ACCEPT], "*/*");
+        assert_eq!(headers[CONNECTION], "close");
+        assert_eq!(target.request(&url, false).unwrap().headers()[HOST], "127.0.0.1:80");
     }
 }

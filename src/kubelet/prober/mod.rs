@@ -6,6 +6,7 @@ mod grpc;
 pub(crate) mod http;
 mod target;
 mod tls;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;

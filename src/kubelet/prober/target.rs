@@ -40,7 +40,7 @@ pub(super) async fn check(prober: &Prober, limit: Duration) -> Checked {
         return exec(prober, action.command.clone().unwrap_or_default(), limit).await;
     }
     if let Some(action) = &probe.http_get {
-        return match http::Target::of(action, &prober.container, &prober.pod_ip) {
+        return match http::Target::of(action, &prober.container, &prober.pod_ip, http::Purpose::Probe) {
             Ok(target) => http::probe(&target, limit).await,
             Err(why) => Checked::Error(why),
         };
