@@ -10,9 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::images::Images;
+use crate::metrics::Metrics;
 use crate::node::{Machine, Pressure};
 use crate::registry::Registry;
 use crate::resources::Allocatable;
+use crate::server::Rates;
 use crate::volumes::References;
 
 pub(crate) struct Kubelet {
@@ -32,4 +34,6 @@ pub(crate) struct Kubelet {
     pub(crate) allocatable: Allocatable,
     /// What runs short, as it was seen last.
     pub(crate) pressure: Mutex<Pressure>,
+    pub(crate) cpu_rates: Mutex<Rates>,
+    pub(crate) metrics: Metrics,
 }

@@ -20,6 +20,7 @@ mod fixtures;
 mod hooks;
 mod images;
 mod kubelet;
+mod metrics;
 mod node;
 mod observed;
 mod pod;
@@ -98,6 +99,8 @@ pub async fn run(
         machine,
         allocatable,
         pressure: parking_lot::Mutex::default(),
+        cpu_rates: parking_lot::Mutex::default(),
+        metrics: metrics::Metrics::default(),
     });
     let serve = async {
         match server {

@@ -15,6 +15,15 @@ pub(super) enum Shortage {
 }
 
 impl Shortage {
+    /// As upstream's metrics name it.
+    pub(super) fn signal(self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory.available",
+            Self::Disk { .. } => "nodefs.available",
+            Self::Inodes { .. } => "nodefs.inodesFree",
+        }
+    }
+
     /// As upstream's messages name it.
     pub(super) fn resource(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::config::Thresholds;
 use crate::events;
 use crate::kubelet::Kubelet;
+use crate::metrics::Counter;
 
 const PERIOD: Duration = Duration::from_secs(300);
 
@@ -94,8 +95,9 @@ async fn remove(kubelet: &Kubelet, (victims, freed): (Vec<String>, u64)) -> u64 
         info!(images = victims.len(), bytes = freed, "removing unused images");
     }
     for id in victims {
-        if let Err(e) = kubelet.runtime.remove_image(&id).await {
-            warn!(image = id, "unused image not removed: {e}");
+        match kubelet.metrics.time("remove_image", kubelet.runtime.remove_image(&id)).await {
+            Ok(()) => kubelet.metrics.count(Counter::ImageGarbageCollected, &[("reason", "space")]),
+            Err(e) => warn!(image = id, "unused image not removed: {e}"),
         }
     }
     freed

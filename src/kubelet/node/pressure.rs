@@ -15,6 +15,7 @@ use super::image_gc::ImageGc;
 use super::{Pressure, meminfo};
 use crate::config::Thresholds;
 use crate::kubelet::Kubelet;
+use crate::metrics::Counter;
 use crate::observed::{has_ended, is_running};
 use crate::pod::PodExt;
 use crate::registry::Entry;
@@ -107,6 +108,7 @@ impl Watch {
         warn!(pod = %pod.full_name(), "evicting: {message}");
         kubelet.recorder.event(&events::pod(pod), EventType::Warning, "Evicted", &message);
         let verdict = Verdict { reason: "Evicted".to_owned(), message, disruption: true };
+        kubelet.metrics.count(Counter::Evictions, &[("eviction_signal", shortage.signal())]);
         victim.entry.mailbox.condemn(verdict, 0);
         self.evicted_at = Some(Instant::now());
     }

@@ -42,7 +42,7 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
 /// Containers that ended, with their logs and last words.
 pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[ContainerStatus]) {
     for c in containers {
-        if let Err(e) = kubelet.runtime.remove_container(&c.id).await {
+        if let Err(e) = kubelet.metrics.time("remove_container", kubelet.runtime.remove_container(&c.id)).await {
             warn!(container = c.name, "dead container not removed: {e}");
             continue;
         }

@@ -12,9 +12,11 @@ use tracing::debug;
 use super::start::message_file;
 use super::worker::Worker;
 use crate::events;
+use crate::metrics::{Counter, container_type};
 use crate::observed::{Observed, has_ended, label};
 use crate::pod::{PodExt, Role};
 use crate::prober::{ProbeKind, Prober};
+use crate::status;
 
 /// Upstream's limits of a termination message.
 const MAX_MESSAGE: u64 = 4096;
@@ -75,6 +77,7 @@ impl Worker {
                 continue;
             }
             self.health.remove(&c.id);
+            self.count_end(c);
             let file = message_file(&self.kubelet, self.pod.uid(), &c.name, c.attempt);
             let mut message = read_start(&file, MAX_MESSAGE);
             let from_log = c.labels.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
@@ -84,6 +87,21 @@ impl Worker {
             }
             self.messages.insert(c.id.clone(), message);
         }
+    }
+}
+
+impl Worker {
+    /// An end that the API server knew before this kubelet started was counted by the one before.
+    fn count_end(&self, c: &ContainerStatus) {
+        let known = self.pod.known_status(&c.name).and_then(|s| s.state.as_ref()?.terminated.as_ref());
+        let id = format!("{}{}", status::ID_PREFIX, c.id);
+        let Some((role, _)) = self.pod.container(&c.name) else { return };
+        if known.is_some_and(|t| t.container_id.as_deref() == Some(&*id)) {
+            return;
+        }
+        let (reason, code) = status::end_of(c);
+        let labels = [("container_type", container_type(role)), ("exit_code", &*code.to_string()), ("reason", reason)];
+        self.kubelet.metrics.count(Counter::TerminatedContainers, &labels);
     }
 }
 

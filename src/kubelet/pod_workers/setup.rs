@@ -17,6 +17,7 @@ use super::plan::SandboxPlan;
 use crate::container_config::{pod_log_dir, sysctls};
 use crate::downward::FieldContext;
 use crate::kubelet::Kubelet;
+use crate::metrics::Counter;
 use crate::observed::{label, pod_labels};
 use crate::pod::{PodExt, Role};
 use crate::volumes::{self, Mounted, Setup, Tokens, VolumeError};
@@ -60,6 +61,7 @@ pub(super) async fn set_up(
         if *changed {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             kubelet.recorder.event(&about, EventType::Normal, "SandboxChanged", message);
+            kubelet.metrics.count(Counter::RestartedPods, &[("static", "")]);
             remove_sandbox(kubelet, pod.uid()).await;
         }
         make_sandbox(kubelet, pod, *attempt).await.map_err(|e| {
@@ -127,7 +129,10 @@ async fn make_sandbox(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> Result<(), 
         resources: resources::pod_resources(pod, kubelet.cfg.pod_pids_limit),
         log_dir,
     };
-    kubelet.runtime.run_sandbox(config).await.map(drop).map_err(|e| e.to_string())
+    let metrics = &kubelet.metrics;
+    let made = metrics.time("run_podsandbox", kubelet.runtime.run_sandbox(config)).await;
+    metrics.count(if made.is_ok() { Counter::StartedPods } else { Counter::StartedPodsErrors }, &[]);
+    made.map(drop).map_err(|e| e.to_string())
 }
 
 /// The pod's addresses; a pod that is attached already keeps its own.
@@ -203,7 +208,8 @@ async fn remove_sandbox(kubelet: &Kubelet, uid: &str) {
 /// Everything that a stopped pod holds, except logs and records of its containers.
 pub(super) async fn tear_down(kubelet: &Kubelet, pod: &Pod) -> Result<(), String> {
     let uid = pod.uid();
-    kubelet.runtime.stop_sandbox(uid).await.map_err(|e| e.to_string())?;
+    let metrics = &kubelet.metrics;
+    metrics.time("stop_podsandbox", kubelet.runtime.stop_sandbox(uid)).await.map_err(|e| e.to_string())?;
     kubelet.network.detach(uid).await.map_err(|e| e.to_string())?;
     let dir = kubelet.cfg.pod_dir(uid);
     tokio::task::spawn_blocking(move || volumes::remove_pod_dir(&dir))

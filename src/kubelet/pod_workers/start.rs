@@ -20,6 +20,7 @@ use crate::downward::FieldContext;
 use crate::env::{self, EnvError, Values};
 use crate::images::{PullHistory, Request};
 use crate::kubelet::Kubelet;
+use crate::metrics::{Counter, container_type};
 use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
 use crate::status::Waiting;
@@ -79,13 +80,16 @@ impl Start {
         };
         let config = self.config(&image).inspect_err(failed)?;
         let runtime = &self.kubelet.runtime;
-        let id = runtime
-            .create_container(self.pod.uid(), config)
+        let metrics = &self.kubelet.metrics;
+        let id = metrics
+            .time("create_container", runtime.create_container(self.pod.uid(), config))
             .await
             .map_err(|e| StartError::new("CreateContainerError", e.to_string()))
             .inspect_err(failed)?;
         recorder.event(&about, EventType::Normal, "Created", "Container created");
-        if let Err(e) = runtime.start_container(&id).await {
+        let kind = ("container_type", container_type(self.role));
+        if let Err(e) = metrics.time("start_container", runtime.start_container(&id)).await {
+            metrics.count(Counter::StartedContainersErrors, &[("code", "RunContainerError"), kind]);
             let ended = runtime.container_status(&id).is_ok_and(|c| has_ended(&c));
             let e = StartError { ran: ended, ..StartError::new("RunContainerError", e.to_string()) };
             failed(&e);
@@ -94,6 +98,7 @@ impl Start {
             }
             return Err(e);
         }
+        metrics.count(Counter::StartedContainers, &[kind]);
         recorder.event(&about, EventType::Normal, "Started", "Container started");
         cancel.run_until_cancelled(self.post_start(&id, &about).boxed()).await.unwrap_or_else(|| Err(cancelled()))
     }

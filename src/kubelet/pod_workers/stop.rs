@@ -98,7 +98,9 @@ impl Stopper {
         self.pre_stop(container, &about, grace).await;
         let least = Duration::from_secs(MIN_GRACE_SECONDS).min(grace);
         let left = grace.saturating_sub(began.elapsed()).max(least);
-        if let Err(e) = self.kubelet.runtime.stop_container(&container.id, left).await {
+        if let Err(e) =
+            self.kubelet.metrics.time("stop_container", self.kubelet.runtime.stop_container(&container.id, left)).await
+        {
             warn!(pod = %self.pod.full_name(), container = container.name, "container not stopped: {e}");
             // The worker tries again as soon as this ends.
             tokio::time::sleep(FAILED_PAUSE).await;

@@ -1,39 +1,13 @@
 //! `/metrics` and `/metrics/resource` in Prometheus' text format.
 
 use std::fmt::Write as _;
-use std::fs;
 
+use super::machine_use::MachineUse;
 use super::stats::{PodUse, pod_use};
+use super::summary::{ClaimUse, claims};
 use crate::kubelet::Kubelet;
-use crate::node::meminfo;
 use crate::observed::is_running;
 use crate::pod::PodExt;
-
-/// The whole machine's use.
-pub(super) struct NodeUse {
-    pub(super) cpu_ns: u64,
-    pub(super) memory_available: i64,
-    pub(super) memory_free: i64,
-}
-
-impl NodeUse {
-    pub(super) fn read(_kubelet: &Kubelet) -> Self {
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        Self {
-            cpu_ns: cpu_ns(&fs::read_to_string("/proc/stat").unwrap_or_default()),
-            memory_available: meminfo(&memory, "MemAvailable"),
-            memory_free: meminfo(&memory, "MemFree"),
-        }
-    }
-}
-
-/// The first line of /proc/stat counts hundredths of seconds; idle and iowait are no use.
-fn cpu_ns(stat: &str) -> u64 {
-    let line = stat.lines().next().unwrap_or_default();
-    let fields: Vec<u64> = line.split_whitespace().skip(1).take(8).filter_map(|f| f.parse().ok()).collect();
-    let busy: u64 = fields.iter().enumerate().filter(|(n, _)| !matches!(n, 3 | 4)).map(|(_, v)| v).sum();
-    busy * 10_000_000
-}
 
 #[expect(clippy::cast_precision_loss, reason = "seconds in a metric need no more precision")]
 fn seconds(ns: u64) -> f64 {
@@ -41,19 +15,44 @@ fn seconds(ns: u64) -> f64 {
 }
 
 /// The kubelet's own figures.
-pub(super) fn own(kubelet: &Kubelet) -> String {
+pub(super) async fn own(kubelet: &Kubelet) -> String {
     let pods = kubelet.pods.all();
     let active = pods.iter().filter(|e| e.is_active()).count();
     let containers = kubelet.runtime.list_containers();
     let running = containers.iter().filter(|c| is_running(c)).count();
+    let ephemeral: usize = pods.iter().map(|e| e.pod.spec().ephemeral_containers.as_ref().map_or(0, Vec::len)).sum();
     let mut out = String::new();
     gauge(&mut out, "kubelet_running_pods", "Number of pods that have a running pod sandbox", active);
     head(&mut out, "kubelet_running_containers", "Number of containers currently running", "gauge");
     let _ = writeln!(out, "kubelet_running_containers{{container_state=\"running\"}} {running}");
     let _ = writeln!(out, "kubelet_running_containers{{container_state=\"exited\"}} {}", containers.len() - running);
+    for (name, help, value) in [
+        ("kubelet_desired_pods", "The number of pods the kubelet is being instructed to run", pods.len()),
+        ("kubelet_active_pods", "The number of pods the kubelet considers active", active),
+    ] {
+        head(&mut out, name, help, "gauge");
+        let _ = writeln!(out, "{name}{{static=\"\"}} {value}");
+    }
+    let help = "Current number of ephemeral containers in pods managed by this kubelet.";
+    gauge(&mut out, "kubelet_managed_ephemeral_containers", help, ephemeral);
     head(&mut out, "kubelet_node_name", "The node's name. The count is always 1.", "gauge");
     let _ = writeln!(out, "kubelet_node_name{{node={:?}}} 1", kubelet.cfg.node_name);
+    out.push_str(&kubelet.metrics.render());
+    render_claims(&mut out, &claims(kubelet).await);
     out
+}
+
+/// What the file systems behind claims have, one figure after the other.
+fn render_claims(out: &mut String, claims: &[ClaimUse]) {
+    let Some(first) = claims.first() else { return };
+    for (n, (figure, _)) in first.figures.iter().enumerate() {
+        let name = format!("kubelet_volume_stats_{figure}");
+        head(out, &name, &format!("The volume's {}", figure.replace('_', " ")), "gauge");
+        for ClaimUse { namespace, name: claim, figures } in claims {
+            let (_, value) = figures[n];
+            let _ = writeln!(out, "{name}{{namespace={namespace:?},persistentvolumeclaim={claim:?}}} {value}");
+        }
+    }
 }
 
 fn head(out: &mut String, name: &str, help: &str, kind: &str) {
@@ -68,14 +67,14 @@ fn gauge(out: &mut String, name: &str, help: &str, value: usize) {
 /// What the metrics server collects.
 pub(super) async fn resource(kubelet: &Kubelet) -> String {
     render(
-        &NodeUse::read(kubelet),
+        &MachineUse::read(),
         kubelet.machine.memory_bytes,
         &pod_use(kubelet).await,
         jiff::Timestamp::now().as_millisecond(),
     )
 }
 
-fn render(node: &NodeUse, memory_bytes: i64, pods: &[PodUse], now_ms: i64) -> String {
+fn render(node: &MachineUse, memory_bytes: i64, pods: &[PodUse], now_ms: i64) -> String {
     let mut out = String::new();
     let of_container = |used: &PodUse, name: &str| {
         format!("{{container={name:?},namespace={:?},pod={:?}}}", used.pod.namespace(), used.pod.name())
@@ -148,12 +147,6 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn idle_time_is_no_use() {
-        assert_eq!(cpu_ns("cpu  100 0 50 9999 8888 0 0 5 0 0\ncpu0 1\n"), 155 * 10_000_000);
-        assert_eq!(cpu_ns(""), 0);
-    }
-
-    #[test]
     fn resources_are_written_as_the_metrics_server_reads_them() {
         let stats = Stats {
             timestamp_ns: 2_000_000_000,
@@ -163,10 +156,11 @@ mod tests {
         };
         let used = PodUse {
             pod: Arc::new(pod(json!({"containers": []}))),
+            status: Arc::default(),
             total: stats.clone(),
             containers: vec![("a".to_owned(), Some(1_000_000_000), stats)],
         };
-        let node = NodeUse { cpu_ns: 10_000_000_000, memory_available: 40, memory_free: 0 };
+        let node = MachineUse { cpu_ns: 10_000_000_000, memory_available: 40, ..MachineUse::default() };
         let text = render(&node, 100, &[used], 3000);
         for line in [
             "container_cpu_usage_seconds_total{container=\"a\",namespace=\"prod\",pod=\"web\"} 1.5 2000",
@@ -178,5 +172,32 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn claims_are_told_figure_by_figure() {
+        let claim = |name: &str, used| ClaimUse {
+            namespace: "prod".to_owned(),
+            name: name.to_owned(),
+            figures: [
+                ("available_bytes", 1),
+                ("capacity_bytes", 2),
+                ("inodes", 3),
+                ("inodes_free", 4),
+                ("inodes_used", 5),
+                ("used_bytes", used),
+            ],
+        };
+        let mut text = String::new();
+        render_claims(&mut text, &[claim("a", 6), claim("b", 7)]);
+        let used: Vec<&str> = text.lines().filter(|l| l.starts_with("kubelet_volume_stats_used_bytes{")).collect();
+        assert_eq!(
+            used,
+            [
+                "kubelet_volume_stats_used_bytes{namespace=\"prod\",persistentvolumeclaim=\"a\"} 6",
+                "kubelet_volume_stats_used_bytes{namespace=\"prod\",persistentvolumeclaim=\"b\"} 7",
+            ]
+        );
+        assert_eq!(text.lines().filter(|l| l.starts_with("# TYPE ")).count(), 6);
     }
 }

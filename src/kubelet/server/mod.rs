@@ -9,11 +9,14 @@ mod listener;
 mod log_files;
 mod log_query;
 mod log_socket;
+mod machine_use;
 mod metrics;
+mod rates;
 mod respond;
 mod reviews;
 mod stats;
 mod streams;
+mod summary;
 mod websocket;
 
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use gate::Gate;
 use listener::{Limits, Listener};
 pub(crate) use log_files::{last_lines, log_files};
 use log_query::{LogQuery, truth};
+pub(crate) use rates::Rates;
 use respond::{Reply, json, text};
 use reviews::Reviews;
 
@@ -90,9 +94,9 @@ async fn answer(kubelet: Arc<Kubelet>, mut request: Request<Incoming>) -> Reply 
     match route(&path) {
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Pods => json(&stats::pod_list(&kubelet)),
-        Route::Metrics => text(StatusCode::OK, &metrics::own(&kubelet)),
+        Route::Metrics => text(StatusCode::OK, &metrics::own(&kubelet).await),
         Route::ResourceMetrics => text(StatusCode::OK, &metrics::resource(&kubelet).await),
-        Route::Summary => json(&stats::summary(&kubelet).await),
+        Route::Summary => json(&summary::summary(&kubelet).await),
         Route::Logs { namespace, pod, container } if reading => match logs(&kubelet, namespace, pod, container, &query)
         {
             Ok(log) if respond::asks_for_upgrade(request.headers()) => {

@@ -1,12 +1,10 @@
-//! `/pods` and `/stats/summary`.
+//! `/pods`, and what the pods of this node use.
 
 use std::sync::Arc;
 
 use api::k8s_openapi::List;
-use api::k8s_openapi::api::core::v1::Pod;
-use jiff::Timestamp;
+use api::k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::Stats;
-use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
 use crate::observed::is_running;
@@ -25,6 +23,7 @@ pub(super) fn pod_list(kubelet: &Kubelet) -> List<Pod> {
 /// One pod's use, container by container.
 pub(super) struct PodUse {
     pub(super) pod: Arc<Pod>,
+    pub(super) status: Arc<PodStatus>,
     pub(super) total: Stats,
     /// With the time of its start.
     pub(super) containers: Vec<(String, Option<i64>, Stats)>,
@@ -41,67 +40,7 @@ pub(super) async fn pod_use(kubelet: &Kubelet) -> Vec<PodUse> {
                 list.push((c.name, c.started_at_ns, stats));
             }
         }
-        out.push(PodUse { pod: entry.pod, total, containers: list });
+        out.push(PodUse { pod: entry.pod, status: entry.status, total, containers: list });
     }
     out
-}
-
-fn time(ns: i64) -> Value {
-    Timestamp::from_nanosecond(i128::from(ns)).map_or(Value::Null, |t| json!(t.to_string()))
-}
-
-fn cpu(stats: &Stats) -> Value {
-    json!({ "time": time(stats.timestamp_ns), "usageCoreNanoSeconds": stats.cpu_usage_ns })
-}
-
-fn memory(stats: &Stats) -> Value {
-    json!({
-        "time": time(stats.timestamp_ns),
-        "usageBytes": stats.memory_usage_bytes,
-        "workingSetBytes": stats.memory_working_set_bytes,
-    })
-}
-
-pub(super) async fn summary(kubelet: &Kubelet) -> Value {
-    let pods: Vec<Value> = pod_use(kubelet)
-        .await
-        .into_iter()
-        .map(|used| {
-            let containers: Vec<Value> = used
-                .containers
-                .iter()
-                .map(|(name, started, stats)| {
-                    json!({
-                        "name": name,
-                        "startTime": started.map(time),
-                        "cpu": cpu(stats),
-                        "memory": memory(stats),
-                    })
-                })
-                .collect();
-            json!({
-                "podRef": { "name": used.pod.name(), "namespace": used.pod.namespace(), "uid": used.pod.uid() },
-                "startTime": used.pod.status().start_time,
-                "containers": containers,
-                "cpu": cpu(&used.total),
-                "memory": memory(&used.total),
-                "process_stats": { "process_count": used.total.pids },
-            })
-        })
-        .collect();
-    let node = super::metrics::NodeUse::read(kubelet);
-    let now = Timestamp::now().to_string();
-    json!({
-        "node": {
-            "nodeName": kubelet.cfg.node_name,
-            "cpu": { "time": now, "usageCoreNanoSeconds": node.cpu_ns },
-            "memory": {
-                "time": now,
-                "availableBytes": node.memory_available,
-                "usageBytes": kubelet.machine.memory_bytes - node.memory_free,
-                "workingSetBytes": kubelet.machine.memory_bytes - node.memory_available,
-            },
-        },
-        "pods": pods,
-    })
 }

@@ -14,7 +14,7 @@ use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, Po
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
 
-pub(crate) use containers::{ID_PREFIX, asks_recursive};
+pub(crate) use containers::{ID_PREFIX, asks_recursive, end_of};
 pub(crate) use writer::{StatusWriter, Urgency};
 
 use crate::observed::Observed;

@@ -30,6 +30,12 @@ impl Runtime {
         blocking(move || cgroups.stats(&path, now_ns())).await
     }
 
+    /// Use of a cgroup of several pods, such as `kubepods`.
+    pub async fn cgroup_stats(&self, path: &str) -> Result<Stats> {
+        let (path, cgroups) = (path.to_owned(), self.cgroups.clone());
+        blocking(move || cgroups.stats(&path, now_ns())).await
+    }
+
     /// The file system that holds images and containers.
     pub async fn image_fs_usage(&self) -> Result<FsUsage> {
         let dir = self.config.data_dir.clone();
