@@ -44,6 +44,13 @@ fn stateful_set(c: &Cluster) {
     });
     c.kubectl(&["delete", "pod", "-nw2", "db-1"]);
     wait_for_pods(c, "w2", "app=db", 2);
+    c.apply(
+        "w2",
+        "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: store}\nspec:\n  serviceName: db\n  selector: {matchLabels: {app: store}}\n  template:\n    metadata: {labels: {app: store}}\n    spec:\n      containers: [{name: c, image: 'nginx:alpine', volumeMounts: [{name: data, mountPath: /data}]}]\n  volumeClaimTemplates:\n  - metadata: {name: data}\n    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n",
+    );
+    c.wait("a pod that mounts its claim is made", |c| {
+        text(&c.try_kubectl(&["get", "pod", "-nw2", "store-0", "-o", "yaml"])).contains("claimName: data-store-0")
+    });
     c.kubectl(&["delete", "namespace", "w2", "--wait=false"]);
 }
 

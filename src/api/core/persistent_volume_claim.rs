@@ -25,7 +25,9 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn warnings(&self, obj: &api::PersistentVolumeClaim) -> Vec<String> {
-        storage_class_warnings(&obj.metadata)
+        let mut out = storage_class_warnings(&obj.metadata);
+        out.extend(obj.spec.iter().flat_map(|spec| claim_warnings(spec, &Path::new("spec"))));
+        out
     }
 
     fn validate(&self, obj: &api::PersistentVolumeClaim, errs: &mut ErrorList) {
@@ -54,6 +56,18 @@ pub(crate) fn default_claim(obj: &mut api::PersistentVolumeClaim) {
         default_amounts(resources.requests.as_mut());
         default_amounts(resources.limits.as_mut());
     }
+}
+
+/// Warnings about the spec of a claim, also in a template.
+pub(crate) fn claim_warnings(spec: &api::PersistentVolumeClaimSpec, path: &Path<'_>) -> Vec<String> {
+    let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
+    let storage = requests.and_then(|r| r.get("storage")).map(Quantity::of).filter(|q| !q.is_whole());
+    let fractional = |amount: Quantity| {
+        let at = path.child("resources.requests");
+        let at = at.key("storage");
+        format!("{at}: fractional byte value \"{amount}\" is invalid, must be an integer")
+    };
+    storage.map(fractional).into_iter().collect()
 }
 
 /// The claim that a generic ephemeral volume brings along.

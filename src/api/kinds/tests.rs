@@ -1,3 +1,5 @@
+mod stateful_set;
+
 use serde_json::json;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! The pods of a StatefulSet: their names, identity and volumes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume,
@@ -44,11 +46,12 @@ pub(super) fn new_pod(
         pod_spec.hostname = Some(name.clone());
         pod_spec.subdomain = spec.service_name.clone().filter(|s| !s.is_empty());
         let templates = spec.volume_claim_templates.iter().flatten();
-        let claimed: Vec<Volume> = templates.map(|t| volume(t, &name)).collect();
+        let claimed: BTreeMap<String, Volume> =
+            templates.map(|t| volume(t, &name)).map(|volume| (volume.name.clone(), volume)).collect();
         let volumes = pod_spec.volumes.get_or_insert_default();
         // A claim takes the place of a volume of the same name in the template.
-        volumes.retain(|v| !claimed.iter().any(|c| c.name == v.name));
-        volumes.extend(claimed);
+        volumes.retain(|v| !claimed.contains_key(&v.name));
+        volumes.extend(claimed.into_values());
     }
     pod.metadata.name = Some(name);
     pod
@@ -75,5 +78,27 @@ mod tests {
         for (name, expected) in rows {
             assert_eq!(ordinal("web", name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn each_claim_template_becomes_one_volume_in_the_place_of_its_namesake() {
+        let template = |name: &str| serde_json::json!({"metadata": {"name": name}});
+        let set: StatefulSet = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "db", "namespace": "prod"},
+            "spec": {
+                "selector": {}, "serviceName": "dbs",
+                "volumeClaimTemplates": [template("data"), template("data"), template("log")],
+                "template": {"spec": {"hostname": "x", "containers": [],
+                    "volumes": [{"name": "data", "emptyDir": {}}, {"name": "run", "emptyDir": {}}]}},
+            },
+        }))
+        .unwrap();
+        let spec = set.spec.as_ref().unwrap();
+        let pod = new_pod(&set, spec, &spec.template, "r", 2).spec.unwrap();
+        let claim = |v: &Volume| v.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone());
+        let volumes: Vec<_> = pod.volumes.iter().flatten().map(|v| (v.name.as_str(), claim(v))).collect();
+        let of = |name: &str| Some(name.to_owned());
+        assert_eq!(volumes, [("run", None), ("data", of("data-db-2")), ("log", of("log-db-2"))]);
+        assert_eq!((pod.hostname, pod.subdomain), (of("db-2"), of("dbs")));
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn validate_pod(pod: &Pod, errs: &mut ErrorList) {
     let path = Path::new("spec");
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
-    validate_pod_annotations(pod.metadata.annotations.as_ref(), spec, errs);
+    validate_pod_annotations(pod.metadata.annotations.as_ref(), spec, &Path::new("metadata.annotations"), errs);
     validate_pod_spec(spec, pod.metadata.name.as_deref(), true, &path, errs);
     if spec.service_account_name.as_deref().unwrap_or("").is_empty() {
         validate_no_tokens(spec, &path, errs);
@@ -43,12 +43,12 @@ pub(super) fn validate_pod(pod: &Pod, errs: &mut ErrorList) {
 fn validate_pod_annotations(
     annotations: Option<&std::collections::BTreeMap<String, String>>,
     spec: &PodSpec,
+    path: &Path<'_>,
     errs: &mut ErrorList,
 ) {
     const MIRROR: &str = "kubernetes.io/config.mirror";
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     let Some(annotations) = annotations else { return };
-    let path = Path::new("metadata.annotations");
     if let Some(value) = annotations.get(MIRROR).filter(|_| spec.node_name.as_deref().unwrap_or("").is_empty()) {
         let why = "must set spec.nodeName if mirror pod annotation is set";
         errs.push(field::invalid(&path.key(MIRROR), value, why));
@@ -79,9 +79,12 @@ fn validate_no_tokens(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
 pub(crate) fn validate_template(template: &PodTemplateSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let meta = template.metadata.as_ref();
     validate_labels(meta.and_then(|m| m.labels.as_ref()), &path.child("labels"), errs);
-    validate_annotations(meta.and_then(|m| m.annotations.as_ref()), &path.child("annotations"), errs);
+    let annotations = meta.and_then(|m| m.annotations.as_ref());
+    let annotations_at = path.child("annotations");
+    validate_annotations(annotations, &annotations_at, errs);
     let empty = PodSpec::default();
     let spec = template.spec.as_ref().unwrap_or(&empty);
+    validate_pod_annotations(annotations, spec, &annotations_at, errs);
     validate_pod_spec(spec, None, false, &path.child("spec"), errs);
     if spec.ephemeral_containers.as_ref().is_some_and(|e| !e.is_empty()) {
         let why = "ephemeral containers not allowed in pod template";

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 
+use crate::core::persistent_volume_claim::claim_warnings;
+use crate::field::Path;
 use crate::quantity::Quantity;
 
 const DEPRECATED_ANNOTATIONS: &[(&str, &str)] = &[
@@ -109,6 +111,9 @@ fn volume_warnings(volume: &Volume, path: &str, out: &mut Vec<String>) {
         (volume.quobyte.is_some(), "quobyte: deprecated in v1.22, non-functional in v1.25+"),
     ];
     out.extend(rows.into_iter().filter(|(set, _)| *set).map(|(_, text)| format!("{path}.{text}")));
+    if let Some(claim) = volume.ephemeral.as_ref().and_then(|e| e.volume_claim_template.as_ref()) {
+        out.extend(claim_warnings(&claim.spec, &Path::new(path).child("ephemeral.volumeClaimTemplate.spec")));
+    }
 }
 
 fn repeated(name: &str, spec: &PodSpec, at: &impl Fn(&str) -> String, out: &mut Vec<String>) {
