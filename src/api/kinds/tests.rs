@@ -1,3 +1,4 @@
+mod rbac;
 mod stateful_set;
 
 use serde_json::json;

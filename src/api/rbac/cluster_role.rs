@@ -6,6 +6,7 @@ use super::role::validate_rules;
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
 use crate::meta::validate_label_selector;
+use crate::selector::LabelSelector;
 
 pub(crate) struct ClusterRole;
 
@@ -23,6 +24,9 @@ impl Kind for ClusterRole {
         }
         for (i, selector) in selectors.iter().enumerate() {
             validate_label_selector(Some(selector), &path.index(i), errs);
+            if LabelSelector::from_meta(Some(selector)).is_err() {
+                errs.push(field::invalid(&path.index(i), &None::<()>, "invalid label selector."));
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::rbac::v1 as api;
 
-use super::role_binding::{default_references, validate_references, validate_same_role};
+use super::role_binding::{Reach, default_references, validate_references, validate_same_role};
 use crate::field::ErrorList;
 use crate::kinds::Kind;
 
@@ -16,7 +16,7 @@ impl Kind for ClusterRoleBinding {
     }
 
     fn validate(&self, obj: &api::ClusterRoleBinding, errs: &mut ErrorList) {
-        validate_references(&obj.role_ref, obj.subjects.as_deref(), &["ClusterRole"], errs);
+        validate_references(&obj.role_ref, obj.subjects.as_deref(), Reach::Cluster, errs);
     }
 
     fn validate_update(&self, new: &api::ClusterRoleBinding, old: &api::ClusterRoleBinding, errs: &mut ErrorList) {

@@ -10,6 +10,22 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub(crate) struct RoleBinding;
 
+/// Where a binding grants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Namespace,
+    Cluster,
+}
+
+impl Reach {
+    fn role_kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Namespace => &["Role", "ClusterRole"],
+            Self::Cluster => &["ClusterRole"],
+        }
+    }
+}
+
 impl Kind for RoleBinding {
     type Object = api::RoleBinding;
 
@@ -18,7 +34,7 @@ impl Kind for RoleBinding {
     }
 
     fn validate(&self, obj: &api::RoleBinding, errs: &mut ErrorList) {
-        validate_references(&obj.role_ref, obj.subjects.as_deref(), &["Role", "ClusterRole"], errs);
+        validate_references(&obj.role_ref, obj.subjects.as_deref(), Reach::Namespace, errs);
     }
 
     fn validate_update(&self, new: &api::RoleBinding, old: &api::RoleBinding, errs: &mut ErrorList) {
@@ -41,7 +57,7 @@ pub(super) fn default_references(role: &mut api::RoleRef, subjects: Option<&mut 
 pub(super) fn validate_references(
     role: &api::RoleRef,
     subjects: Option<&[api::Subject]>,
-    kinds: &[&str],
+    reach: Reach,
     errs: &mut ErrorList,
 ) {
     let path = Path::new("roleRef");
@@ -49,8 +65,8 @@ pub(super) fn validate_references(
     if group != GROUP {
         errs.push(field::not_supported(&path.child("apiGroup"), group, &[GROUP]));
     }
-    if !kinds.contains(&role.kind.as_str()) {
-        errs.push(field::not_supported(&path.child("kind"), &role.kind, kinds));
+    if !reach.role_kinds().contains(&role.kind.as_str()) {
+        errs.push(field::not_supported(&path.child("kind"), &role.kind, reach.role_kinds()));
     }
     let at = path.child("name");
     if role.name.is_empty() {
@@ -60,11 +76,11 @@ pub(super) fn validate_references(
     }
     let path = Path::new("subjects");
     for (i, subject) in subjects.unwrap_or_default().iter().enumerate() {
-        validate_subject(subject, &path.index(i), errs);
+        validate_subject(subject, reach, &path.index(i), errs);
     }
 }
 
-fn validate_subject(subject: &api::Subject, path: &Path<'_>, errs: &mut ErrorList) {
+fn validate_subject(subject: &api::Subject, reach: Reach, path: &Path<'_>, errs: &mut ErrorList) {
     let group = subject.api_group.as_deref().unwrap_or("");
     if subject.name.is_empty() {
         errs.push(field::required(&path.child("name"), ""));
@@ -77,7 +93,8 @@ fn validate_subject(subject: &api::Subject, path: &Path<'_>, errs: &mut ErrorLis
             if !group.is_empty() {
                 errs.push(field::not_supported(&path.child("apiGroup"), group, &[""]));
             }
-            if subject.namespace.as_deref().unwrap_or("").is_empty() {
+            // A RoleBinding's own namespace stands in for one that is left out.
+            if reach == Reach::Cluster && subject.namespace.as_deref().unwrap_or("").is_empty() {
                 errs.push(field::required(&path.child("namespace"), ""));
             }
         }
