@@ -1,7 +1,21 @@
 //! Admission: what the built-in plugins change in a request and which requests they refuse.
 //!
 //! Each plugin is a file that decides purely; this module gives it what it asks about and runs the
-//! plugins in upstream's order. A pod is decoded once for all of them.
+//! plugins in upstream's order and for upstream's operations. A pod is decoded once for all of them.
+//!
+//! | plugin | create | update | delete |
+//! |---|---|---|---|
+//! | NamespaceLifecycle, NodeRestriction | all | all | all |
+//! | LimitRanger | pods, claims | `pods/resize`, claims | |
+//! | ServiceAccount, RuntimeClass | pods | | |
+//! | Priority | pods, classes | pods: kept; classes | |
+//! | DefaultTolerationSeconds | pods | pods | |
+//! | PodSecurity | pods, templates | pods, `pods/ephemeralcontainers`, `pods/resize`, templates | |
+//! | TaintNodesByCondition | nodes | | |
+//! | StorageObjectInUseProtection | volumes, claims | | |
+//! | DefaultStorageClass, DefaultIngressClass | claims; ingresses | | |
+//! | PersistentVolumeClaimResize | | claims | |
+//! | CertificateApproval, CertificateSigning, CertificateSubjectRestriction | requests | `approval`, `status` | |
 
 mod certificates;
 mod default_ingress_class;
@@ -52,26 +66,33 @@ impl Chain {
     pub async fn mutate(&self, registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
         namespace_lifecycle::admit(registry, review)?;
         node_restriction::admit(registry, review)?;
-        if review.operation != Operation::Create || !review.subresource.is_empty() {
+        if !review.subresource.is_empty() {
             return Ok(());
         }
-        match (&*review.resource.group, &*review.resource.resource) {
-            ("", "pods") => {
+        match (review.operation, &*review.resource.group, &*review.resource.resource) {
+            (Operation::Create, "", "pods") => {
                 wait_for_account(registry, review).await;
                 create_pod(registry, review)
             }
-            ("", "nodes") => edit(review, taint_nodes_by_condition::admit),
-            ("", "persistentvolumes") => edit(review, |volume: &mut PersistentVolume| {
+            (Operation::Update, "", "pods") => {
+                let old: Pod = review.typed_old()?;
+                edit(review, |pod| {
+                    priority::keep(pod, &old);
+                    default_toleration_seconds::admit(pod);
+                })
+            }
+            (Operation::Create, "", "nodes") => edit(review, taint_nodes_by_condition::admit),
+            (Operation::Create, "", "persistentvolumes") => edit(review, |volume: &mut PersistentVolume| {
                 storage::protect(&mut volume.metadata, storage::VOLUME_PROTECTION);
             }),
-            ("", "persistentvolumeclaims") => {
+            (Operation::Create, "", "persistentvolumeclaims") => {
                 let classes = all(registry, "storage.k8s.io", "storageclasses", None);
                 edit(review, |claim: &mut PersistentVolumeClaim| {
                     storage::default_class(claim, &classes);
                     storage::protect(&mut claim.metadata, storage::CLAIM_PROTECTION);
                 })
             }
-            ("networking.k8s.io", "ingresses") => {
+            (Operation::Create, "networking.k8s.io", "ingresses") => {
                 let classes = all(registry, "networking.k8s.io", "ingressclasses", None);
                 edit(review, |ingress| default_ingress_class::admit(ingress, &classes))
             }
@@ -99,10 +120,7 @@ impl Chain {
                 }
                 pod_security::admit_pod(registry, review, &pod)
             }
-            ("", "persistentvolumeclaims", "") => {
-                let ranges = all(registry, "", "limitranges", Some(review.namespace));
-                limit_ranger::judge_claim(&review.typed()?, &ranges).map_err(|e| review.forbidden(e))
-            }
+            ("", "persistentvolumeclaims", "") => validate_claim(registry, review),
             ("scheduling.k8s.io", "priorityclasses", "") => {
                 let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None);
                 priority::judge_class(&review.typed()?, &classes).map_err(|e| review.forbidden(e))
@@ -111,6 +129,18 @@ impl Chain {
             _ => Ok(()),
         }
     }
+}
+
+fn validate_claim(registry: &Registry, review: &Review<'_>) -> Result<(), ApiError> {
+    let claim: PersistentVolumeClaim = review.typed()?;
+    let old: Option<PersistentVolumeClaim> = review.old.map(|_| review.typed_old()).transpose()?;
+    if old.as_ref().is_none_or(|old| old.metadata.deletion_timestamp.is_none()) {
+        let ranges = all(registry, "", "limitranges", Some(review.namespace));
+        limit_ranger::judge_claim(&claim, &ranges).map_err(|e| review.forbidden(e))?;
+    }
+    let Some(old) = old else { return Ok(()) };
+    let classes = all(registry, "storage.k8s.io", "storageclasses", None);
+    storage::validate_growth(&claim, &old, &classes).map_err(|e| review.forbidden(e))
 }
 
 fn create_pod(registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {

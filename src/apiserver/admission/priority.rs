@@ -47,6 +47,15 @@ pub(super) fn admit(pod: &mut Pod, classes: &[PriorityClass]) -> Result<(), Stri
     Ok(())
 }
 
+/// An update that leaves priority and policy out means those that the pod was created with.
+pub(super) fn keep(pod: &mut Pod, old: &Pod) {
+    if let (Some(spec), Some(old)) = (pod.spec.as_mut(), old.spec.as_ref()) {
+        spec.priority = spec.priority.or(old.priority);
+        let policy = spec.preemption_policy.take();
+        spec.preemption_policy = policy.or_else(|| old.preemption_policy.clone());
+    }
+}
+
 /// Should there be several defaults after all, the lowest wins, as upstream has it.
 fn default_class(classes: &[PriorityClass]) -> Option<&PriorityClass> {
     classes.iter().filter(|c| c.global_default == Some(true)).min_by_key(|c| c.value.unwrap_or(0))

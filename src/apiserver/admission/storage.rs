@@ -1,6 +1,8 @@
-//! StorageObjectInUseProtection and DefaultStorageClass: claims and volumes are not deleted while they
-//! are in use, and a claim without a class gets the default one.
+//! StorageObjectInUseProtection, DefaultStorageClass and PersistentVolumeClaimResize: claims and volumes
+//! are not deleted while they are in use, a claim without a class gets the default one, and claims grow
+//! where their class lets them.
 
+use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -44,6 +46,43 @@ fn is_default(class: &StorageClass) -> bool {
         .any(|key| annotations.and_then(|a| a.get(*key)).is_some_and(|v| v == "true"))
 }
 
+/// Refuses to let a claim grow unless it is bound and its class expands volumes.
+///
+/// # Errors
+/// Why the claim stays as it is.
+pub(super) fn validate_growth(
+    claim: &PersistentVolumeClaim,
+    old: &PersistentVolumeClaim,
+    classes: &[StorageClass],
+) -> Result<(), &'static str> {
+    let size = |claim: &PersistentVolumeClaim| {
+        let resources = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
+        let storage = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
+        storage.map_or(Quantity::ZERO, Quantity::of)
+    };
+    if size(claim) <= size(old) {
+        return Ok(());
+    }
+    if old.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Bound") {
+        return Err("Only bound persistent volume claims can be expanded");
+    }
+    let class = class_of(claim).filter(|_| class_of(old).is_some());
+    let class = class.and_then(|name| classes.iter().find(|c| c.metadata.name.as_deref() == Some(name)));
+    if class.is_some_and(|c| c.allow_volume_expansion == Some(true)) {
+        Ok(())
+    } else {
+        Err(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        )
+    }
+}
+
+fn class_of(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let old = claim.metadata.annotations.as_ref().and_then(|a| a.get(OLD_CLASS_ANNOTATION)).map(String::as_str);
+    let own = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    old.or(own).filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -76,6 +115,37 @@ mod tests {
         check(&json!({"storageClassName": ""}), &json!({}), Some(""));
         check(&json!({"storageClassName": "x"}), &json!({}), Some("x"));
         check(&json!({}), &json!({OLD_CLASS_ANNOTATION: "y"}), None);
+    }
+
+    #[test]
+    fn a_claim_grows_when_it_is_bound_and_its_class_expands() {
+        let mut expanding = class("grows", false, "2026-01-01T00:00:00Z");
+        expanding.allow_volume_expansion = Some(true);
+        let classes = [expanding, class("fixed", false, "2026-01-01T00:00:00Z")];
+        let claim = |class: &str, phase: &str, size: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({
+                "metadata": {}, "status": {"phase": phase},
+                "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}},
+            }))
+            .unwrap()
+        };
+        let unbound = Err("Only bound persistent volume claims can be expanded");
+        let unable = Err(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+        );
+        let rows = [
+            ("grows", "Bound", "2Gi", Ok(())),
+            ("grows", "Pending", "2Gi", unbound),
+            ("fixed", "Bound", "2Gi", unable),
+            ("fixed", "Bound", "1Gi", Ok(())),
+            ("fixed", "Pending", "512Mi", Ok(())),
+            ("absent", "Bound", "2Gi", unable),
+            ("", "Bound", "2Gi", unable),
+        ];
+        for (class, phase, size, expected) in rows {
+            let old = claim(class, phase, "1Gi");
+            assert_eq!(validate_growth(&claim(class, phase, size), &old, &classes), expected, "{class} {phase} {size}");
+        }
     }
 
     #[test]

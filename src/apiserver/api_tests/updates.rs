@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fixtures::{CONFIG_MAPS, Client, config_map, deployment};
+use super::fixtures::{CONFIG_MAPS, Client, PODS, config_map, deployment};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -195,4 +195,53 @@ async fn a_scale_has_columns_of_its_own() {
     let cells = table["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(cells[..3], [json!("d"), json!(1), json!(0)]);
     assert_eq!(table["rows"][0]["object"]["kind"], json!("PartialObjectMetadata"));
+}
+
+/// A pod as a client writes it, with the given tolerations.
+fn pod(tolerations: &Value) -> Value {
+    json!({"metadata": {"name": "p"}, "spec": {"automountServiceAccountToken": false, "tolerations": tolerations,
+        "containers": [{"name": "c", "image": "i"}]}})
+}
+
+#[tokio::test]
+async fn a_pods_tolerations_may_be_replaced_by_a_client_that_knows_only_its_own() {
+    let client = Client::new().await;
+    let account = json!({"metadata": {"name": "default"}});
+    client.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    client.post(PODS, &pod(&json!([]))).await.expect(201);
+    let own = json!([{"key": "disk", "operator": "Exists"}]);
+    let path = format!("{PODS}/p");
+    let replaced = client.patch(&path, "merge-patch", &json!({"spec": {"tolerations": own}})).await.expect(200);
+    let keys: Vec<_> = replaced["spec"]["tolerations"].as_array().unwrap().iter().map(|t| &t["key"]).collect();
+    assert_eq!(keys, ["disk", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+    // Priority and preemption policy were given to it, too.
+    let mut bare = pod(&own);
+    bare["spec"]["serviceAccountName"] = json!("default");
+    let put = client.put(&path, &bare).await.expect(200);
+    assert_eq!(
+        (&put["spec"]["priority"], &put["spec"]["preemptionPolicy"]),
+        (&json!(0), &json!("PreemptLowerPriority"))
+    );
+    let narrowed = client.patch(&path, "merge-patch", &json!({"spec": {"tolerations": []}})).await;
+    assert!(narrowed.failure().2.contains("existing toleration can not be modified"), "{:?}", narrowed.failure());
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_bound_does_not_grow() {
+    let client = Client::new().await;
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |size: &str| {
+        json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": size}}}})
+    };
+    client.post(claims, &claim("1Gi")).await.expect(201);
+    let patch = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let grown = client.patch(&format!("{claims}/c"), "merge-patch", &patch).await;
+    assert_eq!(grown.code.as_u16(), 422, "{:?}", grown.failure());
+    let bound = json!({"status": {"phase": "Bound"}});
+    client.patch(&format!("{claims}/c/status"), "merge-patch", &bound).await.expect(200);
+    let words = "persistentvolumeclaims \"c\" is forbidden: only dynamically provisioned pvc can be resized and the \
+                 storageclass that provisions the pvc must support resize";
+    let refused = client.patch(&format!("{claims}/c"), "merge-patch", &patch).await;
+    assert_eq!(refused.failure(), (403, "Forbidden".into(), words.into()));
 }
