@@ -4,12 +4,16 @@ use k8s_openapi::api::batch::v1 as api;
 
 use super::cron_schedule::CronSchedule;
 use super::job::{default_job_spec, job_warnings, validate_job_spec};
+use super::time_zone::{TimeZoneError, time_zone};
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
-use crate::meta::{validate_annotations, validate_labels};
 
 /// Jobs append eleven characters to the name, and pods more.
 const NAME_MAX: usize = 52;
+/// The longest part of a zone's name, by the rules of the database.
+const ZONE_PART_MAX: usize = 14;
+/// A zone that exists, but is another one on each machine.
+const LOCAL: &str = "Local";
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 
 pub(crate) struct CronJob;
@@ -38,16 +42,17 @@ impl Kind for CronJob {
     }
 
     fn validate(&self, obj: &api::CronJob, errs: &mut ErrorList) {
+        validate_spec(obj, None, errs);
         let name = obj.metadata.name.as_deref().unwrap_or("");
         if name.len() > NAME_MAX {
             let why = format!("must be no more than {NAME_MAX} characters");
             errs.push(field::invalid(&Path::new("metadata.name"), name, why));
         }
-        validate_spec(obj, errs);
     }
 
-    fn validate_update(&self, new: &api::CronJob, _old: &api::CronJob, errs: &mut ErrorList) {
-        validate_spec(new, errs);
+    /// A stored time zone that the database has no more does not stand in the way.
+    fn validate_update(&self, new: &api::CronJob, old: &api::CronJob, errs: &mut ErrorList) {
+        validate_spec(new, old.spec.time_zone.as_deref(), errs);
     }
 
     fn warnings_on_create(&self, obj: &api::CronJob) -> Vec<String> {
@@ -65,14 +70,14 @@ impl Kind for CronJob {
     }
 }
 
-fn validate_spec(obj: &api::CronJob, errs: &mut ErrorList) {
+fn validate_spec(obj: &api::CronJob, stored_zone: Option<&str>, errs: &mut ErrorList) {
     let path = Path::new("spec");
     let spec = &obj.spec;
     validate_schedule(&spec.schedule, &path.child("schedule"), errs);
     if let Some(seconds) = spec.starting_deadline_seconds {
         field::non_negative(&path.child("startingDeadlineSeconds"), seconds, errs);
     }
-    if let Some(zone) = spec.time_zone.as_deref() {
+    if let Some(zone) = spec.time_zone.as_deref().filter(|zone| Some(*zone) != stored_zone) {
         validate_time_zone(zone, &path.child("timeZone"), errs);
     }
     crate::core::pod::validate_choice(
@@ -83,12 +88,12 @@ fn validate_spec(obj: &api::CronJob, errs: &mut ErrorList) {
     );
     let template = &spec.job_template;
     let at = path.child("jobTemplate");
-    let meta = template.metadata.as_ref();
-    validate_annotations(meta.and_then(|m| m.annotations.as_ref()), &at.child("annotations"), errs);
-    validate_labels(meta.and_then(|m| m.labels.as_ref()), &at.child("labels"), errs);
     if let Some(job) = template.spec.as_ref() {
         let at = at.child("spec");
         validate_job_spec(job, &at, errs);
+        if job.selector.is_some() {
+            errs.push(field::invalid(&at.child("selector"), &job.selector, "`selector` will be auto-generated"));
+        }
         if job.manual_selector == Some(true) {
             errs.push(field::not_supported(&at.child("manualSelector"), &true, &["nil", "false"]));
         }
@@ -119,11 +124,21 @@ fn validate_time_zone(zone: &str, path: &Path<'_>, errs: &mut ErrorList) {
         errs.push(field::invalid(path, zone, "timeZone must be nil or non-empty string"));
         return;
     }
-    let plain = zone.split('/').all(|part| {
-        let body = part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
-        body && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_') && part != ".."
-    });
-    if !plain || zone.eq_ignore_ascii_case("local") {
-        errs.push(field::invalid(path, zone, format!("unknown time zone {zone}")));
+    let plain = |part: &str| {
+        let characters = part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b));
+        characters && (1..=ZONE_PART_MAX).contains(&part.len()) && !part.starts_with('-') && part != "." && part != ".."
+    };
+    if !zone.split('/').all(plain) {
+        errs.push(field::invalid(path, zone, TimeZoneError::Unknown(zone.to_owned()).to_string()));
+        return;
+    }
+    if zone.eq_ignore_ascii_case(LOCAL) {
+        let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errs.push(field::invalid(path, zone, why));
+    }
+    if let Err(error) = time_zone(zone)
+        && zone != LOCAL
+    {
+        errs.push(field::invalid(path, zone, error.to_string()));
     }
 }

@@ -235,6 +235,40 @@ fn cron_jobs_need_a_schedule() {
 }
 
 #[test]
+fn a_cron_jobs_time_zone_is_one_of_the_database() {
+    let mut template = template();
+    template["spec"]["restartPolicy"] = json!("Never");
+    let cron = |zone: &str| {
+        json!({"metadata": {"name": "tick", "namespace": "default"},
+               "spec": {"schedule": "0 0 * * *", "timeZone": zone, "jobTemplate": {"spec": {"template": template}}}})
+    };
+    let explicit = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+    let rows: [(&str, &[&str]); 10] = [
+        ("Europe/Berlin", &[]),
+        ("Etc/GMT+12", &[]),
+        ("", &["timeZone must be nil or non-empty string"]),
+        ("Local", &[explicit]),
+        ("local", &[explicit, "unknown time zone local"]),
+        ("Mars/Olympus", &["unknown time zone Mars/Olympus"]),
+        ("AMERICA/new_york", &["unknown time zone AMERICA/new_york"]),
+        (" Continent/Zone", &["unknown time zone  Continent/Zone"]),
+        ("Europe//Berlin", &["unknown time zone Europe//Berlin"]),
+        ("Continent/Zone..x", &["time: invalid location name"]),
+    ];
+    for (zone, expected) in rows {
+        let expected: Vec<String> =
+            expected.iter().map(|why| format!("spec.timeZone: Invalid value: \"{zone}\": {why}")).collect();
+        assert_eq!(create("batch", "CronJob", cron(zone)).1, expected, "{zone}");
+    }
+    // A zone that the database has lost stays until it is changed.
+    let mut old = stored("batch", "CronJob", cron("UTC"));
+    old["spec"]["timeZone"] = json!("Old/Zone");
+    check_update("batch", "CronJob", &old, "/spec/suspend", json!(true), &[]);
+    let unknown = "spec.timeZone: Invalid value: \"New/Zone\": unknown time zone New/Zone";
+    check_update("batch", "CronJob", &old, "/spec/timeZone", json!("New/Zone"), &[unknown]);
+}
+
+#[test]
 fn services_are_defaulted_and_checked() {
     let service = |spec: Value| json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec});
     let obj = stored("", "Service", service(json!({"ports": [{"port": 80}], "selector": {"app": "web"}})));

@@ -3,10 +3,10 @@
 mod plan;
 mod schedule;
 
-use std::path::Path;
-
-use api::object::{Object, ObjectKey};
-use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use api::batch::time_zone::{TimeZoneError, time_zone};
+use api::field;
+use api::object::ObjectKey;
+use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
@@ -16,36 +16,32 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio_util::sync::CancellationToken;
 
-use crate::pod_control;
+use crate::{claim, pod_control};
 use plan::{News, Start};
 
 const ACCOUNT: &str = "cronjob-controller";
-const ZONES: &str = "/usr/share/zoneinfo";
 const LOCAL_ZONE: &str = "/etc/localtime";
 
 struct Reconciler {
     cluster: Cluster,
     client: Client,
     recorder: Recorder,
+    /// The zone of CronJobs that name none.
+    local: TimeZone,
 }
 
 /// Runs the CronJob controller until cancelled.
 pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let recorder = Recorder::new(client.clone(), ACCOUNT, "");
-    let reconciler = Reconciler { cluster: cluster.clone(), client: client.clone(), recorder };
+    let local = local_zone().await;
+    let reconciler = Reconciler { cluster: cluster.clone(), client: client.clone(), recorder, local };
     Controller::new(reconciler, cluster, client)
         .reconciles::<CronJob>()
-        .watches::<Job>(|change| change_owner(change).into_iter().collect())
+        .watches::<Job>(|change| change.object().and_then(claim::owner_key::<CronJob>).into_iter().collect())
         .workers(2)
         .run(token)
         .await;
-}
-
-fn change_owner(change: &Change) -> Option<ObjectKey> {
-    let object: &Object = change.object()?;
-    let owner = object.index.controller().filter(|o| &*o.kind == "CronJob")?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
 }
 
 impl Reconcile for Reconciler {
@@ -74,6 +70,10 @@ impl Reconcile for Reconciler {
 }
 
 impl Reconciler {
+    fn zone(&self, name: Option<&str>) -> Result<TimeZone, TimeZoneError> {
+        name.map_or_else(|| Ok(self.local.clone()), time_zone)
+    }
+
     fn own_jobs(&self, cron: &CronJob) -> Vec<Job> {
         let uid = cron.metadata.uid.as_deref().unwrap_or_default();
         let objects = self.cluster.objects::<Job>(&Query::owner(uid));
@@ -93,10 +93,13 @@ impl Reconciler {
             return Ok(Outcome::Done);
         }
         let warn = |reason: &str, message: &str| self.recorder.event(about, EventType::Warning, reason, message);
-        let Some(zone) = zone(spec.time_zone.as_deref()) else {
-            let name = spec.time_zone.as_deref().unwrap_or_default();
-            warn("UnknownTimeZone", &format!("invalid timeZone: \"{name}\": unknown time zone {name}"));
-            return Ok(Outcome::Done);
+        let zone = match self.zone(spec.time_zone.as_deref()) {
+            Ok(zone) => zone,
+            Err(e) => {
+                let name = field::quote(spec.time_zone.as_deref().unwrap_or_default());
+                warn("UnknownTimeZone", &format!("invalid timeZone: {name}: {e}"));
+                return Ok(Outcome::Done);
+            }
         };
         let decision = match plan::decide(cron, spec, status, &zone, Timestamp::now()) {
             Ok(decision) => decision,
@@ -209,16 +212,8 @@ impl Reconciler {
     }
 }
 
-/// The zone by name, or this machine's own; UTC where a machine has none.
-fn zone(name: Option<&str>) -> Option<TimeZone> {
-    match name {
-        None => Some(read_zone("Local", Path::new(LOCAL_ZONE)).unwrap_or(TimeZone::UTC)),
-        Some("UTC" | "Etc/UTC") => Some(TimeZone::UTC),
-        Some(name) if name.split('/').any(|part| part.is_empty() || part.starts_with('.')) => None,
-        Some(name) => read_zone(name, &Path::new(ZONES).join(name)),
-    }
-}
-
-fn read_zone(name: &str, path: &Path) -> Option<TimeZone> {
-    TimeZone::tzif(name, &std::fs::read(path).ok()?).ok()
+/// This machine's own zone, read once as upstream does; UTC where a machine has none.
+async fn local_zone() -> TimeZone {
+    let file = tokio::fs::read(LOCAL_ZONE).await.ok();
+    file.and_then(|bytes| TimeZone::tzif("Local", &bytes).ok()).unwrap_or(TimeZone::UTC)
 }
