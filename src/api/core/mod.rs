@@ -16,4 +16,5 @@ pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_account;
 mod service_addresses;
+pub mod service_inheritance;
 mod service_status;

@@ -1,4 +1,4 @@
-//! Services. Addresses and node ports are given out elsewhere; here is what a manifest may say.
+//! Services. Addresses and node ports are inherited and given out elsewhere; here is what a manifest may say.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::endpoints::validate_ordinary_ip;
 use super::pod::{validate_port, validate_protocol};
 use super::service_addresses::{validate_address_update, validate_addresses};
+use super::service_inheritance::{drop_type_dependent, kind_of, needs_health_check_port, reachable_from_outside};
 use super::service_status;
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
@@ -22,17 +23,8 @@ const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 
 pub(crate) struct Service;
 
-fn kind_of(spec: &api::ServiceSpec) -> &str {
-    spec.type_.as_deref().unwrap_or("")
-}
-
 pub(super) fn is_headless(spec: &api::ServiceSpec) -> bool {
     matches!(spec.cluster_ips.as_deref(), Some([only]) if only == "None")
-}
-
-fn reachable_from_outside(spec: &api::ServiceSpec) -> bool {
-    let external = kind_of(spec) == "ClusterIP" && spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
-    ["LoadBalancer", "NodePort"].contains(&kind_of(spec)) || external
 }
 
 impl Kind for Service {
@@ -74,17 +66,10 @@ impl Kind for Service {
             load_balancer: Some(api::LoadBalancerStatus::default()),
             ..api::ServiceStatus::default()
         });
-        if let Some(spec) = obj.spec.as_mut() {
-            mirror_cluster_ip(spec, None);
-        }
     }
 
     fn prepare_update(&self, new: &mut api::Service, old: &api::Service) {
-        if let (Some(new), Some(old)) = (new.spec.as_mut(), old.spec.as_ref()) {
-            mirror_cluster_ip(new, Some(old));
-            keep_allocated(new, old);
-            drop_what_type_left_behind(new, old);
-        }
+        drop_type_dependent(new, old);
     }
 
     fn validate(&self, obj: &api::Service, errs: &mut ErrorList) {
@@ -125,8 +110,8 @@ impl Kind for Service {
                 let at = Path::new("spec.loadBalancerClass");
                 errs.push(field::invalid(&at, &new.load_balancer_class, "may not change once set"));
             }
-            if needs_health_check(new)
-                && needs_health_check(old)
+            if needs_health_check_port(new)
+                && needs_health_check_port(old)
                 && new.health_check_node_port != old.health_check_node_port
             {
                 errs.push(field::forbidden(&Path::new("spec.healthCheckNodePort"), "field is immutable"));
@@ -195,92 +180,6 @@ fn default_affinity(spec: &mut api::ServiceSpec) {
         let config = spec.session_affinity_config.get_or_insert_default();
         config.client_ip.get_or_insert_default().timeout_seconds.get_or_insert(AFFINITY_SECONDS);
     }
-}
-
-/// `clusterIP` and the first of `clusterIPs` are one value with two names; the side that changed wins.
-fn mirror_cluster_ip(new: &mut api::ServiceSpec, old: Option<&api::ServiceSpec>) {
-    let ip = new.cluster_ip.clone().unwrap_or_default();
-    let ips = new.cluster_ips.clone().unwrap_or_default();
-    let Some(old) = old else {
-        if !ip.is_empty() && ips.is_empty() {
-            new.cluster_ips = Some(vec![ip]);
-        }
-        return;
-    };
-    let old_ip = old.cluster_ip.clone().unwrap_or_default();
-    let ips_same = ips == old.cluster_ips.clone().unwrap_or_default();
-    if ip != old_ip {
-        if ip.is_empty() && ips_same {
-            new.cluster_ips = None;
-        } else if !ip.is_empty() && ips_same {
-            new.cluster_ips = Some(vec![ip]);
-        }
-    } else if !ips_same && ips.is_empty() {
-        new.cluster_ip = None;
-    }
-}
-
-/// A client that leaves out what the server gave does not mean to give it back.
-fn keep_allocated(new: &mut api::ServiceSpec, old: &api::ServiceSpec) {
-    let given = |spec: &api::ServiceSpec| kind_of(spec) != "ExternalName" && !kind_of(spec).is_empty();
-    if !given(new) || !given(old) {
-        return;
-    }
-    if new.cluster_ip.as_deref().unwrap_or("").is_empty() && new.cluster_ips.as_deref().unwrap_or_default().is_empty() {
-        new.cluster_ip.clone_from(&old.cluster_ip);
-        new.cluster_ips.clone_from(&old.cluster_ips);
-    }
-    let exposes = |spec: &api::ServiceSpec| ["NodePort", "LoadBalancer"].contains(&kind_of(spec));
-    if exposes(new) && exposes(old) {
-        let taken: BTreeSet<i32> = new.ports.iter().flatten().filter_map(|p| p.node_port).collect();
-        for port in new.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
-            let was = old.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
-            port.node_port = was.and_then(|o| o.node_port).filter(|n| !taken.contains(n));
-        }
-    }
-    if needs_health_check(new) && needs_health_check(old) && new.health_check_node_port.unwrap_or(0) == 0 {
-        new.health_check_node_port = old.health_check_node_port;
-    }
-}
-
-/// Fields that only the old type had, left as they were, go with it.
-fn drop_what_type_left_behind(new: &mut api::ServiceSpec, old: &api::ServiceSpec) {
-    if kind_of(new) == kind_of(old) {
-        return;
-    }
-    if kind_of(new) == "ExternalName" {
-        if new.cluster_ip == old.cluster_ip && new.cluster_ips == old.cluster_ips {
-            (new.cluster_ip, new.cluster_ips) = (None, None);
-        }
-        new.ip_families = None;
-        new.ip_family_policy = None;
-    }
-    if ["ClusterIP", "ExternalName"].contains(&kind_of(new)) {
-        for port in new.ports.iter_mut().flatten() {
-            let was = old.ports.iter().flatten().find(|o| o.port == port.port && o.protocol == port.protocol);
-            if was.is_some_and(|o| o.node_port == port.node_port) {
-                port.node_port = None;
-            }
-        }
-    }
-    if !reachable_from_outside(new) && new.external_traffic_policy == old.external_traffic_policy {
-        new.external_traffic_policy = None;
-    }
-    if !needs_health_check(new) && new.health_check_node_port == old.health_check_node_port {
-        new.health_check_node_port = None;
-    }
-    if kind_of(new) != "LoadBalancer" {
-        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
-            new.allocate_load_balancer_node_ports = None;
-        }
-        if new.load_balancer_class == old.load_balancer_class {
-            new.load_balancer_class = None;
-        }
-    }
-}
-
-fn needs_health_check(spec: &api::ServiceSpec) -> bool {
-    kind_of(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
 fn validate_type(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
@@ -426,7 +325,7 @@ fn validate_traffic(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorLi
     }
     let at = path.child("healthCheckNodePort");
     let port = spec.health_check_node_port.unwrap_or(0);
-    if !needs_health_check(spec) {
+    if !needs_health_check_port(spec) {
         if port != 0 {
             let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
             errs.push(field::invalid(&at, &port, why));

@@ -10,6 +10,7 @@ mod range;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use api::core::service_inheritance::{inherit, may_have_node_ports, needs_cluster_ip, needs_health_check_port};
 use api::field::{self, Path};
 use api::object::{Object, ObjectKey};
 use ipnet::IpNet;
@@ -124,10 +125,7 @@ impl Allocator {
         let name = service.metadata.name.clone().unwrap_or_default();
         let invalid = |errors: &[field::Error]| ApiError::invalid("", "Service", &name, errors);
         let spec = service.spec.get_or_insert_default();
-        if let Some(old) = old.and_then(|o| o.spec.as_ref()) {
-            inherit(spec, old);
-        }
-        normalize_ips(spec, old.and_then(|o| o.spec.as_ref()));
+        inherit(spec, old.and_then(|o| o.spec.as_ref()));
         families::initialize(spec, old, &self.offered()).map_err(|e| invalid(&e))?;
         let ips = self.assign_ips(spec, old, used, choose).map_err(|e| e.into_api(&invalid))?;
         let ports = assign_ports(spec, old, used, choose).map_err(|e| e.into_api(&invalid))?;
@@ -145,7 +143,7 @@ impl Allocator {
         used: &Used,
         choose: range::Choose<'_>,
     ) -> Result<Vec<IpAddr>, Failure> {
-        if !needs_ip(spec) || spec.cluster_ip.as_deref() == Some(HEADLESS) {
+        if !needs_cluster_ip(spec) || spec.cluster_ip.as_deref() == Some(HEADLESS) {
             return Ok(Vec::new());
         }
         let families = spec.ip_families.clone().unwrap_or_default();
@@ -217,74 +215,11 @@ fn key_of(service: &Service) -> ObjectKey {
     ObjectKey::new(&text(&service.metadata.namespace), &text(&service.metadata.name))
 }
 
-fn needs_ip(spec: &ServiceSpec) -> bool {
-    spec.type_.as_deref() != Some("ExternalName")
-}
-
 fn needs_ports(spec: &ServiceSpec) -> bool {
     match spec.type_.as_deref() {
         Some("NodePort") => true,
         Some("LoadBalancer") => spec.allocate_load_balancer_node_ports != Some(false),
         _ => false,
-    }
-}
-
-/// A load balancer may have node ports even when it does not ask for them.
-fn may_have_ports(spec: &ServiceSpec) -> bool {
-    matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
-}
-
-fn needs_health_port(spec: &ServiceSpec) -> bool {
-    spec.type_.as_deref() == Some("LoadBalancer") && spec.external_traffic_policy.as_deref() == Some("Local")
-}
-
-/// An update that does not name its allocations keeps them; one that changes the type drops those that
-/// the new type has no use for.
-fn inherit(spec: &mut ServiceSpec, old: &ServiceSpec) {
-    let empty = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
-    if needs_ip(spec) && needs_ip(old) {
-        if empty(&spec.cluster_ip) {
-            spec.cluster_ip.clone_from(&old.cluster_ip);
-        }
-        if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) && spec.cluster_ip == old.cluster_ip {
-            spec.cluster_ips.clone_from(&old.cluster_ips);
-        }
-    } else if !needs_ip(spec) && spec.cluster_ip == old.cluster_ip {
-        spec.cluster_ip = None;
-        spec.cluster_ips = None;
-        spec.ip_families = None;
-        spec.ip_family_policy = None;
-    }
-    let old_ports = old.ports.as_deref().unwrap_or_default();
-    if may_have_ports(spec) && may_have_ports(old) {
-        for port in spec.ports.iter_mut().flatten().filter(|p| p.node_port.unwrap_or(0) == 0) {
-            let same = old_ports.iter().find(|o| o.protocol == port.protocol && o.port == port.port);
-            port.node_port = same.and_then(|o| o.node_port).filter(|p| *p != 0);
-        }
-    } else if !may_have_ports(spec) {
-        let known: Vec<i32> = old_ports.iter().filter_map(|p| p.node_port).collect();
-        for port in spec.ports.iter_mut().flatten() {
-            port.node_port = port.node_port.filter(|p| !known.contains(p));
-        }
-    }
-    let health = spec.health_check_node_port.unwrap_or(0);
-    if needs_health_port(spec) && needs_health_port(old) && health == 0 {
-        spec.health_check_node_port = old.health_check_node_port;
-    } else if !needs_health_port(spec) && spec.health_check_node_port == old.health_check_node_port {
-        spec.health_check_node_port = None;
-    }
-}
-
-/// The single address and the list are two views of one thing; clients of either are served.
-fn normalize_ips(spec: &mut ServiceSpec, old: Option<&ServiceSpec>) {
-    let set = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
-    let listed = spec.cluster_ips.as_ref().is_some_and(|l| !l.is_empty());
-    match (set(&spec.cluster_ip), listed, old) {
-        (Some(ip), false, _) => spec.cluster_ips = Some(vec![ip]),
-        (Some(ip), true, Some(old)) if spec.cluster_ip != old.cluster_ip && spec.cluster_ips == old.cluster_ips => {
-            spec.cluster_ips = Some(vec![ip]);
-        }
-        _ => {}
     }
 }
 
@@ -300,7 +235,7 @@ fn assign_ports(
     let mut taken: Vec<u16> = Vec::new();
     // One port number of two protocols shares a node port.
     let mut by_port: HashMap<i32, i32> = HashMap::new();
-    if may_have_ports(spec) {
+    if may_have_node_ports(spec) {
         for port in spec.ports.iter().flatten() {
             if let Some(node_port) = port.node_port.filter(|p| *p != 0) {
                 by_port.entry(port.port).or_insert(node_port);
@@ -340,7 +275,7 @@ fn assign_health_port(
     used: &Used,
     choose: range::Choose<'_>,
 ) -> Result<Option<u16>, Failure> {
-    if !needs_health_port(spec) {
+    if !needs_health_check_port(spec) {
         return Ok(None);
     }
     let own = old.and_then(|o| o.spec.as_ref()?.health_check_node_port);
