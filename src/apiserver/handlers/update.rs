@@ -16,6 +16,7 @@ use super::rules::{self, Admission, Phase};
 use crate::admission::Operation;
 use crate::error::ApiError;
 use crate::registry::{ATTEMPTS, ObjectEntry, Refusal, object_of, text};
+use crate::rest::prepare;
 
 pub(super) async fn put(cx: &Context<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let options = WriteOptions::parse(cx.query, "UpdateOptions")?;
@@ -177,6 +178,10 @@ fn check_identity(cx: &Context<'_>, new: &Value, old: &Value) -> Result<(), ApiE
 
 /// Prepares and validates the new object according to the part of it that the request may change.
 fn apply_rules(cx: &Context<'_>, new: &mut Value, old: &Value, warnings: &mut Vec<String>) -> Result<(), ApiError> {
+    if let Some(part) = prepare::Part::of(&cx.info.subresource) {
+        let errors = prepare::update(part, new, old, jiff::Timestamp::now());
+        return if errors.is_empty() { Ok(()) } else { Err(rules::invalid(cx, new, &errors)) };
+    }
     let rules = cx.resource.rules;
     let errors = match cx.info.subresource.as_str() {
         "status" => {
@@ -189,7 +194,6 @@ fn apply_rules(cx: &Context<'_>, new: &mut Value, old: &Value, warnings: &mut Ve
             *new = finalized;
             Vec::new()
         }
-        part @ ("ephemeralcontainers" | "resize" | "approval") => crate::rest::prepare::update(part, new, old),
         _ => {
             let admitted = rules.admit_update(new, old).map_err(|e| rules::unreadable(cx, &e))?;
             warnings.extend(admitted.warnings);

@@ -1,9 +1,10 @@
 //! Subresources that change one part of an object and nothing else: `pods/ephemeralcontainers`,
 //! `pods/resize` and `certificatesigningrequests/approval`; and who a certificate signing request is from.
 //!
-//! The generic update takes what is returned here in the place of the kind's own rules.
+//! Each takes from the new object the part that it may change and nothing else; the rules for that part
+//! are the kind's own, in `api`.
 
-use api::core::pod::validate_resize;
+use api::core::pod::{validate_ephemeral_containers_update, validate_resize};
 use api::field::{self, ErrorList, Path};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -31,12 +32,31 @@ pub(crate) fn set_requester(request: &mut Value, user: &User) {
     }
 }
 
-/// Limits `new` to what the subresource may change, and judges that.
-pub(crate) fn update(subresource: &str, new: &mut Value, old: &Value) -> ErrorList {
-    match subresource {
-        "approval" => approval(new, old, &timestamp(Timestamp::now())),
-        "resize" => resize(new, old),
-        _ => ephemeral_containers(new, old),
+/// A subresource that changes one part of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Approval,
+    EphemeralContainers,
+    Resize,
+}
+
+impl Part {
+    pub(crate) fn of(subresource: &str) -> Option<Self> {
+        match subresource {
+            "approval" => Some(Self::Approval),
+            "ephemeralcontainers" => Some(Self::EphemeralContainers),
+            "resize" => Some(Self::Resize),
+            _ => None,
+        }
+    }
+}
+
+/// Limits `new` to what the subresource may change, and validates that.
+pub(crate) fn update(part: Part, new: &mut Value, old: &Value, now: Timestamp) -> ErrorList {
+    match part {
+        Part::Approval => approval(new, old, &timestamp(now)),
+        Part::EphemeralContainers => ephemeral_containers(new, old),
+        Part::Resize => resize(new, old),
     }
 }
 
@@ -69,10 +89,7 @@ fn resize(new: &mut Value, old: &Value) -> ErrorList {
     set(&mut resized["spec"], "resources", whole);
     count_generation(&mut resized, old);
     *new = resized;
-    match (Pod::deserialize(&*new), Pod::deserialize(old)) {
-        (Ok(new), Ok(old)) => validate_resize(&new, &old),
-        (Err(e), _) | (_, Err(e)) => vec![field::internal(&Path::new("spec"), e.to_string())],
-    }
+    validate_pods(new, old, validate_resize)
 }
 
 fn set(object: &mut Value, key: &str, value: Value) {
@@ -88,65 +105,22 @@ fn list(value: &Value) -> Vec<Value> {
     value.as_array().cloned().unwrap_or_default()
 }
 
-/// Containers may be added to a running pod, never changed or taken away.
+/// The old pod with the new one's ephemeral containers.
 fn ephemeral_containers(new: &mut Value, old: &Value) -> ErrorList {
-    let wanted = list(&new["spec"]["ephemeralContainers"]);
-    let own = list(&old["spec"]["ephemeralContainers"]);
+    let wanted = new["spec"]["ephemeralContainers"].take();
     let version = new["metadata"]["resourceVersion"].clone();
     *new = old.clone();
     new["metadata"]["resourceVersion"] = version;
-    if !wanted.is_empty() {
-        new["spec"]["ephemeralContainers"] = Value::Array(wanted.clone());
-    }
+    let none = wanted.as_array().is_some_and(Vec::is_empty);
+    set(&mut new["spec"], "ephemeralContainers", if none { Value::Null } else { wanted });
     count_generation(new, old);
-    let spec = Path::new("spec");
-    let path = spec.child("ephemeralContainers");
-    let mut errors = ErrorList::new();
-    for existing in &own {
-        let name = existing["name"].as_str().unwrap_or_default();
-        match wanted.iter().find(|c| c["name"] == existing["name"]) {
-            None => {
-                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
-                errors.push(field::forbidden(&path, detail));
-            }
-            Some(kept) if kept != existing => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
-                errors.push(field::forbidden(&path, detail));
-            }
-            Some(_) => {}
-        }
-    }
-    judge_containers(&wanted, old, &path, &mut errors);
-    errors
+    validate_pods(new, old, validate_ephemeral_containers_update)
 }
 
-fn judge_containers(wanted: &[Value], old: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    let plain: Vec<Value> = ["containers", "initContainers"].iter().flat_map(|k| list(&old["spec"][*k])).collect();
-    for (i, container) in wanted.iter().enumerate() {
-        let entry = path.index(i);
-        let name = container["name"].as_str().unwrap_or_default();
-        if name.is_empty() {
-            errors.push(field::required(&entry.child("name"), ""));
-        } else if plain.iter().chain(&wanted[..i]).any(|c| c["name"] == name) {
-            errors.push(field::duplicate(&entry.child("name"), name));
-        }
-        if container["image"].as_str().is_none_or(str::is_empty) {
-            errors.push(field::required(&entry.child("image"), ""));
-        }
-        let target = container["targetContainerName"].as_str().unwrap_or_default();
-        if !target.is_empty() && !plain.iter().any(|c| c["name"] == target) {
-            errors.push(field::not_found(&entry.child("targetContainerName"), target));
-        }
-        for forbidden in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
-            let set = match &container[forbidden] {
-                Value::Null => false,
-                Value::Object(map) => !map.is_empty(),
-                _ => true,
-            };
-            if set {
-                errors.push(field::forbidden(&entry.child(forbidden), "cannot be set for an Ephemeral Container"));
-            }
-        }
+fn validate_pods(new: &Value, old: &Value, validate: fn(&Pod, &Pod) -> ErrorList) -> ErrorList {
+    match (Pod::deserialize(new), Pod::deserialize(old)) {
+        (Ok(new), Ok(old)) => validate(&new, &old),
+        (Err(e), _) | (_, Err(e)) => vec![field::internal(&Path::new("spec"), e.to_string())],
     }
 }
 
@@ -203,16 +177,34 @@ fn judge_conditions(conditions: &[Value], own: &[Value], path: &Path<'_>) -> Err
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// A stored pod with one container and one volume.
     fn pod(ephemeral: &Value) -> Value {
-        json!({"metadata": {"name": "web"}, "spec": {"nodeName": "n", "containers": [{"name": "c"}],
-            "ephemeralContainers": ephemeral}})
+        let mut pod = json!({"metadata": {"name": "web", "namespace": "prod"}, "spec": {"nodeName": "n",
+            "containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "data", "emptyDir": {}}]}});
+        api::kinds::rules("", "Pod").admit_create(&mut pod).unwrap();
+        if ephemeral.as_array().is_some_and(|list| !list.is_empty()) {
+            pod["spec"]["ephemeralContainers"] = ephemeral.clone();
+            api::kinds::rules("", "Pod").default(&mut pod).unwrap();
+        }
+        pod
+    }
+
+    /// A debug container with further fields.
+    fn debug(extra: &Value) -> Value {
+        let mut container = json!({"name": "d", "image": "busybox"});
+        for (key, value) in extra.as_object().unwrap() {
+            container[key] = value.clone();
+        }
+        container
     }
 
     #[track_caller]
     fn check(old: &Value, new: &Value, expected: &[&str]) {
-        let mut changed = pod(new);
+        let (old, mut changed) = (pod(old), pod(new));
         changed["spec"]["nodeName"] = json!("stolen");
-        let errors = update("ephemeralcontainers", &mut changed, &pod(old));
+        let errors = update(Part::EphemeralContainers, &mut changed, &old, NOW);
         assert_eq!(changed["spec"]["nodeName"], "n", "nothing else changes");
         let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(got, expected);
@@ -220,28 +212,60 @@ mod tests {
 
     #[test]
     fn ephemeral_containers_are_only_added() {
-        let debug = json!({"name": "d", "image": "busybox"});
-        check(&json!([]), &json!([debug]), &[]);
-        check(&json!([debug]), &json!([debug, {"name": "e", "image": "x", "targetContainerName": "c"}]), &[]);
+        let plain = debug(&json!({}));
+        check(&json!([]), &json!([plain]), &[]);
+        check(&json!([plain]), &json!([plain, {"name": "e", "image": "x", "targetContainerName": "c"}]), &[]);
         check(
-            &json!([debug]),
+            &json!([plain]),
             &json!([]),
             &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"],
         );
-        check(
-            &json!([debug]),
-            &json!([{"name": "d", "image": "other"}]),
-            &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be changed\n"],
-        );
-        check(
-            &json!([]),
-            &json!([{"name": "c", "image": "x", "targetContainerName": "no", "ports": []}]),
-            &[
-                "spec.ephemeralContainers[0].name: Duplicate value: \"c\"",
-                "spec.ephemeralContainers[0].targetContainerName: Not found: \"no\"",
-                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
-            ],
-        );
+        let (old, mut new) = (pod(&json!([plain])), pod(&json!([debug(&json!({"image": "other"}))])));
+        let errors = update(Part::EphemeralContainers, &mut new, &old, NOW);
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(error.detail.starts_with("existing ephemeral containers \"d\" may not be changed\n"), "{error}");
+    }
+
+    #[test]
+    fn an_ephemeral_container_is_validated_like_any_other() {
+        let at = "spec.ephemeralContainers[0]";
+        let forbidden = "cannot be set for an Ephemeral Container";
+        let rows = [
+            (json!({"volumeMounts": [{"name": "data", "mountPath": "/d"}]}), None),
+            (
+                json!({"volumeMounts": [{"name": "other", "mountPath": "/d"}]}),
+                Some(format!("{at}.volumeMounts[0].name: Not found: \"other\"")),
+            ),
+            (
+                json!({"volumeMounts": [{"name": "data", "mountPath": "/d", "subPath": "x"}]}),
+                Some(format!("{at}.volumeMounts[0].subPath: Forbidden: {forbidden}")),
+            ),
+            (json!({"env": [{"name": ""}]}), Some(format!("{at}.env[0].name: Required value"))),
+            (
+                json!({"imagePullPolicy": "Sometimes"}),
+                Some(format!(
+                    "{at}.imagePullPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"IfNotPresent\", \"Never\""
+                )),
+            ),
+            (json!({"name": "c"}), Some(format!("{at}.name: Duplicate value: \"c\""))),
+            (json!({"targetContainerName": "no"}), Some(format!("{at}.targetContainerName: Not found: \"no\""))),
+            (json!({"ports": [{"containerPort": 80}]}), Some(format!("{at}.ports: Forbidden: {forbidden}"))),
+            (json!({"restartPolicy": "Always"}), Some(format!("{at}.restartPolicy: Forbidden: {forbidden}"))),
+        ];
+        for (extra, expected) in rows {
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            check(&json!([]), &json!([debug(&extra)]), &expected);
+        }
+    }
+
+    #[test]
+    fn a_static_pod_gets_no_ephemeral_containers() {
+        let mut old = pod(&json!([]));
+        old["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        let mut new = pod(&json!([debug(&json!({}))]));
+        let errors = update(Part::EphemeralContainers, &mut new, &old, NOW);
+        let got: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(got, ["[]: Forbidden: static pods do not support ephemeral containers"]);
     }
 
     #[test]
@@ -254,7 +278,7 @@ mod tests {
                 "terminationMessagePolicy": "File"}]}})
         };
         let (old, mut new) = (pod("1", "mine"), pod("2", "stolen"));
-        let errors = update("resize", &mut new, &old);
+        let errors = update(Part::Resize, &mut new, &old, NOW);
         assert!(errors.is_empty(), "{errors:?}");
         let mut expected = pod("2", "mine");
         expected["metadata"]["generation"] = json!(5);
@@ -263,7 +287,7 @@ mod tests {
         let mut other = pod("1", "mine");
         other["spec"]["containers"][0]["name"] = json!("d");
         let renamed = "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize";
-        let got: Vec<String> = update("resize", &mut other, &old).iter().map(ToString::to_string).collect();
+        let got: Vec<String> = update(Part::Resize, &mut other, &old, NOW).iter().map(ToString::to_string).collect();
         assert_eq!(got, [renamed]);
     }
 

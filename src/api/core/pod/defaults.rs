@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EphemeralContainer, HTTPGetAction, LifecycleHandler, ObjectFieldSelector, Pod, PodSpec, PodTemplateSpec,
-    Probe, ProjectedVolumeSource, Volume,
+    Container, ContainerPort, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, Pod, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Wire;
 
@@ -108,8 +108,7 @@ pub(super) fn default_pod_spec(spec: &mut PodSpec) {
         default_ephemeral_container(container);
     }
     if let Some(resources) = spec.resources.as_mut() {
-        default_amounts(resources.limits.as_mut());
-        default_amounts(resources.requests.as_mut());
+        default_resources(resources);
     }
     default_amounts(spec.overhead.as_mut());
 }
@@ -126,17 +125,44 @@ pub(crate) fn pull_policy_of(image: &str) -> &'static str {
     }
 }
 
+/// Containers and ephemeral ones have these fields by name alone in common. An ephemeral container may
+/// not have all of them; they are filled in all the same, so that a refusal names the field and no other.
+macro_rules! default_container_fields {
+    ($container:expr) => {{
+        let container = $container;
+        or(&mut container.image_pull_policy, pull_policy_of(container.image.as_deref().unwrap_or("")));
+        or(&mut container.termination_message_path, "/dev/termination-log");
+        or(&mut container.termination_message_policy, "File");
+        default_ports(container.ports.as_deref_mut().unwrap_or_default());
+        default_resources(container.resources.get_or_insert_default());
+        default_env(container.env.as_deref_mut().unwrap_or_default());
+        let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+        probes.into_iter().flatten().for_each(default_probe);
+        default_lifecycle(container.lifecycle.as_mut());
+    }};
+}
+
 fn default_container(container: &mut Container) {
-    or(&mut container.image_pull_policy, pull_policy_of(container.image.as_deref().unwrap_or("")));
-    or(&mut container.termination_message_path, "/dev/termination-log");
-    or(&mut container.termination_message_policy, "File");
-    for port in container.ports.iter_mut().flatten() {
+    default_container_fields!(container);
+}
+
+fn default_ephemeral_container(container: &mut EphemeralContainer) {
+    default_container_fields!(container);
+}
+
+fn default_ports(ports: &mut [ContainerPort]) {
+    for port in ports {
         or(&mut port.protocol, "TCP");
     }
-    let resources = container.resources.get_or_insert_default();
+}
+
+fn default_resources(resources: &mut ResourceRequirements) {
     default_amounts(resources.limits.as_mut());
     default_amounts(resources.requests.as_mut());
-    for source in container.env.iter_mut().flatten().filter_map(|e| e.value_from.as_mut()) {
+}
+
+fn default_env(env: &mut [EnvVar]) {
+    for source in env.iter_mut().filter_map(|e| e.value_from.as_mut()) {
         if let Some(reference) = source.field_ref.as_mut() {
             default_field_ref(reference);
         }
@@ -147,20 +173,11 @@ fn default_container(container: &mut Container) {
             key.optional.get_or_insert(false);
         }
     }
-    let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
-    probes.into_iter().flatten().for_each(default_probe);
-    if let Some(lifecycle) = container.lifecycle.as_mut() {
-        [&mut lifecycle.post_start, &mut lifecycle.pre_stop].into_iter().flatten().for_each(default_handler);
-    }
 }
 
-fn default_ephemeral_container(container: &mut EphemeralContainer) {
-    or(&mut container.image_pull_policy, pull_policy_of(container.image.as_deref().unwrap_or("")));
-    or(&mut container.termination_message_path, "/dev/termination-log");
-    or(&mut container.termination_message_policy, "File");
-    container.resources.get_or_insert_default();
-    let sources = container.env.iter_mut().flatten().filter_map(|e| e.value_from.as_mut());
-    sources.filter_map(|s| s.field_ref.as_mut()).for_each(default_field_ref);
+fn default_lifecycle(lifecycle: Option<&mut Lifecycle>) {
+    let hooks = lifecycle.into_iter().flat_map(|l| [&mut l.post_start, &mut l.pre_stop]);
+    hooks.flatten().for_each(default_handler);
 }
 
 fn default_field_ref(reference: &mut ObjectFieldSelector) {

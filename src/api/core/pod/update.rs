@@ -1,6 +1,10 @@
 //! What may change in a pod once it exists.
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, ContainerStatus, Pod, PodSpec, Toleration};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, Toleration,
+};
 
 use super::validate_scheduling::validate_tolerations;
 use crate::difference::difference;
@@ -236,15 +240,17 @@ pub fn validate_ephemeral_containers_update(new: &Pod, old: &Pod) -> ErrorList {
     let path = Path::new("spec.ephemeralContainers");
     let list = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.ephemeral_containers.clone()).unwrap_or_default();
     let new = list(new);
+    let by_name: BTreeMap<&str, &EphemeralContainer> = new.iter().map(|c| (c.name.as_str(), c)).collect();
     for old in list(old) {
-        match new.iter().find(|c| c.name == old.name) {
+        match by_name.get(old.name.as_str()) {
             None => {
                 let why = format!("existing ephemeral containers {} may not be removed\n", field::quote(&old.name));
                 errs.push(field::forbidden(&path, why));
             }
-            Some(now) if *now != old => {
+            Some(now) if **now != old => {
                 let name = field::quote(&old.name);
-                let why = format!("existing ephemeral containers {name} may not be changed\n{}", difference(&old, now));
+                let why =
+                    format!("existing ephemeral containers {name} may not be changed\n{}", difference(&old, *now));
                 errs.push(field::forbidden(&path, why));
             }
             Some(_) => {}
