@@ -62,6 +62,9 @@ pub struct Traits {
     pub fields: &'static [SelectableField],
     /// Fields of the status that a writer who leaves them out does not mean to clear.
     pub status_kept: &'static [&'static str],
+    /// A status and its conditions keep the generation that they were observed at, when a writer leaves
+    /// it out.
+    pub status_keeps_generations: bool,
     /// An update of the status leaves the labels as they are.
     pub status_keeps_labels: bool,
 }
@@ -75,6 +78,7 @@ impl Traits {
         status_reset: false,
         fields: &[],
         status_kept: &[],
+        status_keeps_generations: false,
         status_keeps_labels: false,
     };
     pub(crate) const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
@@ -97,6 +101,10 @@ impl Traits {
 
     pub(crate) const fn status_kept(self, status_kept: &'static [&'static str]) -> Self {
         Self { status_kept, ..self }
+    }
+
+    pub(crate) const fn status_keeps_generations(self) -> Self {
+        Self { status_keeps_generations: true, ..self }
     }
 
     pub(crate) const fn status_keeps_labels(self) -> Self {

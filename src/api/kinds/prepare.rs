@@ -1,5 +1,7 @@
 //! The preparation that is the same for every kind: who may write metadata, status and generation.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use serde_json::{Map, Value};
 
 use super::{Generation, Traits};
@@ -81,6 +83,29 @@ pub(super) fn bump_generation(new: &mut Value, old: &Value, traits: &Traits) {
     }
 }
 
+/// Conditions of one type are matched in their order: there may be several.
+fn keep_observed_generations(new: &mut Value, old: &Value) {
+    const OBSERVED: &str = "observedGeneration";
+    let keep = |new: &mut Value, old: &Value| {
+        let (Some(new), Some(observed)) = (new.as_object_mut(), old.get(OBSERVED)) else { return };
+        if new.get(OBSERVED).is_none_or(|v| v.is_null() || *v == 0) {
+            new.insert(OBSERVED.to_owned(), observed.clone());
+        }
+    };
+    let mut known: BTreeMap<&str, VecDeque<&Value>> = BTreeMap::new();
+    for condition in old["status"]["conditions"].as_array().into_iter().flatten() {
+        known.entry(condition["type"].as_str().unwrap_or_default()).or_default().push_back(condition);
+    }
+    let Some(status) = new.get_mut("status") else { return };
+    keep(status, &old["status"]);
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = known.get_mut(condition["type"].as_str().unwrap_or_default());
+        if let Some(before) = same.and_then(VecDeque::pop_front) {
+            keep(condition, before);
+        }
+    }
+}
+
 /// A status update changes the status, and otherwise only what clients may always change.
 pub(super) fn status_update(new: &mut Value, old: &Value, traits: &Traits) {
     inherit_metadata(new, old);
@@ -89,6 +114,9 @@ pub(super) fn status_update(new: &mut Value, old: &Value, traits: &Traits) {
         if let (Some(status), Some(kept)) = (status, kept) {
             status.entry(*key).or_insert_with(|| kept.clone());
         }
+    }
+    if traits.status_keeps_generations {
+        keep_observed_generations(new, old);
     }
     let Some(map) = new.as_object_mut() else { return };
     let others: Vec<String> =

@@ -91,7 +91,12 @@ fn core_rules(kind: &str) -> &'static dyn KindRules {
         "Pod" => {
             typed!(
                 core::pod::Pod,
-                NAMESPACED.generation(Generation::Spec).status().status_kept(&["qosClass"]).fields(POD_FIELDS)
+                NAMESPACED
+                    .generation(Generation::Spec)
+                    .status()
+                    .status_kept(&["qosClass"])
+                    .status_keeps_generations()
+                    .fields(POD_FIELDS)
             )
         }
         "Service" => {

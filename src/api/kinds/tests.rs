@@ -1,3 +1,4 @@
+mod pod_status;
 mod rbac;
 mod stateful_set;
 
@@ -162,14 +163,6 @@ fn daemon_sets_count_the_changes_of_their_template() {
     let mut given = workload(&json!({}));
     given["metadata"]["annotations"] = json!({GENERATION: "999"});
     assert_eq!(count(&stored("apps", "DaemonSet", given)), "999");
-}
-
-#[test]
-fn a_pods_class_outlives_a_status_that_leaves_it_out() {
-    let old = json!({"metadata": {"name": "a"}, "spec": {}, "status": {"phase": "Pending", "qosClass": "Burstable"}});
-    let mut new = json!({"metadata": {"name": "a"}, "status": {"phase": "Running"}});
-    rules("", "Pod").prepare_status_update(&mut new, &old);
-    assert_eq!(new["status"], json!({"phase": "Running", "qosClass": "Burstable"}));
 }
 
 #[test]

@@ -81,6 +81,10 @@ fn bind(pod: &mut Value, name: &str, binding: &Binding, now: &str) -> Result<(),
         return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
     }
     pod["spec"]["nodeName"] = json!(binding.target.name);
+    if let Some(status) = pod["status"].as_object_mut() {
+        // The nomination was for this moment.
+        status.remove("nominatedNodeName");
+    }
     for (key, value) in binding.metadata.annotations.iter().flatten() {
         pod["metadata"]["annotations"][key.as_str()] = json!(value);
     }
@@ -129,7 +133,8 @@ mod tests {
     #[test]
     fn a_pod_is_bound_once() {
         let to_n1 = binding(json!({"metadata": {"name": "web", "annotations": {"a": "b"}}, "target": {"name": "n1"}}));
-        let mut pod = json!({"metadata": {"name": "web"}, "spec": {}, "status": {"phase": "Pending"}});
+        let mut pod = json!({"metadata": {"name": "web"}, "spec": {},
+            "status": {"phase": "Pending", "nominatedNodeName": "n0"}});
         bind(&mut pod, "web", &to_n1, "2026-01-01T00:00:00Z").unwrap();
         assert_eq!(
             pod,

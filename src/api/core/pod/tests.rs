@@ -89,22 +89,6 @@ fn defaulting_is_idempotent() {
 }
 
 #[test]
-fn quality_of_service_follows_requests_and_limits() {
-    let rows = [
-        (json!({}), "BestEffort"),
-        (json!({"requests": {"cpu": "1"}}), "Burstable"),
-        (json!({"limits": {"cpu": "1"}}), "Burstable"),
-        (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
-        (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
-        (json!({"requests": {"ephemeral-storage": "1Gi"}}), "BestEffort"),
-    ];
-    for (resources, class) in rows {
-        let (pod, ..) = created(with("/spec/containers/0/resources", resources));
-        assert_eq!(pod["status"]["qosClass"], class);
-    }
-}
-
-#[test]
 fn containers_are_checked() {
     let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
     check(with("/spec/containers", json!([])), &["spec.containers: Required value"]);
