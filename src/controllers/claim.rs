@@ -43,9 +43,9 @@ pub(crate) fn controller_ref<K: k8s_openapi::Resource>(meta: &ObjectMeta) -> Own
     }
 }
 
-/// The owners of kind `O` that a change of a pod concerns: the one that it has, the one that it had,
-/// and for an orphan all that select it.
-pub(crate) fn owners_of_pod<O: client::Kind>(
+/// The owners of kind `O` that a change of a dependent concerns: the one that it has, the one that it
+/// had, and for an orphan all that select it.
+pub(crate) fn owners_of<O: client::Kind>(
     cluster: &Cluster,
     change: &Change,
     selector: impl Fn(O) -> Option<Selector>,
@@ -70,9 +70,10 @@ pub(crate) fn owners_of_pod<O: client::Kind>(
     keys
 }
 
-/// The controller of kind `O` that an object names.
+/// The controller of kind `O` that an object names, in whichever version of its group.
 pub(crate) fn owner_key<O: k8s_openapi::Resource>(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == O::KIND && &*o.api_version == O::API_VERSION)?;
+    let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
+    let owner = object.index.controller().filter(|o| &*o.kind == O::KIND && group(&o.api_version) == O::GROUP)?;
     Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
 }
 
@@ -158,6 +159,37 @@ async fn patch_if_it_is_still_there<K: client::Kind>(
 mod tests {
     use super::*;
     use api::object::Owner;
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::ReplicationController;
+
+    #[test]
+    fn an_owner_is_of_its_kind_and_group() {
+        let owner = |api_version: &str, kind: &str| {
+            let index = ObjectIndex {
+                key: ObjectKey::new("prod", "web-0"),
+                owners: vec![Owner {
+                    api_version: api_version.into(),
+                    kind: kind.into(),
+                    name: "web".into(),
+                    uid: "u".into(),
+                    controller: true,
+                    block_owner_deletion: true,
+                }],
+                ..ObjectIndex::default()
+            };
+            Object { json: "{}".to_owned().into(), index: std::sync::Arc::new(index) }
+        };
+        let web = Some(ObjectKey::new("prod", "web"));
+        let deployment = |object: &Object| owner_key::<Deployment>(object);
+        assert_eq!(deployment(&owner("apps/v1", "Deployment")), web);
+        assert_eq!(deployment(&owner("apps/v1beta2", "Deployment")), web);
+        assert_eq!(deployment(&owner("apps/v1", "ReplicaSet")), None);
+        assert_eq!(deployment(&owner("example.com/v1", "Deployment")), None);
+        assert_eq!(deployment(&owner("v1", "Deployment")), None);
+        let controller = |object: &Object| owner_key::<ReplicationController>(object);
+        assert_eq!(controller(&owner("v1", "ReplicationController")), web);
+        assert_eq!(controller(&owner("apps/v1", "ReplicationController")), None);
+    }
 
     fn object(controller: Option<&str>, deleting: bool) -> ObjectIndex {
         let owners = controller

@@ -15,6 +15,7 @@ mod endpointslice;
 #[cfg(test)]
 mod fixtures;
 mod garbagecollector;
+mod generate_name;
 mod history;
 mod job;
 mod moment;

@@ -28,11 +28,6 @@ pub(crate) fn from_template(template: &PodTemplateSpec, namespace: &str, owner: 
     }
 }
 
-/// The `generateName` of an owner's pods: the name and a dash, while that leaves a valid name.
-pub(crate) fn generate_name(owner: &str) -> String {
-    format!("{owner}-")
-}
-
 /// What events about `object` refer to.
 pub(crate) fn reference<K: Kind>(object: &K) -> ObjectReference {
     let meta = object.metadata();

@@ -54,7 +54,7 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let (sets, owners) = (cluster.clone(), cluster.clone());
     Controller::new(reconciler, cluster, client)
         .reconciles::<DaemonSet>()
-        .watches::<Pod>(move |change| claim::owners_of_pod::<DaemonSet>(&owners, change, selector))
+        .watches::<Pod>(move |change| claim::owners_of::<DaemonSet>(&owners, change, selector))
         .watches::<ControllerRevision>(history::owner_of_lost::<DaemonSet>)
         .watches::<Node>(move |change| sets_on_node(&sets, change))
         .workers(2)

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetSpec};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
 
 use crate::claim;
+use crate::generate_name::generate_name;
 use crate::nodes::{self, NodeView};
 use crate::pod_control;
 
@@ -72,7 +73,7 @@ pub(super) fn new_pod(set: &DaemonSet, spec: &DaemonSetSpec, node: &str, hash: &
     let meta = &set.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let mut pod = pod_control::from_template(&spec.template, namespace, claim::controller_ref::<DaemonSet>(meta));
-    pod.metadata.generate_name = Some(pod_control::generate_name(meta.name.as_deref().unwrap_or_default()));
+    pod.metadata.generate_name = Some(generate_name(meta.name.as_deref().unwrap_or_default()));
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(HASH_LABEL.to_owned(), hash.to_owned());
     if let Some(generation) = template_generation(set) {

@@ -13,7 +13,7 @@ mod scaling;
 #[cfg(test)]
 mod tests;
 
-use api::object::{GroupResource, Object, ObjectKey};
+use api::object::{GroupResource, ObjectKey};
 use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet};
@@ -44,43 +44,15 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let (sets, pods) = (cluster.clone(), cluster.clone());
     Controller::new(reconciler, cluster, client)
         .reconciles::<Deployment>()
-        .watches::<ReplicaSet>(move |change| deployments_of_replica_set(&sets, change))
+        .watches::<ReplicaSet>(move |change| claim::owners_of::<Deployment>(&sets, change, selector))
         .watches::<Pod>(move |change| deployment_of_gone_pod(&pods, change))
         .workers(4)
         .run(token)
         .await;
 }
 
-fn deployments_of_replica_set(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
-    let (object, old) = match change {
-        Change::Applied { object, old } => (object, old.as_ref()),
-        Change::Deleted { object } => (object, None),
-        Change::Synced | Change::Resync => return Vec::new(),
-    };
-    let mut keys: Vec<_> = [Some(object), old].into_iter().flatten().filter_map(owner_key).collect();
-    if object.index.controller().is_none() && !object.index.deleting && !object.index.labels.is_empty() {
-        keys.extend(deployments_selecting(cluster, object));
-    }
-    keys.dedup();
-    keys
-}
-
-fn owner_key(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == "Deployment")?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
-}
-
-fn deployments_selecting(cluster: &Cluster, set: &Object) -> Vec<ObjectKey> {
-    let all = cluster.objects::<Deployment>(&Query::namespace(&set.index.key.namespace));
-    let selects = |o: &Object| {
-        let selector = o
-            .decode::<Deployment>()
-            .ok()
-            .and_then(|d| d.spec)
-            .and_then(|s| Selector::from_meta(Some(&s.selector)).ok());
-        selector.is_some_and(|s| !s.is_everything() && s.matches(&set.index.labels))
-    };
-    all.iter().filter(|o| selects(o)).map(|o| o.index.key.clone()).collect()
+fn selector(deployment: Deployment) -> Option<Selector> {
+    Selector::from_meta(Some(&deployment.spec?.selector)).ok()
 }
 
 /// A Recreate rollout goes on when the last old pod is gone or has finished.
@@ -90,10 +62,9 @@ fn deployment_of_gone_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> 
         Change::Applied { object, .. } if object.index.deleting => object,
         Change::Applied { .. } | Change::Synced | Change::Resync => return Vec::new(),
     };
-    let Some(owner) = gone.index.controller().filter(|o| &*o.kind == "ReplicaSet") else { return Vec::new() };
-    let key = ObjectKey { namespace: gone.index.key.namespace.clone(), name: (&*owner.name).into() };
+    let Some(key) = claim::owner_key::<ReplicaSet>(gone) else { return Vec::new() };
     let set = cluster.source().get(&GroupResource::of::<ReplicaSet>(), &key);
-    let Some(deployment) = set.as_ref().and_then(owner_key) else { return Vec::new() };
+    let Some(deployment) = set.as_ref().and_then(claim::owner_key::<Deployment>) else { return Vec::new() };
     let recreates =
         cluster.get::<Deployment>(&deployment.namespace, &deployment.name).is_some_and(|d| plan::is_recreate(&d));
     if recreates { vec![deployment] } else { Vec::new() }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::slices::{self, Desired, Group};
 use super::{MANAGED_BY_LABEL, SERVICE_NAME_LABEL, service_of, slices_of, write};
 use crate::claim;
+use crate::generate_name::generate_name;
 
 const ACCOUNT: &str = "endpointslicemirroring-controller";
 const MANAGED_BY: &str = "endpointslicemirroring-controller.k8s.io";
@@ -100,7 +101,7 @@ fn template(endpoints: &Endpoints, key: &ObjectKey) -> ObjectMeta {
     let mut annotations = endpoints.metadata.annotations.clone().unwrap_or_default();
     annotations.retain(|name, _| !NOT_COPIED.contains(&name.as_str()));
     ObjectMeta {
-        generate_name: Some(format!("{}-", key.name)),
+        generate_name: Some(generate_name(&key.name)),
         namespace: Some(key.namespace.to_string()),
         labels: Some(labels),
         annotations: Some(annotations).filter(|a| !a.is_empty()),

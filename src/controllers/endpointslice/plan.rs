@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::slices::{Desired, Group};
 use super::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL};
 use crate::claim;
+use crate::generate_name::generate_name;
 use crate::pods::PodView;
 use crate::services;
 
@@ -52,7 +53,7 @@ fn template(service: &Service, spec: &ServiceSpec, key: &ObjectKey) -> ObjectMet
         labels.insert(HEADLESS_LABEL.to_owned(), String::new());
     }
     ObjectMeta {
-        generate_name: Some(format!("{}-", key.name)),
+        generate_name: Some(generate_name(&key.name)),
         namespace: Some(key.namespace.to_string()),
         labels: Some(labels),
         owner_references: Some(vec![claim::controller_ref::<Service>(&service.metadata)]),

@@ -53,7 +53,7 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let jobs = cluster.clone();
     Controller::new(reconciler, cluster, client)
         .reconciles::<Job>()
-        .watches::<Pod>(move |change| claim::owners_of_pod::<Job>(&jobs, change, selector))
+        .watches::<Pod>(move |change| claim::owners_of::<Job>(&jobs, change, selector))
         .workers(4)
         .run(token)
         .await;
@@ -63,9 +63,9 @@ fn selector(job: Job) -> Option<Selector> {
     Selector::from_meta(job.spec?.selector.as_ref()).ok()
 }
 
-fn owner_key(object: &Object) -> Option<ObjectKey> {
-    let owner = object.index.controller().filter(|o| &*o.kind == "Job")?;
-    Some(ObjectKey { namespace: object.index.key.namespace.clone(), name: (&*owner.name).into() })
+/// Whether this controller manages the Job.
+fn is_ours(job: &Job) -> bool {
+    job.spec.as_ref().and_then(|s| s.managed_by.as_deref()).is_none_or(|manager| manager == MANAGED_BY)
 }
 
 impl Reconcile for Reconciler {
@@ -74,8 +74,7 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
         let Some(spec) = &job.spec else { return Ok(Outcome::Done) };
-        let is_ours = spec.managed_by.as_deref().is_none_or(|m| m == MANAGED_BY);
-        if !is_ours || status::finished(&job).is_some() {
+        if !is_ours(&job) || status::finished(&job).is_some() {
             return Ok(Outcome::Done);
         }
         let pods = self.own_pods(&job, spec, w).await?;

@@ -7,7 +7,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACCOUNT, FINALIZER, owner_key, release, status};
+use super::{ACCOUNT, FINALIZER, is_ours, release, status};
+use crate::claim;
 use crate::pods::PodView;
 
 struct Reconciler {
@@ -37,9 +38,10 @@ fn is_orphan(cluster: &Cluster, pod: &Object) -> bool {
         return false;
     }
     let Some(owner) = pod.index.controller() else { return true };
-    let Some(key) = owner_key(pod) else { return true };
+    // The finalizers of other owners' pods, and of Jobs that others manage, are theirs to remove.
+    let Some(key) = claim::owner_key::<Job>(pod) else { return false };
     let job = cluster.source().get(&GroupResource::of::<Job>(), &key).filter(|j| j.index.uid == owner.uid);
-    job.is_none_or(|j| j.decode::<Job>().is_ok_and(|j| status::finished(&j).is_some()))
+    job.is_none_or(|j| j.decode::<Job>().is_ok_and(|j| is_ours(&j) && status::finished(&j).is_some()))
 }
 
 fn pods_of_ended_job(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {

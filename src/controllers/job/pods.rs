@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSel
 use super::plan::NewPod;
 use super::{FINALIZER, indexes, per_index};
 use crate::claim;
+use crate::generate_name::generate_name;
 use crate::pod_control;
 
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
@@ -28,7 +29,7 @@ pub(super) fn new_pod(job: &Job, spec: &JobSpec, new: &NewPod) -> Pod {
         }
     }
     match new.index {
-        None => pod.metadata.generate_name = Some(pod_control::generate_name(name)),
+        None => pod.metadata.generate_name = Some(generate_name(name)),
         Some(index) => give_index(&mut pod, name, index),
     }
     pod

@@ -19,6 +19,7 @@ use kube::api::Api;
 use tokio_util::sync::CancellationToken;
 
 use crate::claim;
+use crate::generate_name::generate_name;
 use crate::pod_control::{self, PodControl};
 use crate::pods::PodView;
 use api::selector::LabelSelector as Selector;
@@ -67,7 +68,7 @@ async fn run_kind<K: Replicated>(cluster: Cluster, account: &'static str, token:
     Controller::new(reconciler, cluster, client)
         .reconciles::<K>()
         .watches::<Pod>(move |change| {
-            claim::owners_of_pod::<K>(&pods, change, |owner| owner.spec().map(|spec| spec.selector))
+            claim::owners_of::<K>(&pods, change, |owner| owner.spec().map(|spec| spec.selector))
         })
         .workers(4)
         .run(token)
@@ -182,6 +183,6 @@ fn new_pod<K: Replicated>(owner: &K, template: &PodTemplateSpec) -> Pod {
     let meta = owner.metadata();
     let reference = claim::controller_ref::<K>(meta);
     let mut pod = pod_control::from_template(template, meta.namespace.as_deref().unwrap_or_default(), reference);
-    pod.metadata.generate_name = Some(pod_control::generate_name(meta.name.as_deref().unwrap_or_default()));
+    pod.metadata.generate_name = Some(generate_name(meta.name.as_deref().unwrap_or_default()));
     pod
 }

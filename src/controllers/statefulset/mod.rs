@@ -36,7 +36,7 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let sets = cluster.clone();
     Controller::new(reconciler, cluster, client)
         .reconciles::<StatefulSet>()
-        .watches::<Pod>(move |change| claim::owners_of_pod::<StatefulSet>(&sets, change, selector))
+        .watches::<Pod>(move |change| claim::owners_of::<StatefulSet>(&sets, change, selector))
         .watches::<ControllerRevision>(history::owner_of_lost::<StatefulSet>)
         .workers(2)
         .run(token)
