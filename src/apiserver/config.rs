@@ -27,6 +27,8 @@ pub struct Config {
     pub advertise_address: IpAddr,
     pub secure_port: u16,
     pub service_cidr: IpNet,
+    /// The service address that the nodes answer DNS queries at.
+    pub cluster_dns: IpAddr,
     pub auth: crate::auth::Config,
     pub rest: crate::rest::kubelet::Config,
 }

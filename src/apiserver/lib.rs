@@ -31,6 +31,7 @@ mod served;
 mod server;
 mod start;
 mod system_objects;
+mod system_services;
 mod unread;
 
 #[cfg(test)]

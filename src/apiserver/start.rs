@@ -44,7 +44,7 @@ impl ApiServer {
         Ok(Arc::new(Self {
             auth: Auth::new(&config.auth)?,
             admission: admission::Chain::default(),
-            allocator: Allocator::new(&[config.service_cidr]),
+            allocator: Allocator::new(&[config.service_cidr], config.cluster_dns),
             kubelets: Kubelets::new(&config.rest)?,
             tunnels: Tunnels::default(),
             discovery: Discovery::new(registry.resources()),

@@ -1,5 +1,5 @@
 //! The objects that the server itself keeps: the bootstrap policy, the system priority classes, and
-//! the `kubernetes` service with the server's address behind it.
+//! its services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::bootstrap::{self, reconcile};
 use crate::config::Config;
 use crate::error::ApiError;
-use crate::registry::{Registry, timestamp};
+use crate::registry::Registry;
 use crate::server::ApiServer;
+use crate::system_services::{API, DNS, api_service, dns_service, endpoint_slice, endpoints, service_cidr};
 
 /// Two who disagree about an object must not spin.
 const SETTLE: Duration = Duration::from_secs(1);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 const RBAC: &str = "rbac.authorization.k8s.io";
-const SERVICE: &str = "kubernetes";
 const PRIORITY_CLASSES: [(&str, i32, &str); 2] = [
     (
         "system-node-critical",
@@ -53,20 +53,20 @@ pub(crate) async fn ensure(registry: &Registry, config: &Config) -> Result<(), A
         let classes = GroupResource::new("scheduling.k8s.io", "priorityclasses");
         writes.push(Box::pin(create(registry, classes, class)));
     }
-    writes.push(Box::pin(api_service(registry, config)));
+    writes.push(Box::pin(services(registry, config)));
     try_join_all(writes).await.map(drop)
 }
 
 impl ApiServer {
-    /// Puts the `kubernetes` service and its endpoints right whenever somebody changes them, until
+    /// Puts the server's services and their endpoints right whenever somebody changes them, until
     /// cancelled.
     pub async fn keep_system_objects(self: Arc<Self>, cancel: CancellationToken) {
         let keep = async {
             loop {
                 // Subscribed before the look, so that no change falls between the two.
                 let changed = changed(&self.registry);
-                if let Err(error) = api_service(&self.registry, &self.config).await {
-                    tracing::warn!(%error, "cannot keep the kubernetes service");
+                if let Err(error) = services(&self.registry, &self.config).await {
+                    tracing::warn!(%error, "cannot keep the services kubernetes and kube-dns");
                     tokio::time::sleep(TRY_AGAIN_AFTER).await;
                     continue;
                 }
@@ -81,22 +81,23 @@ impl ApiServer {
     }
 }
 
-/// Ends when one of the objects of [`api_service`] changes.
+/// Ends when one of the objects of [`services`] changes.
 fn changed(registry: &Registry) -> impl Future<Output = ()> + use<> {
     let after = registry.storage().revision();
     let kept = [
-        ("", "services", "default"),
-        ("", "endpoints", "default"),
-        ("discovery.k8s.io", "endpointslices", "default"),
-        ("networking.k8s.io", "servicecidrs", ""),
+        ("", "services", "default", API),
+        ("", "services", "kube-system", DNS),
+        ("", "endpoints", "default", API),
+        ("discovery.k8s.io", "endpointslices", "default", API),
+        ("networking.k8s.io", "servicecidrs", "", API),
     ];
-    let changes = kept.into_iter().filter_map(|(group, resource, namespace)| {
+    let changes = kept.into_iter().filter_map(|(group, resource, namespace, name)| {
         let mut watch = registry.watch(registry.resources().get(group, resource)?, after).ok()?;
         Some(Box::pin(async move {
             // A watch that fell behind may have missed the change.
             while let Ok(events) = watch.next().await {
                 let keys = events.iter().map(|event| &event.entry.index.key);
-                if keys.into_iter().any(|key| &*key.namespace == namespace && &*key.name == SERVICE) {
+                if keys.into_iter().any(|key| &*key.namespace == namespace && &*key.name == name) {
                     return;
                 }
             }
@@ -180,16 +181,30 @@ async fn create(registry: &Registry, resource: GroupResource, object: Value) -> 
     }
 }
 
-async fn api_service(registry: &Registry, config: &Config) -> Result<(), ApiError> {
+async fn services(registry: &Registry, config: &Config) -> Result<(), ApiError> {
     let slices = GroupResource::new("discovery.k8s.io", "endpointslices");
     let cidrs = GroupResource::new("networking.k8s.io", "servicecidrs");
     tokio::try_join!(
         create(registry, cidrs, service_cidr(config)),
-        create(registry, GroupResource::new("", "services"), service(config)),
+        create(registry, GroupResource::new("", "services"), api_service(config)),
+        keep_dns(registry, dns_service(config)),
         keep(registry, GroupResource::new("", "endpoints"), endpoints(config), "subsets"),
         keep(registry, slices, endpoint_slice(config), "endpoints"),
     )
     .map(drop)
+}
+
+/// A Service of this name at another address is somebody else's, from before the name was kept.
+async fn keep_dns(registry: &Registry, wanted: Value) -> Result<(), ApiError> {
+    let services = GroupResource::new("", "services");
+    if let Some(stored) = registry.get(&services, &key_of(&wanted)) {
+        let stored: Value = serde_json::from_slice(&stored.json).map_err(ApiError::internal)?;
+        if stored["spec"]["clusterIP"] != wanted["spec"]["clusterIP"] {
+            tracing::warn!(address = %wanted["spec"]["clusterIP"], "a Service kube-dns with another address stays");
+            return Ok(());
+        }
+    }
+    keep(registry, services, wanted, "spec").await
 }
 
 /// Creates the object, or puts the given part of it and its ports right.
@@ -209,59 +224,4 @@ async fn keep(registry: &Registry, resource: GroupResource, wanted: Value, part:
         Ok(())
     };
     registry.update(&resource, &key, change).await.map(drop)
-}
-
-fn service(config: &Config) -> Value {
-    let address = crate::allocate::Allocator::new(&[config.service_cidr]).api_address();
-    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-    json!({
-        "kind": "Service", "apiVersion": "v1",
-        "metadata": {"name": SERVICE, "namespace": "default", "labels": labels()},
-        "spec": {
-            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address],
-            "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
-            "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.secure_port}],
-        },
-        "status": {"loadBalancer": {}},
-    })
-}
-
-fn service_cidr(config: &Config) -> Value {
-    json!({
-        "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": SERVICE},
-        "spec": {"cidrs": [config.service_cidr.trunc()]},
-        "status": {"conditions": [{
-            "type": "Ready", "status": "True", "reason": "",
-            "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": timestamp(jiff::Timestamp::now()),
-        }]},
-    })
-}
-
-fn labels() -> Value {
-    json!({"component": "apiserver", "provider": "kubernetes"})
-}
-
-fn endpoints(config: &Config) -> Value {
-    json!({
-        "kind": "Endpoints", "apiVersion": "v1",
-        // The slice is made here, too: the mirroring controller must not make another.
-        "metadata": {"name": SERVICE, "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{
-            "addresses": [{"ip": config.advertise_address}],
-            "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
-        }],
-    })
-}
-
-fn endpoint_slice(config: &Config) -> Value {
-    json!({
-        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
-        "metadata": {"name": SERVICE, "namespace": "default",
-            "labels": {"kubernetes.io/service-name": SERVICE}},
-        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [config.advertise_address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": config.secure_port, "protocol": "TCP"}],
-    })
 }

@@ -39,6 +39,8 @@ struct Held {
 #[derive(Debug)]
 pub struct Allocator {
     ranges: Vec<IpRange>,
+    /// Addresses of the server's own services, whether these are there at the moment or not.
+    reserved: Vec<IpAddr>,
     state: Mutex<State>,
 }
 
@@ -67,25 +69,19 @@ impl Drop for Reservation<'_> {
 }
 
 impl Allocator {
-    /// An allocator for the cluster's service networks: one, or one of each family.
+    /// An allocator for the cluster's service networks: one, or one of each family. Nobody else is
+    /// given the address of cluster DNS or of the `kubernetes` service.
     #[must_use]
-    pub fn new(networks: &[IpNet]) -> Self {
+    pub fn new(networks: &[IpNet], cluster_dns: IpAddr) -> Self {
         let state = State {
             services: Projection::new("", "services"),
             stored: HashMap::new(),
             pending: HashMap::new(),
             next: 0,
         };
-        Self { ranges: networks.iter().copied().map(IpRange::new).collect(), state: Mutex::new(state) }
-    }
-
-    /// The address of the `kubernetes` service.
-    ///
-    /// # Panics
-    /// Never: a cluster has a service network.
-    #[must_use]
-    pub fn api_address(&self) -> IpAddr {
-        self.ranges.first().expect("invariant: a cluster has a service network").first()
+        let ranges: Vec<_> = networks.iter().copied().map(IpRange::new).collect();
+        let reserved = networks.iter().copied().map(api_address).chain([cluster_dns]).collect();
+        Self { ranges, reserved, state: Mutex::new(state) }
     }
 
     /// Fills in what a service that is about to be written needs. `old` is its stored version.
@@ -105,6 +101,7 @@ impl Allocator {
         let mut state = self.state.lock();
         state.refresh(registry);
         let mut used = state.used(old.as_ref().map(key_of).as_ref());
+        used.ips.extend(&self.reserved);
         let held = self.assign(&mut new, old.as_ref(), &mut used, &mut choose)?;
         *service = serde_json::to_value(&new).map_err(ApiError::internal)?;
         state.next += 1;
@@ -170,6 +167,12 @@ impl Allocator {
         spec.cluster_ips = Some(ips);
         Ok(taken)
     }
+}
+
+/// The address of the `kubernetes` service: the first of its network.
+#[must_use]
+pub fn api_address(network: IpNet) -> IpAddr {
+    IpRange::new(network).first()
 }
 
 /// What other services hold.

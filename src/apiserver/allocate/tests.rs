@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 
 fn allocator() -> Allocator {
-    Allocator::new(&["10.96.0.0/16".parse().unwrap()])
+    Allocator::new(&["10.96.0.0/16".parse().unwrap()], "10.96.0.10".parse().unwrap())
 }
 
 /// Others hold 10.96.0.1 and node port 30080; choices always start at the band's beginning.

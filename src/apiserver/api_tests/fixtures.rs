@@ -25,6 +25,7 @@ pub(super) fn config() -> Config {
         advertise_address: "192.0.2.1".parse().unwrap(),
         secure_port: 6443,
         service_cidr: "10.96.0.0/16".parse().unwrap(),
+        cluster_dns: "10.96.0.10".parse().unwrap(),
         auth: crate::auth::Config::default(),
         rest: crate::rest::Config::default(),
     }

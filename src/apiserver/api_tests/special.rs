@@ -72,6 +72,40 @@ async fn what_others_do_to_the_servers_endpoints_is_put_right() {
 }
 
 #[tokio::test]
+async fn the_address_of_cluster_dns_is_the_service_kube_dns() {
+    let client = Client::new().await;
+    let path = "/api/v1/namespaces/kube-system/services/kube-dns";
+    let service = client.get(path).await.expect(200);
+    assert_eq!(service["metadata"]["labels"]["k8s-app"], json!("kube-dns"));
+    assert_eq!(service["spec"]["clusterIP"], json!("10.96.0.10"));
+    let ports: Vec<_> =
+        service["spec"]["ports"].as_array().unwrap().iter().map(|p| (&p["name"], &p["protocol"])).collect();
+    assert_eq!(ports, [(&json!("dns"), &json!("UDP")), (&json!("dns-tcp"), &json!("TCP"))]);
+    // Nobody else is given it or the address of the API, even while the services are away.
+    client.delete(path, &Value::Null).await.expect(200);
+    client.delete(&format!("{SERVICES}/kubernetes"), &Value::Null).await.expect(200);
+    for address in ["10.96.0.10", "10.96.0.1"] {
+        let wanted = json!({"metadata": {"name": "mine"}, "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+        let message = format!(
+            "Service \"mine\" is invalid: spec.clusterIPs: Invalid value: [\"{address}\"]: failed to allocate IP \
+             {address}: provided IP is already allocated"
+        );
+        assert_eq!(client.post(SERVICES, &wanted).await.failure(), (422, "Invalid".into(), message));
+    }
+    let server = &client.server;
+    crate::system_objects::ensure(&server.registry, &server.config).await.unwrap();
+    let mut restored = client.get(path).await.expect(200);
+    assert_eq!(restored["spec"], service["spec"]);
+    // Labels of its own may be added; the rest is put right.
+    restored["metadata"]["labels"]["mine"] = json!("yes");
+    restored["spec"]["ports"] = json!([{"name": "x", "port": 5353}]);
+    client.put(path, &restored).await.expect(200);
+    crate::system_objects::ensure(&server.registry, &server.config).await.unwrap();
+    let kept = client.get(path).await.expect(200);
+    assert_eq!((&kept["spec"], &kept["metadata"]["labels"]["mine"]), (&service["spec"], &json!("yes")));
+}
+
+#[tokio::test]
 async fn the_server_keeps_its_own_objects() {
     let client = Client::new().await;
     let service = client.get(&format!("{SERVICES}/kubernetes")).await.expect(200);

@@ -84,6 +84,10 @@ impl ServerConfig {
             service_cidr.contains(&cluster_dns),
             "--cluster-dns {cluster_dns} is not in --service-cidr {service_cidr}"
         );
+        ensure!(
+            ![service_cidr.network(), nth(service_cidr, 1), service_cidr.broadcast()].contains(&cluster_dns),
+            "--cluster-dns {cluster_dns}: the first two addresses and the last of --service-cidr are taken"
+        );
         let node_name = node_name.unwrap_or_else(|| hostname.to_lowercase());
         check_node_name(&node_name)?;
         let bind = bind_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

@@ -21,6 +21,7 @@ pub(super) fn build(server: &ServerConfig, pki: &Pki) -> apiserver::Config {
         advertise_address: IpAddr::V4(server.node_ip),
         secure_port: server.listen.port(),
         service_cidr: ipnet::IpNet::V4(server.service_cidr),
+        cluster_dns: IpAddr::V4(server.cluster_dns),
         auth: apiserver::auth::Config {
             client_ca: Some(pki.authority.certificate_pem.clone()),
             service_account_key: Some(pki.service_account_key_pem.clone()),
