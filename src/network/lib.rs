@@ -11,6 +11,7 @@ mod address_records;
 mod conntrack;
 mod host;
 mod ipv6;
+mod listeners;
 mod namespace;
 mod netlink;
 mod nft;
@@ -22,6 +23,7 @@ mod setting;
 #[cfg(test)]
 mod testbed;
 
+pub use listeners::{PROC_NET, listeners};
 pub use netlink::Kernel;
 pub use pods::{Attachment, HostPort, NetworkConfig, PodNetwork, PodNetworkError};
 pub use protocol::Protocol;

@@ -1,10 +1,12 @@
 //! The service proxy: Services and EndpointSlices in, rules for this node out. What kube-proxy does.
 //!
 //! `service` and `slice` keep the few fields that matter of each object, [`State`] joins them into
-//! the plain list that `network` turns into rules, `run` feeds changes in and loads the list, and
-//! `health` answers load balancers that ask whether this node has endpoints.
+//! the plain list that `network` turns into rules, `run` feeds changes in and loads the list,
+//! `health` answers load balancers that ask whether this node has endpoints, and `host` keeps Services off
+//! the ports that the node itself listens on.
 
 mod health;
+mod host;
 mod run;
 mod service;
 mod slice;

@@ -1,6 +1,7 @@
 //! The proxy's loop: changes in, one load of the rules for all that came together.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use api::object::{Object, ObjectKey};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use crate::health::HealthServers;
+use crate::host::leave_to_host;
 use crate::service::ServiceInfo;
 use crate::slice::SliceInfo;
 use crate::state::State;
@@ -29,6 +31,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node_name: String,
+    /// The address of load balancers, too.
+    pub node_ip: Ipv4Addr,
     /// Health check ports are served on this address.
     pub health_check_address: Ipv4Addr,
 }
@@ -56,6 +60,7 @@ pub async fn run(cluster: Cluster, rules: ServiceTable, config: Config, token: C
         unsynced: 2,
         health: HealthServers::new(config.health_check_address),
         node: config.node_name,
+        node_ip: config.node_ip,
     };
     tokio::select! {
         () = token.cancelled() => Ok(()),
@@ -74,6 +79,7 @@ struct Proxy {
     unsynced: u8,
     health: HealthServers,
     node: String,
+    node_ip: Ipv4Addr,
 }
 
 impl Proxy {
@@ -158,10 +164,15 @@ impl Proxy {
     async fn load(&mut self) -> Result<bool, Error> {
         self.health.serve(self.state.health_checks());
         let Some(mut rules) = self.rules.take() else { return Ok(false) };
-        let ports = self.state.service_ports();
+        let mut ports = self.state.service_ports();
+        let node_ip = self.node_ip;
         let started = Instant::now();
         let count = ports.len();
         let (rules, outcome) = tokio::task::spawn_blocking(move || {
+            match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
+                Ok(listening) => leave_to_host(&mut ports, node_ip, &listening),
+                Err(e) => error!("cannot read which ports this host listens on: {e}"),
+            }
             let outcome = rules.sync(&ports);
             (rules, outcome)
         })

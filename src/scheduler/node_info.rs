@@ -1,8 +1,9 @@
 //! A node with the pods on it and what they take.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use api::core::node_ports::{self, Port};
 use api::k8s_openapi::api::core::v1::{Node, Taint};
 use api::object::ObjectIndex;
 use api::quantity::Quantity;
@@ -19,6 +20,8 @@ pub(crate) struct NodeView {
     pub taints: Vec<Taint>,
     pub allocatable: Resources,
     pub allowed_pods: usize,
+    /// Host ports of the node's own servers.
+    pub reserved_ports: BTreeSet<Port>,
     /// Image names and their sizes in bytes.
     pub images: HashMap<Box<str>, i64>,
 }
@@ -38,6 +41,7 @@ impl NodeView {
             taints: node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default(),
             allocatable: Resources::from_list(allocatable),
             allowed_pods: pods.and_then(|q| usize::try_from(q.value()).ok()).unwrap_or(0),
+            reserved_ports: node_ports::read(&node.metadata, node_ports::RESERVED),
             images: images.collect(),
         }
     }
@@ -56,6 +60,7 @@ impl NodeView {
             || self.taints != old.taints
             || self.allocatable != old.allocatable
             || self.allowed_pods != old.allowed_pods
+            || self.reserved_ports != old.reserved_ports
             || self.index.labels != old.index.labels
     }
 }

@@ -19,6 +19,7 @@ mod notes;
 mod restart;
 mod scale;
 mod security;
+mod services;
 mod voting_app;
 mod workloads;
 
@@ -33,12 +34,19 @@ type Alone = (&'static str, fn());
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
-    let shared: Vec<Shared> =
-        [notes::TESTS, workloads::TESTS, bad_input::TESTS, security::TESTS, voting_app::TESTS, lifecycle::TESTS]
-            .concat()
-            .into_iter()
-            .filter(|(name, _)| is_wanted(name))
-            .collect();
+    let shared: Vec<Shared> = [
+        notes::TESTS,
+        workloads::TESTS,
+        bad_input::TESTS,
+        security::TESTS,
+        services::TESTS,
+        voting_app::TESTS,
+        lifecycle::TESTS,
+    ]
+    .concat()
+    .into_iter()
+    .filter(|(name, _)| is_wanted(name))
+    .collect();
     let alone = [restart::TESTS, scale::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {

@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod limit_range;
 pub(crate) mod namespace;
 pub(crate) mod node;
+pub mod node_ports;
 pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
 pub mod pod;

@@ -49,8 +49,11 @@ pub(super) async fn spawn(
     })
     .context("the rules of services")?;
 
-    let proxy_config =
-        proxy::Config { node_name: config.node_name.clone(), health_check_address: Ipv4Addr::UNSPECIFIED };
+    let proxy_config = proxy::Config {
+        node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
+        health_check_address: Ipv4Addr::UNSPECIFIED,
+    };
     let (cx, stop) = (cluster.clone(), token.clone());
     tasks.spawn("proxy", async move { report("proxy", proxy::run(cx, rules, proxy_config, stop).await) });
 

@@ -1,19 +1,17 @@
 //! Services of type LoadBalancer: the nodes themselves are the load balancer, so their addresses are
-//! the Service's.
+//! the Service's. A Service whose port is taken on every node stays without one, with an event.
 
-use std::net::IpAddr;
+mod plan;
 
 use api::object::{Object, ObjectKey};
 use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes};
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service, ServiceSpec};
-use serde::Deserialize;
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod_control;
-use crate::pods::Condition;
+use plan::{Balancer, Candidate, assign, ingress_of, is_ours};
 
 const ACCOUNT: &str = "service-controller";
-const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 struct Reconciler {
     cluster: Cluster,
@@ -24,79 +22,88 @@ struct Reconciler {
 pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let recorder = Recorder::new(client.clone(), ACCOUNT, "");
-    let services = cluster.clone();
+    let (of_nodes, of_others) = (cluster.clone(), cluster.clone());
     Controller::new(Reconciler { cluster: cluster.clone(), recorder }, cluster, client)
         .reconciles::<Service>()
-        .watches::<Node>(move |change| services_of_nodes(&services, change))
+        .watches::<Service>(move |change| waiting_for(&of_others, change))
+        .watches::<Node>(move |change| services_of_nodes(&of_nodes, change))
         .run(token)
         .await;
 }
 
-/// All Services, when the addresses that nodes offer have changed; heartbeats do not change them.
+fn load_balancers(cluster: &Cluster) -> Vec<Object> {
+    cluster.objects::<Service>(&Query::field("spec.type", "LoadBalancer"))
+}
+
+/// The other load balancers, when one has come, gone or changed: one of them may take its port, or have
+/// to wait for it.
+fn waiting_for(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
+    let candidate =
+        |object: &Object| object.decode::<Service>().ok().and_then(|s| Candidate::of(&object.index.key, &s));
+    let differs = match change {
+        Change::Applied { object, old } => candidate(object) != old.as_ref().and_then(candidate),
+        Change::Deleted { object } => candidate(object).is_some(),
+        Change::Synced | Change::Resync => false,
+    };
+    let others = if differs { load_balancers(cluster) } else { Vec::new() };
+    others.iter().map(|o| o.index.key.clone()).filter(|key| Some(key) != change.key()).collect()
+}
+
+/// All load balancers, when what nodes offer has changed; heartbeats do not change it.
 fn services_of_nodes(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
+    let balancer = |object: &Object| object.decode::<Node>().map(|node| Balancer::of(&node)).unwrap_or_default();
     if let Change::Applied { object, old: Some(old) } = change
-        && addresses(object) == addresses(old)
+        && balancer(object) == balancer(old)
     {
         return Vec::new();
     }
-    cluster.objects::<Service>(&Query::ALL).iter().map(|o| o.index.key.clone()).collect()
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Body {
-    status: Status,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Status {
-    addresses: Option<Vec<Address>>,
-    conditions: Option<Vec<Condition>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Address {
-    address: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-/// What a node offers: its external addresses if it has any, else its internal ones; nothing while it
-/// is not ready or excluded.
-fn addresses(node: &Object) -> Vec<IpAddr> {
-    let Ok(Body { status }) = node.decode::<Body>() else { return Vec::new() };
-    let ready = status.conditions.iter().flatten().any(|c| c.kind == "Ready" && c.status == "True");
-    if !ready || node.index.labels.contains_key(EXCLUDE_LABEL) || node.index.deleting {
-        return Vec::new();
-    }
-    let all = status.addresses.unwrap_or_default();
-    let of = |kind: &str| -> Vec<IpAddr> {
-        all.iter().filter(|a| a.kind == kind).filter_map(|a| a.address.parse().ok()).collect()
-    };
-    let external = of("ExternalIP");
-    if external.is_empty() { of("InternalIP") } else { external }
+    load_balancers(cluster).iter().map(|o| o.index.key.clone()).collect()
 }
 
 impl Reconcile for Reconciler {
     const NAME: &'static str = "service-lb-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(mut service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {
+        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {
             return Ok(Outcome::Done);
         };
         let Some(spec) = &service.spec else { return Ok(Outcome::Done) };
-        // A class of somebody else's is theirs to serve.
-        if spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_some() {
+        if service.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }
-        let nodes = self.cluster.objects::<Node>(&Query::ALL);
-        let offered: Vec<IpAddr> = nodes.iter().flat_map(addresses).collect();
-        let wanted = ingress(spec, offered);
-        let current = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.clone());
-        if current.unwrap_or_default() == wanted || service.metadata.deletion_timestamp.is_some() {
+        let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+        if balanced && !is_ours(spec) {
             return Ok(Outcome::Done);
+        }
+        let wanted = if balanced { self.ingress(key, &service) } else { Vec::new() };
+        self.write(service, wanted, w).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Reconciler {
+    /// The Service's addresses among those of all others; an event tells why there are none.
+    fn ingress(&self, key: &ObjectKey, service: &Service) -> Vec<LoadBalancerIngress> {
+        let nodes = self.cluster.objects::<Node>(&Query::ALL);
+        let nodes: Vec<Balancer> =
+            nodes.iter().filter_map(|o| o.decode().ok()).map(|node| Balancer::of(&node)).collect();
+        let candidates = load_balancers(&self.cluster);
+        let candidates = candidates.iter().filter_map(|o| Candidate::of(&o.index.key, &o.decode().ok()?)).collect();
+        match assign(candidates, &nodes).remove(key) {
+            Some(Ok(ingress)) => ingress,
+            Some(Err(in_use)) => {
+                let message = format!("Error syncing load balancer: failed to ensure load balancer: {in_use}");
+                let about = pod_control::reference(service);
+                self.recorder.event(&about, EventType::Warning, "SyncLoadBalancerFailed", &message);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    async fn write(&self, mut service: Service, wanted: Vec<LoadBalancerIngress>, w: &Writes) -> kube::Result<()> {
+        if ingress_of(&service) == wanted {
+            return Ok(());
         }
         let served = !wanted.is_empty();
         let balancer = LoadBalancerStatus { ingress: Some(wanted).filter(|i| !i.is_empty()) };
@@ -106,48 +113,6 @@ impl Reconcile for Reconciler {
             let about = pod_control::reference(&updated);
             self.recorder.event(&about, EventType::Normal, "EnsuredLoadBalancer", "Ensured load balancer");
         }
-        Ok(Outcome::Done)
-    }
-}
-
-fn ingress(spec: &ServiceSpec, mut offered: Vec<IpAddr>) -> Vec<LoadBalancerIngress> {
-    if spec.type_.as_deref() != Some("LoadBalancer") {
-        return Vec::new();
-    }
-    let families = spec.ip_families.as_deref().unwrap_or_default();
-    let serves = |ip: &IpAddr| {
-        let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
-        families.is_empty() || families.iter().any(|f| f == family)
-    };
-    offered.retain(serves);
-    offered.sort_unstable();
-    offered.dedup();
-    offered
-        .into_iter()
-        .map(|ip| LoadBalancerIngress {
-            ip: Some(ip.to_string()),
-            ip_mode: Some("VIP".to_owned()),
-            hostname: None,
-            ports: None,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_load_balancers_get_addresses_of_their_families() {
-        let offered =
-            || vec!["192.0.2.9".parse().unwrap(), "192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        let spec = |kind: &str| ServiceSpec {
-            type_: Some(kind.into()),
-            ip_families: Some(vec!["IPv4".into()]),
-            ..ServiceSpec::default()
-        };
-        assert!(ingress(&spec("NodePort"), offered()).is_empty());
-        let got: Vec<_> = ingress(&spec("LoadBalancer"), offered()).into_iter().map(|i| i.ip.unwrap()).collect();
-        assert_eq!(got, ["192.0.2.1", "192.0.2.9"]);
+        Ok(())
     }
 }

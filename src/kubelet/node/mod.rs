@@ -3,6 +3,7 @@
 
 pub(crate) mod disk_use;
 mod eviction;
+mod host_ports;
 mod image_gc;
 mod lease;
 mod limits;
@@ -121,6 +122,7 @@ struct Keeper {
     sent_at: Option<Instant>,
     pressure: pressure::Watch,
     image_gc: image_gc::ImageGc,
+    host_ports: host_ports::HostPorts,
     repaired_at: Option<Instant>,
 }
 
@@ -140,6 +142,7 @@ impl Keeper {
             sent_at: None,
             pressure: pressure::Watch::default(),
             image_gc: image_gc::ImageGc::default(),
+            host_ports: host_ports::HostPorts::default(),
             repaired_at: None,
         }
     }
@@ -152,6 +155,8 @@ impl Keeper {
                 () = token.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            // Before the node is ready: a Service that takes it for its load balancer must know.
+            self.host_ports.publish(&self.kubelet).await;
             let pressure = self.pressure.check(&self.kubelet, &mut self.image_gc).await;
             *self.kubelet.pressure.lock() = pressure;
             if let Err(e) = self.post_status(pressure).await {
@@ -195,6 +200,7 @@ impl Keeper {
                 // Somebody deleted it: a node that lives comes back.
                 register(kubelet).await;
                 self.sent = NodeStatus::default();
+                self.host_ports.forget();
                 return Ok(());
             }
             Err(e) => return Err(e),

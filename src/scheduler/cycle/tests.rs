@@ -1,3 +1,4 @@
+use api::core::node_ports::Port;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -201,5 +202,21 @@ fn selectors_affinity_and_host_ports_are_respected() {
         &pod("p", &[], &port),
         "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports. \
          no new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.",
+    );
+}
+
+#[test]
+fn ports_of_the_nodes_own_servers_are_never_given() {
+    let mut cache = nodes(&[]);
+    let mut own = node("a", &[], "4", &json!({}));
+    own.reserved_ports = Port::of(10250, None).into_iter().collect();
+    cache.set_node(own);
+    let port = |number: i32| json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 80, "hostPort": number }] }] });
+    placed(&cache, &pod("p", &[], &port(10251)), "a");
+    refused(
+        &cache,
+        &pod("p", &[], &port(10250)),
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. \
+         no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
     );
 }

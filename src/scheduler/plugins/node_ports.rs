@@ -1,4 +1,6 @@
-//! A host port is given once a node.
+//! A host port is given once a node, and those of the node's own servers never.
+
+use api::core::node_ports::Port;
 
 use crate::framework::{Candidate, Filter, Rejection, Remedy};
 use crate::pod_info::{HostPort, PodInfo};
@@ -20,9 +22,18 @@ impl Filter for NodePorts<'_> {
         if self.wanted.is_empty() {
             return Ok(());
         }
+        let reason = "node(s) didn't have free ports for the requested pod ports";
+        let reserved = candidate.info.node.as_ref().map(|n| &n.reserved_ports);
+        let is_reserved = |w: &HostPort| {
+            let port = Port::of(w.port, Some(&w.protocol));
+            port.is_some_and(|port| reserved.is_some_and(|reserved| reserved.contains(&port)))
+        };
+        if self.wanted.iter().any(is_reserved) {
+            // No pod that goes makes room.
+            return Err(Rejection::new(NAME, reason, Remedy::None));
+        }
         let mut taken = candidate.info.pods.values().flat_map(|p| &p.ports);
         if taken.any(|t| self.wanted.iter().any(|w| w.conflicts_with(t))) {
-            let reason = "node(s) didn't have free ports for the requested pod ports";
             return Err(Rejection::new(NAME, reason, Remedy::Preemption));
         }
         Ok(())

@@ -1,0 +1,62 @@
+//! The node's own ports, told in annotations of the Node: see [`api::core::node_ports`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use api::core::node_ports::{LISTENING, Port, RESERVED, write};
+use api::k8s_openapi::api::core::v1::Node;
+use client::kube::api::{Api, Patch, PatchParams};
+use client::{kube, status as api_status};
+use network::Protocol;
+use serde_json::json;
+use tracing::warn;
+
+use crate::kubelet::Kubelet;
+
+/// What the Node says at the moment.
+#[derive(Default)]
+pub(super) struct HostPorts {
+    sent: Option<String>,
+}
+
+impl HostPorts {
+    /// The Node was made anew and says nothing.
+    pub(super) fn forget(&mut self) {
+        self.sent = None;
+    }
+
+    /// Writes the annotations if the ports have changed.
+    pub(super) async fn publish(&mut self, kubelet: &Kubelet) {
+        let addresses = kubelet.cfg.node_ips.clone();
+        let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
+        let listening = match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(ports)) => write(&ports.into_iter().filter_map(port).collect()),
+            Ok(Err(e)) => return warn!("cannot read which ports this host listens on: {e}"),
+            Err(e) => return warn!("cannot read which ports this host listens on: {e}"),
+        };
+        if self.sent.as_ref() == Some(&listening) {
+            return;
+        }
+        match annotate(kubelet, &listening).await {
+            Ok(()) => self.sent = Some(listening),
+            Err(e) => warn!("the node's ports not published, will retry: {}", api_status::message(&e)),
+        }
+    }
+}
+
+async fn annotate(kubelet: &Kubelet, listening: &str) -> kube::Result<()> {
+    let reserved: BTreeSet<Port> =
+        kubelet.cfg.own_ports.iter().filter_map(|own| port((own.protocol, own.host_port))).collect();
+    let patch = json!({"metadata": {"annotations": {RESERVED: write(&reserved), LISTENING: listening}}});
+    let api: Api<Node> = Api::all(kubelet.client.clone());
+    api.patch(&kubelet.cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+fn port((protocol, number): (Protocol, u16)) -> Option<Port> {
+    let protocol = match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    };
+    Port::of(i32::from(number), Some(protocol))
+}

@@ -1,0 +1,45 @@
+//! The node's own ports at its own address: no Service is put in front of a program that listens there,
+//! whatever the Service's status or `externalIPs` say.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use network::Protocol;
+use network::services::ServicePort;
+
+/// Takes the node's address away from service ports that the host listens on itself.
+pub(crate) fn leave_to_host(ports: &mut [ServicePort], node_ip: Ipv4Addr, listening: &BTreeSet<(Protocol, u16)>) {
+    for port in ports.iter_mut().filter(|p| listening.contains(&(p.protocol, p.port))) {
+        port.external_ips.retain(|ip| *ip != node_ip);
+        port.load_balancer_ips.retain(|ip| *ip != node_ip);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_the_host_stays_the_hosts_at_the_nodes_address() {
+        let (node, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9));
+        let port = |number: u16, protocol: Protocol| ServicePort {
+            cluster_ip: Ipv4Addr::new(10, 96, 0, 7),
+            protocol,
+            port: number,
+            node_port: Some(30_001),
+            external_ips: vec![node, other],
+            load_balancer_ips: vec![node],
+            source_ranges: Vec::new(),
+            internal_policy: network::services::TrafficPolicy::Cluster,
+            external_policy: network::services::TrafficPolicy::Cluster,
+            affinity: None,
+            endpoints: Vec::new(),
+            local_endpoints: Vec::new(),
+        };
+        let mut ports = [port(22, Protocol::Tcp), port(22, Protocol::Udp), port(80, Protocol::Tcp)];
+        let [_, udp, web] = ports.clone();
+        leave_to_host(&mut ports, node, &BTreeSet::from([(Protocol::Tcp, 22)]));
+        let ssh = ServicePort { external_ips: vec![other], load_balancer_ips: Vec::new(), ..port(22, Protocol::Tcp) };
+        assert_eq!(ports, [ssh, udp, web]);
+    }
+}
