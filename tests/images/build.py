@@ -72,6 +72,7 @@ IMAGES = {
         program("postgres.sh", "usr/local/bin/docker-entrypoint.sh"),
         {"Entrypoint": ["docker-entrypoint.sh"], "User": "postgres", "Env": [PATH, "PGDATA=/tmp/data"], "ExposedPorts": {"5432/tcp": {}}},
     ),
+    "library/hostile:latest": ("python", program("hostile.py", "app/hostile.py"), {"Entrypoint": ["python3", "/app/hostile.py"]}),
     **{
         f"kodekloud/examplevotingapp_{name}:{tag}": (
             "python",

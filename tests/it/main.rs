@@ -20,6 +20,7 @@ mod restart;
 mod scale;
 mod security;
 mod services;
+mod siege;
 mod voting_app;
 mod workloads;
 
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     .into_iter()
     .filter(|(name, _)| is_wanted(name))
     .collect();
-    let alone = [restart::TESTS, scale::TESTS].concat();
+    let alone = [restart::TESTS, scale::TESTS, siege::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {
         println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());

@@ -78,13 +78,18 @@ def client(address, context, path, names):
             time.sleep(PAUSE)
 
 
-def main():
-    kubeconfig, namespace, clients, objects = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def server(kubeconfig):
+    """The address in a kubeconfig, and how to speak to it."""
     with open(kubeconfig, encoding="utf-8") as file:
         config = file.read()
-    server = urllib.parse.urlsplit(re.search(r"server: *\"?(https://[^\s\"]+)", config)[1])
+    url = urllib.parse.urlsplit(re.search(r"server: *\"?(https://[^\s\"]+)", config)[1])
+    return (url.hostname, url.port), tls(config)
+
+
+def main():
+    kubeconfig, namespace, clients, objects = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     path = f"/api/v1/namespaces/{namespace}/configmaps"
-    address, context = (server.hostname, server.port), tls(config)
+    address, context = server(kubeconfig)
     threads = [
         threading.Thread(target=client, args=(address, context, path, [f"w{n}" for n in range(first, objects, clients)]))
         for first in range(clients)
@@ -95,4 +100,5 @@ def main():
         thread.join()
 
 
-main()
+if __name__ == "__main__":
+    main()

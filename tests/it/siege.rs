@@ -1,0 +1,131 @@
+//! A board under siege: hostile pods do their worst, one after another, while a pod of somebody else is served.
+//!
+//! Throughout, an administrator's client asks whether the API server is ready, and commands run in the other
+//! pod. The right pod pays for each attack, and nothing of it stays on the board.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::machine::{text, top};
+use crate::notes::wait_for_pods;
+
+pub(crate) const TESTS: &[(&str, fn())] = &[("siege_by_hostile_pods_is_borne", siege)];
+
+/// The longest that `/readyz` may take while a pod attacks. A build for debugging is ten times as slow.
+const READY_WITHIN_MS: u32 = if cfg!(debug_assertions) { 2500 } else { 250 };
+/// What 20,000 requests of strangers may add to the daemon's memory.
+const STRANGERS_KIB: u64 = 32 * 1024;
+/// Bodies that cost too much would be answered by now, one after another.
+const ATTACK_LIMIT: Duration = Duration::from_secs(180);
+
+/// Rights that a namespace's own workload often has.
+const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: editors}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}
+subjects: [{kind: ServiceAccount, name: default, namespace: hostile}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: target}
+data: {'0': a}
+";
+
+/// A pod that attacks; `more` goes into its container.
+fn attacker(c: &Cluster, attack: &str, more: &str) -> String {
+    let victim = c.value("victim", "pod/web", "{.status.podIP}");
+    let words = attack.split(' ').collect::<Vec<_>>().join(", ");
+    let name = attack.split(' ').next().unwrap();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: Never\n  terminationGracePeriodSeconds: 1\n  \
+         volumes: [{{name: v, emptyDir: {{sizeLimit: 16Mi}}}}]\n  containers:\n  - name: c\n    image: hostile\n    args: [{words}]\n    \
+         volumeMounts: [{{name: v, mountPath: /v}}]\n    \
+         env: [{{name: NODE, value: 192.168.77.2}}, {{name: VICTIM, value: {victim}}}]\n{more}"
+    )
+}
+
+fn watchdog(c: &Cluster) -> Child {
+    let mut command = c.machine.command("python3");
+    command.arg(top().join("tests/it/watchdog.py")).arg("/etc/coracle/kubeconfig.yaml");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap()
+}
+
+/// Runs one attack to its end and gives what the attacker printed.
+fn attack(c: &Cluster, attack: &str, more: &str) -> String {
+    let name = attack.split(' ').next().unwrap();
+    let dog = watchdog(c);
+    c.apply("hostile", &attacker(c, attack, more));
+    c.wait_within(ATTACK_LIMIT, &format!("{attack} has ended"), |c| {
+        let hello = c.try_kubectl(&["exec", "-nvictim", "web", "--", "echo", "served"]);
+        assert!(hello.status.success() && text(&hello).contains("served"), "exec during {attack}: {}", text(&hello));
+        ["Succeeded", "Failed"].contains(&c.value("hostile", &format!("pod/{name}"), "{.status.phase}").as_str())
+    });
+    // The end of its input ends the watchdog.
+    let seen = text(&dog.wait_with_output().unwrap());
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    let ["asked", asked, "longest", longest, "failed", failed] = words[..] else {
+        panic!("the watchdog said {seen:?}")
+    };
+    let log = text(&c.try_kubectl(&["logs", "-nhostile", name, "--tail=20"]));
+    println!("{attack}: /readyz asked {asked} times, longest {longest} ms; daemon {} KiB", resident(c));
+    assert_eq!(failed, "0", "/readyz during {attack}\n{log}");
+    assert!(longest.parse::<u32>().unwrap() <= READY_WITHIN_MS, "/readyz took {longest} ms during {attack}\n{log}");
+    log
+}
+
+fn phase(c: &Cluster, pod: &str) -> String {
+    c.value("hostile", pod, "{.status.phase}{.status.reason}")
+}
+
+/// The daemon's memory in KiB.
+fn resident(c: &Cluster) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", c.daemon_pid())).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn siege() {
+    let c = Cluster::start("siege");
+    for namespace in ["victim", "hostile"] {
+        c.namespace(namespace);
+    }
+    c.apply("hostile", RIGHTS);
+    c.kubectl(&["run", "-nvictim", "web", "--image=nginx:alpine"]);
+    wait_for_pods(&c, "victim", "run=web", 1);
+    let before = c.value("victim", "pod/web", "{.status.containerStatuses[0].containerID}");
+
+    let log = attack(&c, "bodies", "");
+    assert_eq!(phase(&c, "pod/bodies"), "Succeeded", "{log}");
+
+    attack(&c, "strangers", "");
+    let log = text(&c.try_kubectl(&["logs", "-nvictim", "web"]));
+    assert!(log.contains("nginx"), "{log}");
+
+    let memory = resident(&c);
+    let log = attack(&c, "paths", "");
+    assert_eq!(phase(&c, "pod/paths"), "Succeeded", "{log}");
+    let grown = resident(&c).saturating_sub(memory);
+    assert!(grown < STRANGERS_KIB, "20,000 requests of strangers took {grown} KiB");
+    let series = c.kubectl(&["get", "--raw", "/metrics"]);
+    assert!(!series.contains("g19999"), "a stranger named a series");
+
+    let log = attack(&c, "routes", "");
+    assert_eq!(phase(&c, "pod/routes"), "Succeeded", "{log}");
+    let routes = c.machine.run("ip", &["-6", "route", "show"]);
+    assert!(!routes.contains("default") && !routes.contains("fd00:bad"), "a pod advertised itself: {routes}");
+    assert!(c.fetch(&format!("http://{}", c.value("victim", "pod/web", "{.status.podIP}"))).is_some());
+
+    attack(&c, "forks", "    resources: {limits: {memory: 512Mi}}\n");
+    attack(&c, "logs", "");
+    let kept = c.machine.run("du", &["-sk", "/var/lib/coracle/agent/logs"]);
+    let kept: u64 = kept.split_whitespace().next().unwrap().parse().unwrap();
+    // Upstream's containerLogMaxFiles of containerLogMaxSize each, and one that is being written.
+    assert!(kept < 6 * 11 * 1024, "{kept} KiB of logs are kept");
+
+    attack(&c, "fill /v", "");
+    assert_eq!(phase(&c, "pod/fill"), "FailedEvicted");
+
+    let web = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount} {.status.phase}";
+    assert_eq!(c.value("victim", "pod/web", web), format!("{before} 0 Running"), "somebody else's pod paid");
+}
