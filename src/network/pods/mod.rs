@@ -11,7 +11,7 @@ mod rules;
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -61,8 +61,6 @@ pub enum PodNetworkError {
     Host(#[from] HostError),
     #[error(transparent)]
     Records(#[from] RecordError),
-    #[error("cannot open network namespace {path}: {source}")]
-    Namespace { path: PathBuf, source: std::io::Error },
     #[error("cannot enter the network namespace of pod {uid}: {source}")]
     Enter { uid: String, source: Kernel },
     #[error("cannot set up the link of pod {uid}: {source}")]
@@ -111,7 +109,7 @@ impl PodNetwork {
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
-    /// Gives the pod an address and a link in its network namespace, and maps its host ports. A
+    /// Gives the pod an address and a link in its open network namespace, and maps its host ports. A
     /// pod that is attached already keeps what it has.
     ///
     /// # Errors
@@ -119,12 +117,11 @@ impl PodNetwork {
     pub async fn attach(
         &self,
         uid: &str,
-        netns: &Path,
+        namespace: File,
         host_ports: &[HostPort],
     ) -> Result<Attachment, PodNetworkError> {
         let record = Record { uid: uid.to_owned(), host_ports: host_ports.to_vec() };
-        let netns = netns.to_owned();
-        self.on_blocking_thread(move |inner| inner.attach(&record, &netns)).await
+        self.on_blocking_thread(move |inner| inner.attach(&record, &namespace)).await
     }
 
     /// Takes the pod's link, host ports and address away; a pod that is not attached is fine.
@@ -196,11 +193,9 @@ impl Inner {
         Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules, connections }), teardown })
     }
 
-    fn attach(&self, record: &Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
+    fn attach(&self, record: &Record, namespace: &File) -> Result<Attachment, PodNetworkError> {
         let uid = record.uid.clone();
-        let namespace =
-            File::open(netns).map_err(|source| PodNetworkError::Namespace { path: netns.to_owned(), source })?;
-        let pod = namespace::open_route_socket(&namespace)
+        let pod = namespace::open_route_socket(namespace)
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
@@ -216,7 +211,7 @@ impl Inner {
             flows::leave(&state.connections, address, &old.host_ports);
         }
         let interface = Interface { address, gateway: self.gateway, mtu: self.mtu };
-        interface.connect(&state.route, &pod, &namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
+        interface.connect(&state.route, &pod, namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
         state.rules.add(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
         flows::lead_to(&state.connections, &state.route, address, &record.host_ports);
         Ok(Attachment { ip: address, gateway: self.gateway, interface: POD_LINK })

@@ -66,7 +66,7 @@ fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
     on_a_host(|host: Host| {
         let network = host.open();
         let a = host.start_pod(&network, "a", &[port(None, 8081)]);
-        let again = block_on(network.attach("a", &a.namespace.path(), &[port(None, 8082)])).unwrap();
+        let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8082)])).unwrap();
         assert_eq!(again, Attachment { ip: a.ip, gateway: GATEWAY, interface: "eth0" });
         assert_eq!(host.outside.ask(&format!("{HOST}:8082")).unwrap().server, "a");
         assert!(host.outside.ask(&format!("{HOST}:8081")).is_err());
@@ -135,7 +135,7 @@ fn host_ports_answer_from_everywhere() {
         }
         check(ask("127.0.0.1:8081"), GATEWAY);
         assert_eq!(ask("127.0.0.1:8082").unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let taken = block_on(network.attach("b", &b.namespace.path(), &[port(Some(HOST), 8081)])).unwrap_err();
+        let taken = block_on(network.attach("b", b.namespace.file(), &[port(Some(HOST), 8081)])).unwrap_err();
         assert!(matches!(&taken, PodNetworkError::HostPortInUse { uid, .. } if uid == "a"), "{taken}");
         assert_eq!(taken.to_string(), "host port 192.168.50.11:8081/tcp is in use by pod a");
     });
