@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -211,6 +212,10 @@ impl Host {
             mtu: None,
         };
         block_on(PodNetwork::open(config)).unwrap()
+    }
+
+    pub(crate) fn record_of(&self, address: Ipv4Addr) -> PathBuf {
+        self.state.path().join("addresses").join(address.to_string())
     }
 
     pub(crate) fn start_pod(&self, network: &PodNetwork, uid: &str, host_ports: &[HostPort]) -> Pod {

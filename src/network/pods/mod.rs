@@ -9,6 +9,7 @@ mod host_port;
 mod interface;
 mod rules;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -181,7 +182,8 @@ impl Inner {
             Some(mtu) => mtu,
             None => host::default_mtu(&route)?,
         };
-        let records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
+        let mut records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
+        records.free_damaged(&linked(&route)?)?;
         let rules = PodRules::new(nft::open().map_err(PodNetworkError::Rules)?, config);
         rules.load(records.iter()).map_err(PodNetworkError::Rules)?;
         host::route_loopback_addresses()?;
@@ -203,7 +205,14 @@ impl Inner {
         state.repair()?;
         let (address, old) = match state.records.of_pod(&uid) {
             Some((address, old)) => (address, Some(old.clone())),
-            None => (state.records.allocate(record.clone())?, None),
+            None => match state.lost_address(&pod)? {
+                Some(address) => {
+                    info!(uid, %address, "a pod whose address record was damaged keeps its address");
+                    state.records.replace(address, record.clone())?;
+                    (address, None)
+                }
+                None => (state.records.allocate(record.clone())?, None),
+            },
         };
         if let Some(old) = old.filter(|old| old != record) {
             state.records.replace(address, record.clone())?;
@@ -237,6 +246,7 @@ impl Inner {
             info!(uid, "releasing the address of a pod that is gone");
             first_failure = first_failure.or(self.detach(&uid).err());
         }
+        lock(&self.state).free_damaged()?;
         lock(&self.state).remove_unknown_links()?;
         first_failure.map_or(Ok(()), Err)
     }
@@ -252,6 +262,12 @@ fn turn_ipv6_off(route: &Socket) -> Result<(), PodNetworkError> {
     Ok(())
 }
 
+/// The addresses of all pods that have a link.
+fn linked(route: &Socket) -> Result<BTreeSet<Ipv4Addr>, PodNetworkError> {
+    let links = route::links(route).map_err(PodNetworkError::Links)?;
+    Ok(links.iter().filter_map(|link| interface::address_of(&link.name)).collect())
+}
+
 /// A panic while a lock was held leaves records and rules as they were on disk and in the kernel,
 /// each whole; attach and detach start from those.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -265,6 +281,16 @@ impl State {
             self.rules.load(self.records.iter()).map_err(PodNetworkError::Rules)?;
         }
         Ok(())
+    }
+
+    /// The address that a pod has by its link, where the record of it cannot be read.
+    fn lost_address(&self, pod: &Socket) -> Result<Option<Ipv4Addr>, PodNetworkError> {
+        let addresses = route::local_addresses(pod).map_err(PodNetworkError::Links)?;
+        Ok(addresses.into_iter().map(|(_, address)| address).find(|address| self.records.is_damaged(*address)))
+    }
+
+    fn free_damaged(&mut self) -> Result<(), PodNetworkError> {
+        Ok(self.records.free_damaged(&linked(&self.route)?)?)
     }
 
     /// Removes what leads to the pod; its address, if it has one.

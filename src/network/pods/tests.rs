@@ -83,6 +83,28 @@ fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
 }
 
 #[test]
+fn a_running_pod_keeps_its_address_when_its_record_is_damaged() {
+    on_a_host(|host: Host| {
+        for damage in ["", r#"{"uid":"a"#, r#"{"someone":"a"}"#] {
+            let network = host.open();
+            let a = host.start_pod(&network, "a", &[port(None, 8081)]);
+            let mut connection = crate::testbed::Connection::open(&a.endpoint().to_string()).unwrap();
+            assert_eq!(connection.ask().unwrap().server, "a");
+            drop(network);
+            std::fs::write(host.record_of(a.ip), damage).unwrap();
+
+            let network = host.open();
+            assert_ne!(host.start_pod(&network, "b", &[]).ip, a.ip, "nobody else gets it");
+            let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8081)])).unwrap();
+            assert_eq!(again.ip, a.ip);
+            assert_eq!(connection.ask().unwrap().server, "a", "its link is the same");
+            assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap().server, "a");
+            block_on(network.retain(&[])).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_restart_finds_the_pods_again_and_forgets_the_dead() {
     on_a_host(|host: Host| {
         let network = host.open();
@@ -293,7 +315,7 @@ fn twenty_pods_are_attached_quickly() {
         let started = tokio::time::Instant::now();
         let pods: Vec<Pod> = (0..20).map(|n| host.start_pod(&network, &format!("pod-{n}"), &[])).collect();
         println!("attaching took {:?} a pod, namespace and servers included", started.elapsed() / 20);
-        let ips: std::collections::BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
+        let ips: BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
         assert_eq!(ips.len(), 20);
     });
 }

@@ -175,7 +175,7 @@ async fn ask_shim(paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimP
             Some(fd) => {
                 let socket = paths.socket();
                 let held = blocking(move || HeldRecords::receive(fd, &socket)).await;
-                held.map_or_else(|error| Told::Unclear(error.to_string()), Told::Records)
+                held.map_or_else(|error| Told::Unclear(error.to_string()), |held| Told::Records(Box::new(held)))
             }
             None => Told::Unclear("its shim gave no records".to_owned()),
         },

@@ -46,7 +46,7 @@ pub(super) struct ContainerFiles {
 /// What the shim says.
 #[derive(Debug)]
 pub(super) enum Told {
-    Records(HeldRecords),
+    Records(Box<HeldRecords>),
     /// By a shim that does not give its records away: which containers it started.
     State(Vec<ContainerNow>),
     Gone,
@@ -89,7 +89,7 @@ pub(super) fn find(disk: OnDisk, told: Told, lives: bool) -> Finding {
     match told {
         Told::Records(held) => {
             finder.shim_lives = true;
-            finder.believe(held, damage.is_some(), &containers);
+            finder.believe(*held, damage.is_some(), &containers);
         }
         Told::State(now) => {
             if damage.is_some() && now.is_empty() && containers.is_empty() {

@@ -39,7 +39,7 @@ fn there() -> Reading<SandboxRecord> {
 
 fn held(pid: i32) -> Told {
     let containers = vec![HeldContainer { record: record("a"), now: now("a", pid) }];
-    Told::Records(HeldRecords { sandbox: placeholder("u"), containers })
+    Told::Records(Box::new(HeldRecords { sandbox: placeholder("u"), containers }))
 }
 
 /// In a line: the kind of finding, each container with its phase, what is healed and what is thrown away.

@@ -66,13 +66,16 @@ pub(crate) async fn first_records(node: &mut Node) {
     assert_eq!(node.exec(&id, "echo there").await, "there");
 }
 
+/// What is left of a file; `None` when it is not there any more.
+type Damage = fn(&[u8]) -> Option<Vec<u8>>;
+
 pub(crate) async fn damaged_records(node: &mut Node) {
     node.sandbox("p1").await;
     let id = node.start("p1", node.shell("sleep 1000")).await;
     let pid = pid_of(node, &id);
     let files = [sandbox_dir(node).join("sandbox.json"), sandbox_dir(node).join(&id).join("container.json")];
     let whole = files.clone().map(|file| fs::read(file).unwrap());
-    let damages: [(&str, fn(&[u8]) -> Option<Vec<u8>>); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("empty", |_| Some(vec![])),
         ("half", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
         ("garbage", |_| Some(b"\0\xffgarbage".to_vec())),
