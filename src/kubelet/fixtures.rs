@@ -35,7 +35,6 @@ pub(crate) fn sandbox(state: SandboxState) -> SandboxStatus {
         name: "web".to_owned(),
         state,
         created_at_ns: 0,
-        netns: None,
         shim_pid: 1,
         labels: BTreeMap::new(),
     }

@@ -46,6 +46,11 @@ impl Observed {
         self.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready)
     }
 
+    /// Something of the pod may run, but nobody can say what.
+    pub(crate) fn sandbox_unknown(&self) -> bool {
+        self.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Unknown)
+    }
+
     /// The newest container of that name.
     pub(crate) fn latest(&self, name: &str) -> Option<&ContainerStatus> {
         self.containers.iter().rev().find(|c| c.name == name)

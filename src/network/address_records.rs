@@ -5,9 +5,12 @@
 //!
 //! Files are written aside and renamed, so that a reader sees all or nothing, and not synced: a
 //! record matters as long as its pod runs, and a power cut that loses the record ends the pod too.
-//! What a power cut left half-written does not parse and is removed.
+//! One that cannot be read is no free address: nobody gets it while its link is there, until the pod
+//! that has it is attached again and the record is written anew.
+//!
+//! Records have versions as those of containers have (ADR 6). The first is written without a stamp.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -29,11 +32,30 @@ pub enum RecordError {
     Exhausted(Ipv4Net),
     #[error("address record {path}: {source}")]
     File { path: PathBuf, source: io::Error },
+    #[error(
+        "address record {} is of version {found}, written by a newer coracle; this one knows versions up to {VERSION} \
+         and leaves everything as it is",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u32 },
+}
+
+/// Of the form that is written.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct Stamp {
+    #[serde(default = "unstamped")]
+    version: u32,
+}
+
+fn unstamped() -> u32 {
+    1
 }
 
 /// What is known of an address in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) uid: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,27 +69,31 @@ pub(crate) struct AddressRecords {
     net: Ipv4Net,
     last: Option<Ipv4Addr>,
     records: BTreeMap<Ipv4Addr, Record>,
+    /// Addresses whose records cannot be read.
+    damaged: BTreeSet<Ipv4Addr>,
 }
 
 impl AddressRecords {
     /// Reads the records in `directory`, which is made if it is not there.
     pub(crate) fn open(directory: &Path, net: Ipv4Net) -> Result<Self, RecordError> {
         fs::create_dir_all(directory).map_err(at(directory))?;
-        let mut records = BTreeMap::new();
+        let (mut records, mut damaged, mut unfinished) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
         for entry in fs::read_dir(directory).map_err(at(directory))? {
             let path = entry.map_err(at(directory))?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(UNFINISHED) {
-                remove(&path)?;
+                unfinished.push(path);
             } else if let Ok(address) = name.parse::<Ipv4Addr>() {
                 match read_record(&path)? {
                     Some(record) => drop(records.insert(address, record)),
-                    None => remove(&path)?,
+                    None => drop(damaged.insert(address)),
                 }
             }
         }
+        // Only now: a newer record leaves everything as it is.
+        unfinished.iter().try_for_each(|path| remove(path))?;
         let last = fs::read_to_string(directory.join(LAST)).ok().and_then(|text| text.trim().parse().ok());
-        Ok(Self { directory: directory.to_owned(), net, last, records })
+        Ok(Self { directory: directory.to_owned(), net, last, records, damaged })
     }
 
     /// The first host address of the node's range, which every pod's default route points to.
@@ -83,14 +109,27 @@ impl AddressRecords {
         self.records.iter().map(|(address, record)| (*address, record))
     }
 
+    /// Whether somebody has it, known or not.
     pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
-        self.records.contains_key(&address)
+        self.records.contains_key(&address) || self.damaged.contains(&address)
+    }
+
+    pub(crate) fn is_damaged(&self, address: Ipv4Addr) -> bool {
+        self.damaged.contains(&address)
+    }
+
+    /// Frees the addresses with damaged records that nothing uses.
+    pub(crate) fn free_damaged(&mut self, used: &BTreeSet<Ipv4Addr>) -> Result<(), RecordError> {
+        for address in self.damaged.iter().filter(|address| !used.contains(*address)) {
+            remove(&self.directory.join(address.to_string()))?;
+        }
+        self.damaged.retain(|address| used.contains(address));
+        Ok(())
     }
 
     /// Gives the next free address to a pod and records it.
     pub(crate) fn allocate(&mut self, record: Record) -> Result<Ipv4Addr, RecordError> {
-        let address = next_free(self.net, self.last, |a| self.records.contains_key(&a))
-            .ok_or(RecordError::Exhausted(self.net))?;
+        let address = next_free(self.net, self.last, |a| self.contains(a)).ok_or(RecordError::Exhausted(self.net))?;
         self.write(&address.to_string(), &encode(&record))?;
         self.write(LAST, address.to_string().as_bytes())?;
         self.last = Some(address);
@@ -98,9 +137,10 @@ impl AddressRecords {
         Ok(address)
     }
 
-    /// Records other host ports for a pod that keeps its address.
+    /// Records other host ports for a pod that keeps its address, or an owner that was lost.
     pub(crate) fn replace(&mut self, address: Ipv4Addr, record: Record) -> Result<(), RecordError> {
         self.write(&address.to_string(), &encode(&record))?;
+        self.damaged.remove(&address);
         self.records.insert(address, record);
         Ok(())
     }
@@ -133,11 +173,15 @@ fn encode(record: &Record) -> Vec<u8> {
     serde_json::to_vec(record).expect("invariant: strings and numbers always encode")
 }
 
+/// `None` for a damaged one.
 fn read_record(path: &Path) -> Result<Option<Record>, RecordError> {
     let content = fs::read(path).map_err(at(path))?;
-    Ok(serde_json::from_slice(&content)
-        .inspect_err(|e| warn!(path = %path.display(), "removing an address record that does not parse: {e}"))
-        .ok())
+    match serde_json::from_slice(&content) {
+        Ok(Stamp { version }) if version > VERSION => Err(RecordError::Newer { path: path.to_owned(), found: version }),
+        Ok(_) | Err(_) => Ok(serde_json::from_slice(&content)
+            .inspect_err(|e| warn!(path = %path.display(), "an address record is damaged: {e}"))
+            .ok()),
+    }
 }
 
 fn remove(path: &Path) -> Result<(), RecordError> {
@@ -200,13 +244,42 @@ mod tests {
     }
 
     #[test]
-    fn half_written_files_are_removed() {
+    fn a_damaged_record_keeps_its_address_as_long_as_somebody_uses_it() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("10.244.3.2"), "").unwrap();
         fs::write(directory.path().join("10.244.3.3"), r#"{"uid":"#).unwrap();
         fs::write(directory.path().join("10.244.3.4.tmp"), r#"{"uid":"x"}"#).unwrap();
-        let records = AddressRecords::open(directory.path(), net()).unwrap();
+        let mut records = AddressRecords::open(directory.path(), net()).unwrap();
         assert_eq!(records.iter().count(), 0);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        records.free_damaged(&BTreeSet::from([address(3)])).unwrap();
+        let left = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(left, ["10.244.3.3"]);
+        assert!(records.contains(address(3)) && records.is_damaged(address(3)) && !records.contains(address(2)));
+        assert_eq!(
+            [records.allocate(record("a")).unwrap(), records.allocate(record("b")).unwrap()],
+            [2, 4].map(address)
+        );
+        records.replace(address(3), record("c")).unwrap();
+        let records = AddressRecords::open(directory.path(), net()).unwrap();
+        assert_eq!(records.of_pod("c"), Some((address(3), &record("c"))));
+    }
+
+    #[test]
+    fn forms_of_all_releases_are_read_and_newer_ones_refused() {
+        let forms = include_str!("golden/addresses-1.jsonl");
+        let directory = tempfile::tempdir().unwrap();
+        for (n, form) in (2..).zip(forms.lines()) {
+            fs::write(directory.path().join(address(n).to_string()), form).unwrap();
+        }
+        let records = AddressRecords::open(directory.path(), net()).unwrap();
+        let written = records.iter().map(|(_, record)| String::from_utf8(encode(record)).unwrap()).collect::<Vec<_>>();
+        assert_eq!(written, forms.lines().collect::<Vec<_>>(), "a changed form takes a new version and a golden file");
+        assert_eq!(records.of_pod("5d1c1f6e-0f3e-4a39-8a53-7d1e0c6c7b02").unwrap().1.host_ports.len(), 2);
+
+        fs::write(directory.path().join("10.244.3.2"), r#"{"version":2,"owner":"x"}"#).unwrap();
+        fs::write(directory.path().join("10.244.3.6.tmp"), "").unwrap();
+        let error = AddressRecords::open(directory.path(), net()).unwrap_err();
+        assert!(error.to_string().contains("10.244.3.2 is of version 2, written by a newer coracle"), "{error}");
+        assert!(directory.path().join("10.244.3.6.tmp").exists(), "nothing is changed");
     }
 }

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -58,9 +58,9 @@ impl Namespace {
         Self(thread::scope(|scope| scope.spawn(inside).join().unwrap()))
     }
 
-    /// As the runtime would name it.
-    pub(crate) fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    /// As the runtime would hand it over.
+    pub(crate) fn file(&self) -> File {
+        File::from(self.0.as_fd().try_clone_to_owned().unwrap())
     }
 
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -214,9 +214,13 @@ impl Host {
         block_on(PodNetwork::open(config)).unwrap()
     }
 
+    pub(crate) fn record_of(&self, address: Ipv4Addr) -> PathBuf {
+        self.state.path().join("addresses").join(address.to_string())
+    }
+
     pub(crate) fn start_pod(&self, network: &PodNetwork, uid: &str, host_ports: &[HostPort]) -> Pod {
         let namespace = Namespace::new();
-        let attached = block_on(network.attach(uid, &namespace.path(), host_ports)).unwrap();
+        let attached = block_on(network.attach(uid, namespace.file(), host_ports)).unwrap();
         namespace.run(|| serve(uid, 8080));
         Pod { uid: uid.to_owned(), namespace, ip: attached.ip }
     }

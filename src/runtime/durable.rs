@@ -1,11 +1,15 @@
 //! Small JSON records on disk that are either whole or absent, also after a power cut.
+//!
+//! Each carries the version of its form beside its fields; one without was written before there were
+//! versions and counts as the first. A form that is newer than this program is refused before anything
+//! else of it is looked at, and what cannot be read is an error, never an absence.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
 use crate::sys::tree;
@@ -19,11 +23,67 @@ pub(crate) enum Durability {
     Synced,
 }
 
-/// Writes `value` beside `path` and renames it into place.
-pub(crate) fn write<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
-    let bytes = serde_json::to_vec(value).expect("invariant: records are plain data");
+/// A record that another release of this program may have written, or may have to read.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// The version of the form that is written; it rises with each change of the form. All earlier
+    /// forms are read.
+    const VERSION: u32;
+}
+
+#[derive(Serialize)]
+struct Stamped<'a, T> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+#[derive(Deserialize)]
+struct Stamp {
+    #[serde(default = "unstamped")]
+    version: u32,
+}
+
+fn unstamped() -> u32 {
+    1
+}
+
+/// The record as it rests on disk and travels between daemon and shim.
+pub(crate) fn encode<T: Record>(record: &T) -> Vec<u8> {
+    serde_json::to_vec(&Stamped { version: T::VERSION, record }).expect("invariant: records are plain data")
+}
+
+/// `origin` is what an error names.
+pub(crate) fn decode<T: Record>(origin: &Path, bytes: &[u8]) -> Result<T> {
+    let damaged = |source| Error::Record { path: origin.to_owned(), source };
+    let Stamp { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if version > T::VERSION {
+        return Err(Error::NewerRecord { path: origin.to_owned(), found: version, known: T::VERSION });
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+/// Fails when the record at `path` is of a newer form; damaged and absent ones are for whoever reads them.
+pub(crate) fn refuse_newer<T: Record>(path: &Path) -> Result<()> {
+    match read::<T>(path) {
+        Err(error @ Error::NewerRecord { .. }) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+pub(crate) fn write<T: Record>(path: &Path, record: &T, durability: Durability) -> Result<()> {
+    write_bytes(path, &encode(record), durability)
+}
+
+/// For files in a form that others define.
+pub(crate) fn write_foreign<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
+    let bytes = serde_json::to_vec(value).expect("invariant: these files are plain data");
+    write_bytes(path, &bytes, durability)
+}
+
+/// Writes beside `path` and renames into place.
+fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
     let temporary = path.with_extension("tmp");
-    let written = write_temporary(&temporary, &bytes, durability);
+    let written = write_temporary(&temporary, bytes, durability);
     let renamed = written.and_then(|()| fs::rename(&temporary, path).at("rename to", path));
     if let Err(error) = renamed {
         // Half a file on a full disk holds room that somebody needs.
@@ -51,13 +111,12 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     File::open(parent).and_then(|dir| dir.sync_all()).at("sync", parent)
 }
 
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).at("read", path)?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Record { path: path.to_owned(), source })
+pub(crate) fn read<T: Record>(path: &Path) -> Result<T> {
+    decode(path, &fs::read(path).at("read", path)?)
 }
 
 /// Absent is `None`; unreadable is an error.
-pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read_optional<T: Record>(path: &Path) -> Result<Option<T>> {
     match read(path) {
         Ok(value) => Ok(Some(value)),
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
@@ -75,5 +134,36 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).at("remove", path),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        text: String,
+    }
+
+    impl Record for Note {
+        const VERSION: u32 = 2;
+    }
+
+    #[test]
+    fn earlier_forms_are_read_and_newer_ones_refused() {
+        let path = Path::new("/data/note.json");
+        let note = Note { text: "hello".to_owned() };
+        assert_eq!(encode(&note), br#"{"version":2,"text":"hello"}"#);
+        for known in [r#"{"text":"hello"}"#, r#"{"version":1,"text":"hello"}"#, r#"{"version":2,"text":"hello"}"#] {
+            assert_eq!(decode::<Note>(path, known.as_bytes()).unwrap(), note, "{known}");
+        }
+        let newer = decode::<Note>(path, br#"{"version":3,"words":[]}"#).unwrap_err();
+        let expected = "/data/note.json is of version 3, written by a newer coracle; this one knows versions up to 2 \
+                        and leaves everything as it is";
+        assert_eq!(newer.to_string(), expected);
+        for damaged in ["", "{", "{}", "null", r#"{"version":"x","text":""}"#, r#"{"version":2,"text":"#] {
+            assert!(matches!(decode::<Note>(path, damaged.as_bytes()), Err(Error::Record { .. })), "{damaged}");
+        }
     }
 }

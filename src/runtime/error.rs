@@ -33,6 +33,15 @@ pub enum Error {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("read {}: {source}", path.display())]
     Record { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} is of version {found}, written by a newer coracle; this one knows versions up to {known} and leaves \
+         everything as it is",
+        path.display()
+    )]
+    NewerRecord { path: PathBuf, found: u32, known: u32 },
+    /// Its processes may run, but what it is cannot be found out: it is left alone.
+    #[error("sandbox {uid:?} is left alone: {reason}")]
+    SandboxUnknown { uid: String, reason: String },
     #[error("the shim of sandbox {uid:?}: {message}")]
     Shim { uid: String, message: String },
     #[error(transparent)]

@@ -4,6 +4,7 @@
 //! `shim`), that owns its containers and outlives the daemon.
 
 mod cgroup;
+mod contract;
 mod durable;
 mod error;
 mod image;

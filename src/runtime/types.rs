@@ -130,6 +130,8 @@ pub enum SandboxState {
     Ready,
     /// Its shim has gone: stopped, killed or lost in a reboot.
     NotReady,
+    /// Something of it may run, but nobody can say what: it is left alone.
+    Unknown,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -139,8 +141,6 @@ pub struct SandboxStatus {
     pub name: String,
     pub state: SandboxState,
     pub created_at_ns: i64,
-    /// The network namespace that the shim holds; absent for the host's network.
-    pub netns: Option<PathBuf>,
     pub shim_pid: u32,
     pub labels: BTreeMap<String, String>,
 }

@@ -10,6 +10,8 @@ use crate::notes::wait_for_pods;
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("restart_of_the_daemon_leaves_pods_running", daemon),
+    ("restart_with_damaged_records_starts_nothing_twice", damaged),
+    ("restart_ends_a_pod_with_a_real_time_stop_signal", real_time),
     ("restart_after_a_pulled_plug_brings_pods_back", plug),
     ("restart_in_the_middle_of_writes_loses_none", writes),
 ];
@@ -43,6 +45,54 @@ fn daemon() {
     let files = limits.lines().find(|l| l.starts_with("Max open files")).unwrap();
     let files: Vec<&str> = files.split_whitespace().collect();
     assert_eq!(files[3], files[4], "the daemon opens as many files as it may");
+}
+
+/// A pod's processes by a word of their command line.
+fn processes(c: &Cluster, word: &str) -> String {
+    c.machine.run("sh", &["-c", &format!("ps ax | grep -c '[{}]{}'", &word[..1], &word[1..])])
+}
+
+fn damaged() {
+    let mut c = Cluster::start("damaged");
+    c.namespace("r4");
+    c.kubectl(&["run", "-nr4", "web", "--image=busybox:1.35", "--", "sleep", "86399"]);
+    wait_for_pods(&c, "r4", "run=web", 1);
+    let (before, ip) = (started(&c, "r4"), c.value("r4", "pod/web", "{.status.podIP}"));
+    assert_eq!(processes(&c, "sleep 86399"), "1\n");
+    let agent = "/var/lib/coracle/agent";
+    let files = format!(
+        "{agent}/runtime/sandboxes/*/sandbox.json {agent}/runtime/sandboxes/*/*/container.json {agent}/network/{ip}"
+    );
+    for damage in ["truncate -s 0", "truncate -s 40", "cp /etc/hostname"] {
+        c.end_daemon("KILL");
+        c.machine.run("sh", &["-c", &format!("for file in {files}; do {damage} $file || exit 1; done")]);
+        c.start_daemon();
+        c.wait("the node is ready again", |c| c.node_is_ready());
+        assert_eq!(c.kubectl(&["exec", "-nr4", "web", "--", "hostname"]), "web\n", "{damage}");
+        assert_eq!(started(&c, "r4"), before, "{damage}");
+        assert_eq!(c.value("r4", "pod/web", "{.status.podIP}"), ip, "{damage}");
+        assert_eq!(c.value("r4", "pod/web", "{.status.containerStatuses[0].restartCount}"), "0");
+        assert_eq!(processes(&c, "sleep 86399"), "1\n", "{damage}");
+    }
+    c.kubectl(&["delete", "pod", "-nr4", "web", "--now"]);
+    assert_eq!(c.machine.run("sh", &["-c", "ps ax | grep -c '[s]leep 86399' || true"]), "0\n");
+}
+
+fn real_time() {
+    let c = Cluster::start("realtime");
+    c.namespace("r5");
+    let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "rt"}, "spec": {
+        "os": {"name": "linux"}, "terminationGracePeriodSeconds": 2,
+        "containers": [{"name": "c", "image": "busybox:1.35", "command": ["sleep", "86398"], "lifecycle": {"stopSignal": "SIGRTMIN+3"}}]}}"#;
+    for flags in [&["--wait=true"][..], &["--force", "--grace-period=0"]] {
+        let out = c.kubectl_stdin(&["apply", "-nr5", "-f", "-"], pod);
+        assert!(out.status.success(), "{out:?}");
+        c.wait("the pod runs", |c| c.value("r5", "pod/rt", "{.status.phase}") == "Running");
+        c.kubectl(&[&["delete", "pod", "-nr5", "rt"][..], flags].concat());
+        c.wait("nothing of it is left", |c| {
+            c.machine.run("sh", &["-c", "ps ax | grep -cE '[s]leep 86398|[c]oracle shim' || true"]) == "0\n"
+        });
+    }
 }
 
 fn plug() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{Container, Pod};
 use jiff::Timestamp;
-use runtime::{ContainerState, ContainerStatus};
+use runtime::{ContainerState, ContainerStatus, SandboxState};
 
 use crate::failures::{Failures, go_seconds};
 use crate::observed::{Observed, container_hash, has_ended, is_running, label, succeeded};
@@ -47,6 +47,8 @@ pub(crate) struct Inputs<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SandboxPlan {
     Keep,
+    /// Nobody can say what runs of it: that is to be found out before anything else is done.
+    Recover,
     /// `changed`: there was one before.
     Create {
         attempt: u32,
@@ -91,10 +93,10 @@ pub(crate) fn plan(cx: &Inputs<'_>) -> Plan {
             look_again: None,
         },
     };
-    if cx.observed.sandbox_ready() {
-        planner.containers();
-    } else {
-        planner.new_sandbox();
+    match cx.observed.sandbox.as_ref().map(|sandbox| sandbox.state) {
+        Some(SandboxState::Ready) => planner.containers(),
+        Some(SandboxState::NotReady) | None => planner.new_sandbox(),
+        Some(SandboxState::Unknown) => planner.plan.sandbox = SandboxPlan::Recover,
     }
     planner.plan
 }

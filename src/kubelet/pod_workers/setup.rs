@@ -10,7 +10,7 @@ use api::k8s_openapi::api::core::v1::Pod;
 use client::EventType;
 use jiff::Timestamp;
 use network::{HostPort, Protocol};
-use runtime::SandboxConfig;
+use runtime::{SandboxConfig, SandboxState};
 use tracing::warn;
 
 use super::plan::SandboxPlan;
@@ -57,6 +57,17 @@ pub(super) async fn set_up(
         })?;
     }
     let mounted = mount(kubelet, pod, known_ips, tokens).await.map_err(|volumes| SetupError { volumes })?;
+    if *sandbox == SandboxPlan::Recover {
+        kubelet.runtime.recover_sandbox(pod.uid()).await.map_err(|e| {
+            warn_event("FailedSync", &format!("error determining status: {e}"));
+            SetupError::OTHER
+        })?;
+        let found = kubelet.runtime.sandbox_status(pod.uid());
+        if found.is_ok_and(|sandbox| sandbox.state != SandboxState::Ready) {
+            // It had ended, so the next plan makes another one.
+            return Err(SetupError::OTHER);
+        }
+    }
     if let SandboxPlan::Create { attempt, changed } = sandbox {
         if *changed {
             let message = "Pod sandbox changed, it will be killed and re-created.";
@@ -140,11 +151,10 @@ async fn attach(kubelet: &Kubelet, pod: &Pod) -> Result<Vec<IpAddr>, String> {
     if pod.host_network() {
         return Ok(kubelet.cfg.node_ips.clone());
     }
-    let netns = kubelet.runtime.sandbox_status(pod.uid()).ok().and_then(|s| s.netns);
-    let netns = netns.ok_or("the sandbox has no network namespace")?;
+    let netns = kubelet.runtime.network_namespace(pod.uid()).map_err(|e| e.to_string())?;
     let attached = kubelet
         .network
-        .attach(pod.uid(), &netns, &host_ports(pod))
+        .attach(pod.uid(), netns, &host_ports(pod))
         .await
         .map_err(|e| format!("failed to setup network for sandbox: {e}"))?;
     Ok(vec![IpAddr::V4(attached.ip)])

@@ -419,7 +419,8 @@ impl Worker {
     }
 
     fn compute_status(&mut self, observed: &Observed, now: Timestamp) {
-        if self.frozen || self.removed {
+        // What the API server knows of a pod that nobody can look into is truer than a guess.
+        if self.frozen || self.removed || (observed.sandbox_unknown() && !self.state.is_ending()) {
             return;
         }
         let computed = status::compute(&status::Inputs {

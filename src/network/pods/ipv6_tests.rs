@@ -146,7 +146,7 @@ fn ipv6_goes_off_on_the_links_of_pods_that_run_already() {
         let network = host.open();
         off();
         turned_on_by_others();
-        block_on(network.attach("a", &pod.namespace.path(), &[])).unwrap();
+        block_on(network.attach("a", pod.namespace.file(), &[])).unwrap();
         assert_eq!(pod.namespace.run(|| setting("eth0", "disable_ipv6")), "1");
         off();
         only_the_lan_is_believed(&host);

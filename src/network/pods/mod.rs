@@ -9,9 +9,10 @@ mod host_port;
 mod interface;
 mod rules;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -61,8 +62,6 @@ pub enum PodNetworkError {
     Host(#[from] HostError),
     #[error(transparent)]
     Records(#[from] RecordError),
-    #[error("cannot open network namespace {path}: {source}")]
-    Namespace { path: PathBuf, source: std::io::Error },
     #[error("cannot enter the network namespace of pod {uid}: {source}")]
     Enter { uid: String, source: Kernel },
     #[error("cannot set up the link of pod {uid}: {source}")]
@@ -111,7 +110,7 @@ impl PodNetwork {
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
-    /// Gives the pod an address and a link in its network namespace, and maps its host ports. A
+    /// Gives the pod an address and a link in its open network namespace, and maps its host ports. A
     /// pod that is attached already keeps what it has.
     ///
     /// # Errors
@@ -119,12 +118,11 @@ impl PodNetwork {
     pub async fn attach(
         &self,
         uid: &str,
-        netns: &Path,
+        namespace: File,
         host_ports: &[HostPort],
     ) -> Result<Attachment, PodNetworkError> {
         let record = Record { uid: uid.to_owned(), host_ports: host_ports.to_vec() };
-        let netns = netns.to_owned();
-        self.on_blocking_thread(move |inner| inner.attach(&record, &netns)).await
+        self.on_blocking_thread(move |inner| inner.attach(&record, &namespace)).await
     }
 
     /// Takes the pod's link, host ports and address away; a pod that is not attached is fine.
@@ -184,7 +182,8 @@ impl Inner {
             Some(mtu) => mtu,
             None => host::default_mtu(&route)?,
         };
-        let records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
+        let mut records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
+        records.free_damaged(&linked(&route)?)?;
         let rules = PodRules::new(nft::open().map_err(PodNetworkError::Rules)?, config);
         rules.load(records.iter()).map_err(PodNetworkError::Rules)?;
         host::route_loopback_addresses()?;
@@ -196,11 +195,9 @@ impl Inner {
         Ok(Self { gateway, mtu, state: Mutex::new(State { records, route, rules, connections }), teardown })
     }
 
-    fn attach(&self, record: &Record, netns: &Path) -> Result<Attachment, PodNetworkError> {
+    fn attach(&self, record: &Record, namespace: &File) -> Result<Attachment, PodNetworkError> {
         let uid = record.uid.clone();
-        let namespace =
-            File::open(netns).map_err(|source| PodNetworkError::Namespace { path: netns.to_owned(), source })?;
-        let pod = namespace::open_route_socket(&namespace)
+        let pod = namespace::open_route_socket(namespace)
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
@@ -208,7 +205,14 @@ impl Inner {
         state.repair()?;
         let (address, old) = match state.records.of_pod(&uid) {
             Some((address, old)) => (address, Some(old.clone())),
-            None => (state.records.allocate(record.clone())?, None),
+            None => match state.lost_address(&pod)? {
+                Some(address) => {
+                    info!(uid, %address, "a pod whose address record was damaged keeps its address");
+                    state.records.replace(address, record.clone())?;
+                    (address, None)
+                }
+                None => (state.records.allocate(record.clone())?, None),
+            },
         };
         if let Some(old) = old.filter(|old| old != record) {
             state.records.replace(address, record.clone())?;
@@ -216,7 +220,7 @@ impl Inner {
             flows::leave(&state.connections, address, &old.host_ports);
         }
         let interface = Interface { address, gateway: self.gateway, mtu: self.mtu };
-        interface.connect(&state.route, &pod, &namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
+        interface.connect(&state.route, &pod, namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
         state.rules.add(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
         flows::lead_to(&state.connections, &state.route, address, &record.host_ports);
         Ok(Attachment { ip: address, gateway: self.gateway, interface: POD_LINK })
@@ -242,6 +246,7 @@ impl Inner {
             info!(uid, "releasing the address of a pod that is gone");
             first_failure = first_failure.or(self.detach(&uid).err());
         }
+        lock(&self.state).free_damaged()?;
         lock(&self.state).remove_unknown_links()?;
         first_failure.map_or(Ok(()), Err)
     }
@@ -257,6 +262,12 @@ fn turn_ipv6_off(route: &Socket) -> Result<(), PodNetworkError> {
     Ok(())
 }
 
+/// The addresses of all pods that have a link.
+fn linked(route: &Socket) -> Result<BTreeSet<Ipv4Addr>, PodNetworkError> {
+    let links = route::links(route).map_err(PodNetworkError::Links)?;
+    Ok(links.iter().filter_map(|link| interface::address_of(&link.name)).collect())
+}
+
 /// A panic while a lock was held leaves records and rules as they were on disk and in the kernel,
 /// each whole; attach and detach start from those.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -270,6 +281,16 @@ impl State {
             self.rules.load(self.records.iter()).map_err(PodNetworkError::Rules)?;
         }
         Ok(())
+    }
+
+    /// The address that a pod has by its link, where the record of it cannot be read.
+    fn lost_address(&self, pod: &Socket) -> Result<Option<Ipv4Addr>, PodNetworkError> {
+        let addresses = route::local_addresses(pod).map_err(PodNetworkError::Links)?;
+        Ok(addresses.into_iter().map(|(_, address)| address).find(|address| self.records.is_damaged(*address)))
+    }
+
+    fn free_damaged(&mut self) -> Result<(), PodNetworkError> {
+        Ok(self.records.free_damaged(&linked(&self.route)?)?)
     }
 
     /// Removes what leads to the pod; its address, if it has one.

@@ -66,7 +66,7 @@ fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
     on_a_host(|host: Host| {
         let network = host.open();
         let a = host.start_pod(&network, "a", &[port(None, 8081)]);
-        let again = block_on(network.attach("a", &a.namespace.path(), &[port(None, 8082)])).unwrap();
+        let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8082)])).unwrap();
         assert_eq!(again, Attachment { ip: a.ip, gateway: GATEWAY, interface: "eth0" });
         assert_eq!(host.outside.ask(&format!("{HOST}:8082")).unwrap().server, "a");
         assert!(host.outside.ask(&format!("{HOST}:8081")).is_err());
@@ -78,6 +78,28 @@ fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
         assert_eq!(host.start_pod(&network, "b", &[]).ip, Ipv4Addr::new(10, 244, 1, 3));
         if let Some(table) = list_table("coracle-pods") {
             assert!(!table.contains(&a.ip.to_string()), "{table}");
+        }
+    });
+}
+
+#[test]
+fn a_running_pod_keeps_its_address_when_its_record_is_damaged() {
+    on_a_host(|host: Host| {
+        for damage in ["", r#"{"uid":"a"#, r#"{"someone":"a"}"#] {
+            let network = host.open();
+            let a = host.start_pod(&network, "a", &[port(None, 8081)]);
+            let mut connection = crate::testbed::Connection::open(&a.endpoint().to_string()).unwrap();
+            assert_eq!(connection.ask().unwrap().server, "a");
+            drop(network);
+            std::fs::write(host.record_of(a.ip), damage).unwrap();
+
+            let network = host.open();
+            assert_ne!(host.start_pod(&network, "b", &[]).ip, a.ip, "nobody else gets it");
+            let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8081)])).unwrap();
+            assert_eq!(again.ip, a.ip);
+            assert_eq!(connection.ask().unwrap().server, "a", "its link is the same");
+            assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap().server, "a");
+            block_on(network.retain(&[])).unwrap();
         }
     });
 }
@@ -135,7 +157,7 @@ fn host_ports_answer_from_everywhere() {
         }
         check(ask("127.0.0.1:8081"), GATEWAY);
         assert_eq!(ask("127.0.0.1:8082").unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let taken = block_on(network.attach("b", &b.namespace.path(), &[port(Some(HOST), 8081)])).unwrap_err();
+        let taken = block_on(network.attach("b", b.namespace.file(), &[port(Some(HOST), 8081)])).unwrap_err();
         assert!(matches!(&taken, PodNetworkError::HostPortInUse { uid, .. } if uid == "a"), "{taken}");
         assert_eq!(taken.to_string(), "host port 192.168.50.11:8081/tcp is in use by pod a");
     });
@@ -293,7 +315,7 @@ fn twenty_pods_are_attached_quickly() {
         let started = tokio::time::Instant::now();
         let pods: Vec<Pod> = (0..20).map(|n| host.start_pod(&network, &format!("pod-{n}"), &[])).collect();
         println!("attaching took {:?} a pod, namespace and servers included", started.elapsed() / 20);
-        let ips: std::collections::BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
+        let ips: BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
         assert_eq!(ips.len(), 20);
     });
 }

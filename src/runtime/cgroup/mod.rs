@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::types::{Resources, Stats};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -187,6 +187,7 @@ impl Cgroups {
 
     /// Sends `signal` to all processes in and below a cgroup; without one, to nobody.
     pub(crate) fn signal_all(&self, path: &str, signal: Signal) -> Result<()> {
+        refuse_root(path)?;
         let dirs = self.directories(path);
         if self.version == Version::V2 && signal == Signal::SIGKILL {
             let file = dirs[0].join("cgroup.kill");
@@ -207,11 +208,20 @@ impl Cgroups {
     ///
     /// Blocks for up to a second while killed processes leave.
     pub(crate) fn remove(&self, path: &str) -> Result<()> {
+        refuse_root(path)?;
         for dir in self.directories(path) {
             remove_dir(&dir)?;
         }
         Ok(())
     }
+}
+
+/// A name that was lost must not stand for all processes of the machine.
+fn refuse_root(path: &str) -> Result<()> {
+    if path.split('/').all(|part| part.is_empty() || part == ".") {
+        return Err(Error::Invalid("the root cgroup is no pod's".to_owned()));
+    }
+    Ok(())
 }
 
 fn holds_containers(hierarchy: &Path) -> bool {

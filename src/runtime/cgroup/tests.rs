@@ -52,6 +52,14 @@ fn lifting_a_limit_writes_the_unlimited_value() {
 }
 
 #[test]
+fn the_root_is_never_ended() {
+    for path in ["", "/", "//", "./"] {
+        assert!(refuse_root(path).is_err(), "{path:?}");
+    }
+    assert!(refuse_root("/kubepods").is_ok());
+}
+
+#[test]
 fn weights_span_the_whole_scale() {
     assert_eq!([2, 102, 1024, 262_144].map(cpu_weight), [1, 17, 100, 10_000]);
 }

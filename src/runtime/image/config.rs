@@ -1,5 +1,7 @@
 //! The configuration blob of an image: its platform, its layers, and what a container runs by default.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The parts of an OCI image configuration that are used here; the digest of the whole is the image's id.
@@ -28,7 +30,14 @@ pub(crate) struct ProcessDefaults {
     pub working_dir: String,
     #[serde(default)]
     pub stop_signal: Option<String>,
+    /// Directories that get a writable volume of the container's own.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub volumes: BTreeMap<String, Empty>,
 }
+
+/// The value of each volume in an image's configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Empty {}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RootFs {

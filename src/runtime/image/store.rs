@@ -24,6 +24,8 @@ use crate::types::ImageStatus;
 /// most layers that images have (127) still fit into the options of one mount.
 const NAME_DIGITS: usize = 24;
 
+const INDEX: &str = "index.json";
+
 #[derive(Debug)]
 pub(crate) struct ImageStore {
     root: PathBuf,
@@ -37,6 +39,10 @@ struct State {
     /// Layers of images that are being put together.
     pins: HashMap<String, usize>,
     temporary: u64,
+}
+
+impl durable::Record for Index {
+    const VERSION: u32 = 1;
 }
 
 /// `index.json`
@@ -141,6 +147,10 @@ impl Drop for Pins<'_> {
 }
 
 impl ImageStore {
+    pub(crate) fn refuse_newer(root: &Path) -> Result<()> {
+        durable::refuse_newer::<Index>(&root.join(INDEX))
+    }
+
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Self { root: root.to_owned(), layer_dir: root.join("layers"), state: Mutex::default() };
         durable::remove_tree(&store.temporary_dir())?;
@@ -165,7 +175,7 @@ impl ImageStore {
     }
 
     fn index_path(&self) -> PathBuf {
-        self.root.join("index.json")
+        self.root.join(INDEX)
     }
 
     fn temporary_dir(&self) -> PathBuf {
@@ -285,6 +295,13 @@ impl ImageStore {
             durable::write(&self.index_path(), &state.index, Durability::Synced)?;
         }
         Ok(true)
+    }
+
+    /// The names of all layers that are there.
+    pub(crate) fn all_layers(&self) -> Result<BTreeSet<String>> {
+        let dir = &self.layer_dir;
+        let entries = fs::read_dir(dir).at("list", dir)?;
+        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
 
     /// Removes the layers that neither an image, nor a pull, nor `in_use` (names) needs.

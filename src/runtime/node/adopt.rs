@@ -1,119 +1,241 @@
 //! After a start: finds the sandboxes on disk, takes over the shims that still run, and clears away
-//! what is left of the others.
+//! what is left of the others. Decisions are `findings`'.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::connection::Connection;
-use super::records::{ContainerRecord, SandboxPaths, SandboxRecord};
-use super::state::{Container, Phase, Sandbox};
-use super::{Runtime, blocking};
-use crate::durable;
-use crate::error::{IoContext, Result};
-use crate::shim::protocol::{Answer, ContainerNow, Request};
+use super::connection::{Connection, OpenError, ShimProcess};
+use super::findings::{ContainerFiles, Finding, Known, OnDisk, Reading, Told, find, placeholder};
+use super::living::{self, Living};
+use super::state::{Container, Sandbox};
+use super::{Runtime, RuntimeConfig, blocking};
+use crate::contract::held::HeldRecords;
+use crate::contract::protocol::{Answer, RECORDS_SINCE, Request};
+use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord};
+use crate::durable::{self, Durability, Record};
+use crate::error::{Error, IoContext, Result};
 use crate::sys::mount;
+
+/// What a container gets between the request to end and the end, when nobody knows its own grace period.
+const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Processes of unknown sandboxes are looked for again after this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Fails, before anything is touched, when a newer release has written what lies here.
+pub(super) fn refuse_newer(config: &RuntimeConfig) -> Result<()> {
+    let root = config.data_dir.join("sandboxes");
+    for uid in directories(&root)? {
+        let paths = SandboxPaths { data: root.join(&uid), run: PathBuf::new() };
+        durable::refuse_newer::<SandboxRecord>(&paths.record())?;
+        for id in directories(&paths.data)? {
+            durable::refuse_newer::<ContainerRecord>(&paths.container(&id).record())?;
+            durable::refuse_newer::<Exit>(&paths.container(&id).exit())?;
+        }
+    }
+    Ok(())
+}
 
 impl Runtime {
     pub(super) async fn adopt(self: &Arc<Self>) -> Result<()> {
-        let root = self.config.data_dir.join("sandboxes");
-        for uid in directories(&root)? {
-            let paths = self.sandbox_paths(&uid);
-            match durable::read_optional::<SandboxRecord>(&paths.record()) {
-                Ok(Some(record)) => {
-                    // One pod that resists, such as by a process that hangs in the kernel, is no reason
-                    // to leave the others alone: the kubelet tries again.
-                    if let Err(error) = self.adopt_sandbox(&uid, &paths, record).await {
-                        tracing::warn!(sandbox = uid, %error, "cannot clean up after a pod's shim");
-                    }
-                }
-                Ok(None) => discard_or_tell(&paths, &uid).await,
-                Err(error) => {
-                    // A power cut may leave a record empty; the kubelet makes the pod anew.
-                    tracing::warn!(sandbox = uid, %error, "dropping a sandbox whose record is damaged");
-                    discard_or_tell(&paths, &uid).await;
-                }
-            }
+        let roots = [self.config.data_dir.join("sandboxes"), self.config.run_dir.join("sandboxes")];
+        let mut uids = BTreeSet::new();
+        for root in &roots {
+            uids.extend(directories(root)?);
         }
-        for uid in directories(&self.config.run_dir.join("sandboxes"))? {
-            if !self.sandboxes.lock().contains_key(&uid) {
-                discard_or_tell(&self.sandbox_paths(&uid), &uid).await;
+        for uid in uids {
+            // One pod that resists, such as by a process that hangs in the kernel, is no reason to leave
+            // the others alone: the kubelet tries again.
+            if let Err(error) = self.adopt_sandbox(&uid).await {
+                tracing::warn!(sandbox = uid, %error, "cannot take over a sandbox");
+                let unknown = || Sandbox { unknown: Some(error.to_string()), ..Sandbox::new(placeholder(&uid)) };
+                self.sandboxes.lock().entry(uid.clone()).or_insert_with(unknown);
             }
         }
         Ok(())
     }
 
-    async fn adopt_sandbox(self: &Arc<Self>, uid: &str, paths: &SandboxPaths, record: SandboxRecord) -> Result<()> {
-        let shim = Connection::open(&paths.socket()).await.ok();
-        let (mut running, reader) = match shim {
-            Some((connection, pid)) => {
-                // The answer is read by hand: no task listens yet.
-                let state = state_of(&connection).await;
-                (state, Some((connection, pid)))
+    /// Tries to find out what a sandbox is that was left alone.
+    pub async fn recover_sandbox(self: &Arc<Self>, uid: &str) -> Result<()> {
+        if self.with_sandbox(uid, |sandbox| sandbox.unknown.is_none())? {
+            return Ok(());
+        }
+        self.adopt_sandbox(uid).await?;
+        match self.with_sandbox(uid, |sandbox| sandbox.unknown.clone()) {
+            Ok(Some(reason)) => Err(Error::SandboxUnknown { uid: uid.to_owned(), reason }),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn adopt_sandbox(self: &Arc<Self>, uid: &str) -> Result<()> {
+        let paths = self.sandbox_paths(uid);
+        let at = paths.clone();
+        let disk = blocking(move || read_disk(&at)).await?;
+        let (told, shim) = ask_shim(&paths).await;
+        let doubtful = matches!(told, Told::Gone) && !matches!(disk.sandbox, Reading::There(_));
+        let at = paths.clone();
+        // Where they cannot be counted, there may be some.
+        let lives = doubtful && !blocking(move || living::processes(&at)).await.is_ok_and(|found| found.is_empty());
+        let (known, unknown) = match find(disk, told, lives) {
+            Finding::Nothing => {
+                self.sandboxes.lock().remove(uid);
+                tracing::warn!(sandbox = uid, "removing a sandbox of which nothing runs and nothing is known");
+                return discard(&paths, shim).await;
             }
-            None => (HashMap::new(), None),
+            Finding::Known(known) => (known, None),
+            Finding::Unknown { reason, known } => (known, Some(reason)),
         };
-        let mut containers = BTreeMap::new();
-        for id in directories(&paths.data)? {
-            let Ok(Some(container)) = durable::read_optional::<ContainerRecord>(&paths.container(&id).record()) else {
-                durable::remove_tree(&paths.container(&id).data)?;
-                continue;
-            };
-            let phase = match (running.remove(&id), durable::read_optional(&paths.container(&id).exit())) {
-                (Some(now), _) => Phase::of(now),
-                (None, Ok(Some(exit))) => Phase::Exited(exit),
-                (None, Ok(None) | Err(_)) if reader.is_some() => Phase::Created,
-                (None, Ok(None) | Err(_)) => Phase::Lost,
-            };
-            containers.insert(id, Container::new(container, phase));
+        for complaint in &known.complaints {
+            tracing::warn!(sandbox = uid, "damaged: {complaint}");
         }
-        self.sandboxes.lock().insert(uid.to_owned(), Sandbox { record, shim: None, containers });
-        match reader {
-            Some((connection, pid)) => {
-                self.attach_shim(uid, connection, pid);
-                Ok(())
+        if let Some(reason) = &unknown {
+            tracing::error!(sandbox = uid, "leaving a pod alone that may run: {reason}");
+        }
+        heal(&paths, uid, &known).await;
+        let unfinished = known.unfinished.clone();
+        self.enter(uid, known, unknown.clone());
+        match (shim, unknown) {
+            (Some((connection, process)), None) => {
+                self.attach_shim(uid, connection, process);
             }
-            None => self.release_sandbox(uid).await,
+            (None, None) => self.release_sandbox(uid).await?,
+            (_, Some(_)) => return Ok(()),
         }
+        blocking(move || unfinished.iter().try_for_each(|id| durable::remove_tree(&paths.container(id).data))).await
+    }
+
+    fn enter(&self, uid: &str, known: Known, unknown: Option<String>) {
+        let containers = known.containers.into_iter();
+        let containers = containers.map(|(id, (record, phase))| (id, Container::new(record, phase))).collect();
+        let record = known.record.unwrap_or_else(|| placeholder(uid));
+        self.sandboxes.lock().insert(uid.to_owned(), Sandbox { record, shim: None, unknown, containers });
+    }
+
+    /// Ends whatever /proc shows of a sandbox that was left alone.
+    pub(super) async fn end_unknown(&self, uid: &str) -> Result<()> {
+        let paths = self.sandbox_paths(uid);
+        let mut parent = String::new();
+        for (signal, patience) in [(libc::SIGTERM, UNKNOWN_GRACE), (libc::SIGKILL, KILL_TIMEOUT)] {
+            let end = tokio::time::Instant::now() + patience;
+            let mut asked = false;
+            loop {
+                let at = paths.clone();
+                let living = blocking(move || living::processes(&at)).await?;
+                if let Some(found) = living.iter().find_map(|process| process.cgroup.clone()) {
+                    parent = found;
+                }
+                // Shims take no part in the asking: they go last.
+                let concerned = |process: &&Living| signal == libc::SIGKILL || process.cgroup.is_some();
+                let left = living.iter().filter(concerned).collect::<Vec<_>>();
+                if left.is_empty() || tokio::time::Instant::now() >= end {
+                    break;
+                }
+                if !asked || signal == libc::SIGKILL {
+                    // An error means that it has ended by itself.
+                    left.iter().for_each(|process| drop(process.fd.signal(signal)));
+                    asked = true;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        let at = paths.clone();
+        if !blocking(move || living::processes(&at)).await?.is_empty() {
+            let reason = "its processes do not end".to_owned();
+            return Err(Error::SandboxUnknown { uid: uid.to_owned(), reason });
+        }
+        if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
+            sandbox.unknown = None;
+            if sandbox.record.config.cgroup_parent.is_empty() {
+                sandbox.record.config.cgroup_parent = parent;
+            }
+        }
+        Ok(())
     }
 
     /// Layers that neither an image nor a container needs, such as a crash leaves them.
     pub(super) fn remove_unused_layers(&self) -> Result<()> {
-        self.images.remove_unused_layers(&self.layers_in_use())
+        self.images.remove_unused_layers(&self.layers_in_use()?)
     }
 }
 
-async fn state_of(connection: &Arc<Connection>) -> HashMap<String, ContainerNow> {
-    let call = connection.call(Request::State, &[]);
-    tokio::pin!(call);
-    loop {
-        tokio::select! {
-            answer = &mut call => return match answer {
-                Ok((Answer::State { containers }, _)) => containers.into_iter().map(|c| (c.id.clone(), c)).collect(),
-                Ok(_) | Err(_) => HashMap::new(),
-            },
-            // An exit that is told in between is also in the state.
-            exit = connection.next_exit() => if exit.is_none() { return HashMap::new() },
+/// What the shim says, and the connection to one that is to be kept.
+async fn ask_shim(paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
+    let (connection, process) = match Connection::open(&paths.socket()).await {
+        Ok(opened) => opened,
+        Err(OpenError::Gone) => return (Told::Gone, None),
+        Err(error @ OpenError::Unclear(_)) => return (Told::Unclear(error.to_string()), None),
+    };
+    let request = if connection.version >= RECORDS_SINCE { Request::Records } else { Request::State };
+    let told = match connection.ask(request).await {
+        Ok((Answer::State { containers }, _)) => Told::State(containers),
+        Ok((Answer::Records, fds)) => match fds.into_iter().next() {
+            Some(fd) => {
+                let socket = paths.socket();
+                let held = blocking(move || HeldRecords::receive(fd, &socket)).await;
+                held.map_or_else(|error| Told::Unclear(error.to_string()), |held| Told::Records(Box::new(held)))
+            }
+            None => Told::Unclear("its shim gave no records".to_owned()),
+        },
+        Ok((other, _)) => Told::Unclear(format!("its shim gave the unexpected answer {other:?}")),
+        Err(_) if process.fd.has_ended() => Told::Gone,
+        Err(error) => Told::Unclear(format!("its shim cannot be asked: {error}")),
+    };
+    match told {
+        Told::Gone => (Told::Gone, None),
+        told => (told, Some((connection, process))),
+    }
+}
+
+fn reading<T: Record>(path: &Path) -> Reading<T> {
+    match durable::read_optional(path) {
+        Ok(Some(value)) => Reading::There(value),
+        Ok(None) => Reading::Absent,
+        Err(error) => Reading::Damaged(error.to_string()),
+    }
+}
+
+fn read_disk(paths: &SandboxPaths) -> Result<OnDisk> {
+    let mut containers = BTreeMap::new();
+    for id in directories(&paths.data)? {
+        let files = paths.container(&id);
+        containers.insert(id, ContainerFiles { record: reading(&files.record()), exit: reading(&files.exit()) });
+    }
+    Ok(OnDisk { sandbox: reading(&paths.record()), containers })
+}
+
+/// Writes again what the shim knew better than the disk.
+async fn heal(paths: &SandboxPaths, uid: &str, known: &Known) {
+    let sandbox = known.record.clone().filter(|_| known.heal_sandbox);
+    let containers = known.heal.iter().filter_map(|id| known.containers.get(id)).map(|(record, _)| record.clone());
+    let containers = containers.collect::<Vec<_>>();
+    let at = paths.clone();
+    let healed = blocking(move || -> Result<()> {
+        if let Some(record) = sandbox {
+            fs::create_dir_all(&at.data).at("create", &at.data)?;
+            durable::write(&at.record(), &record, Durability::Atomic)?;
         }
-    }
-}
-
-/// What stays behind is tried again at the next start.
-async fn discard_or_tell(paths: &SandboxPaths, uid: &str) {
-    if let Err(error) = discard(paths).await {
-        tracing::warn!(sandbox = uid, %error, "cannot remove what is left of a sandbox");
-    }
-}
-
-/// Ends and removes a sandbox that nothing is known of.
-async fn discard(paths: &SandboxPaths) -> Result<()> {
-    if let Ok((connection, _)) = Connection::open(&paths.socket()).await {
-        let farewell = connection.call(Request::Shutdown, &[]);
-        tokio::select! {
-            _ = farewell => {}
-            _ = connection.next_exit() => {}
+        for record in containers {
+            let files = at.container(&record.id);
+            fs::create_dir_all(&files.data).at("create", &files.data)?;
+            durable::write(&files.record(), &record, Durability::Atomic)?;
         }
+        Ok(())
+    });
+    if let Err(error) = healed.await {
+        // The shim still has them at the next start.
+        tracing::warn!(sandbox = uid, %error, "cannot write a damaged record again");
+    }
+}
+
+/// Removes a sandbox of which nothing runs; a shim that has nothing to do is sent home.
+async fn discard(paths: &SandboxPaths, shim: Option<(Arc<Connection>, ShimProcess)>) -> Result<()> {
+    if let Some((connection, process)) = shim {
+        // It may end before it answers.
+        let _ = connection.ask(Request::Shutdown).await;
+        process.fd.ended(KILL_TIMEOUT).await;
     }
     let paths = paths.clone();
     blocking(move || {
@@ -124,10 +246,18 @@ async fn discard(paths: &SandboxPaths) -> Result<()> {
     .await
 }
 
-/// Names of the directories in `root`.
+/// Names of the directories in `root`; none where it is not there.
 fn directories(root: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(root).at("list", root)?;
-    let is_dir = |path: &PathBuf| path.is_dir();
-    let paths = entries.flatten().map(|entry| entry.path()).filter(is_dir);
-    Ok(paths.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries.at("list", root)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.at("list", root)?;
+        if entry.path().is_dir() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
 }

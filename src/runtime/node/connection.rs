@@ -1,6 +1,10 @@
 //! The daemon's end of a connection to one shim: calls with answers, and what the shim tells.
+//!
+//! A shim that is gone and one that cannot be reached are different things: only the former's containers
+//! may be taken for ended.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::records::Exit;
-use crate::shim::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request};
+use crate::contract::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request};
+use crate::contract::records::Exit;
 use crate::sys::packet::{self, MESSAGE_MAX};
 use crate::sys::pidfd::ProcessFd;
 use crate::sys::watch::watch;
@@ -22,14 +26,53 @@ use crate::sys::watch::watch;
 /// A shim answers at once unless it waits for the disk, where it writes logs and exit codes.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A killed shim is gone after this time, unless the kernel holds it.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The answer to a call and the descriptors that came with it.
 type Reply = (Result<Answer, Failure>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
+    /// What both sides speak.
+    pub version: u32,
     next: AtomicU64,
     waiting: Mutex<Waiting>,
+}
+
+/// The process at the other end.
+#[derive(Debug)]
+pub(super) struct ShimProcess {
+    pub pid: u32,
+    pub fd: ProcessFd,
+}
+
+impl ShimProcess {
+    /// The network namespace that it holds.
+    pub(super) fn network_namespace(&self) -> io::Result<File> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid))?;
+        // Asked afterwards: then the number was the shim's when the file was opened.
+        if self.fd.has_its_number() { Ok(namespace) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// Nobody listens: the shim has ended.
+    Gone,
+    /// It may live, and the pod with it.
+    Unclear(io::Error),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone => f.write_str("its shim is gone"),
+            Self::Unclear(error) => write!(f, "its shim cannot be reached: {error}"),
+        }
+    }
 }
 
 /// Dropped senders tell those who wait that the shim is gone.
@@ -48,18 +91,28 @@ pub(super) enum CallError {
 }
 
 impl Connection {
-    /// Connects, agrees on a version, and tells the shim's process id. A shim that does not answer is
+    /// Connects, agrees on a version, and finds the shim's process. A shim that does not answer is
     /// killed: a pod that nobody can stop is worse than one that is made anew.
-    pub(super) async fn open(path: &Path) -> io::Result<(Arc<Self>, u32)> {
-        let fd = packet::dial(path)?;
-        let pid = getsockopt(&fd, PeerCredentials)?.pid().unsigned_abs();
-        let process = ProcessFd::open(pid);
-        let greeted = Self::greet_in_time(fd).await;
-        if greeted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            // An error means that it has ended by itself.
-            let _ = process.map(|process| process.kill());
+    pub(super) async fn open(path: &Path) -> Result<(Arc<Self>, ShimProcess), OpenError> {
+        let fd = packet::dial(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => OpenError::Gone,
+            _ => OpenError::Unclear(error),
+        })?;
+        let pid = getsockopt(&fd, PeerCredentials).map_err(|error| OpenError::Unclear(error.into()))?;
+        let pid = pid.pid().unsigned_abs();
+        // Found before the greeting: whoever answers that is the process that has the number now.
+        let process = ProcessFd::open(pid).map_err(OpenError::Unclear)?.ok_or(OpenError::Gone)?;
+        match Self::greet_in_time(fd).await {
+            Ok(connection) => Ok((Arc::new(connection), ShimProcess { pid, fd: process })),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::TimedOut {
+                    // An error means that it has ended by itself.
+                    let _ = process.kill();
+                    process.ended(END_TIMEOUT).await;
+                }
+                if process.has_ended() { Err(OpenError::Gone) } else { Err(OpenError::Unclear(error)) }
+            }
         }
-        Ok((Arc::new(greeted?), pid))
     }
 
     async fn greet_in_time(fd: OwnedFd) -> io::Result<Self> {
@@ -68,16 +121,47 @@ impl Connection {
     }
 
     async fn greet(fd: OwnedFd) -> io::Result<Self> {
-        let connection = Self { socket: watch(fd)?, next: AtomicU64::new(1), waiting: Mutex::default() };
+        let mut connection =
+            Self { socket: watch(fd)?, version: 0, next: AtomicU64::new(1), waiting: Mutex::default() };
         let hello = Request::Hello { oldest: OLDEST_VERSION, newest: NEWEST_VERSION };
         connection.send(&Call { id: 0, request: hello }, &[]).await?;
         match connection.receive().await? {
             Some((Message::Reply { id: 0, result: Ok(Answer::Hello { version }) }, _))
                 if (OLDEST_VERSION..=NEWEST_VERSION).contains(&version) =>
             {
+                connection.version = version;
                 Ok(connection)
             }
+            Some((Message::Reply { id: 0, result: Err(Failure::Version) }, _)) => {
+                let text = format!(
+                    "it speaks none of the versions {OLDEST_VERSION} to {NEWEST_VERSION} of the protocol: start a \
+                     coracle that is as new as the one that made it"
+                );
+                Err(io::Error::other(text))
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
             other => Err(io::Error::other(format!("unexpected greeting: {other:?}"))),
+        }
+    }
+
+    /// A call before anybody listens: what the shim tells in between is dropped, being in its state too.
+    pub(super) async fn ask(&self, request: Request) -> io::Result<(Answer, Vec<OwnedFd>)> {
+        let call = self.call(request, &[]);
+        tokio::pin!(call);
+        let answered = async {
+            loop {
+                tokio::select! {
+                    answer = &mut call => return answer,
+                    // The last thing that it said may be the answer; otherwise the call knows by now.
+                    exit = self.next_exit() => if exit.is_none() { return call.await },
+                }
+            }
+        };
+        match tokio::time::timeout(GREETING_TIMEOUT, answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(CallError::Gone)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Err(CallError::Failed(failure))) => Err(io::Error::other(format!("{failure:?}"))),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer")),
         }
     }
 
@@ -180,6 +264,57 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A shim of the first release, by the words that it would say.
+    fn first_shim(path: &Path, replies: usize) -> std::thread::JoinHandle<Vec<String>> {
+        let listener = packet::listener(path).unwrap();
+        let lines = include_str!("../contract/golden/messages-1.jsonl").lines().take(replies);
+        let words =
+            lines.enumerate().map(|(n, line)| line.replace("\"id\":7", &format!("\"id\":{n}"))).collect::<Vec<_>>();
+        std::thread::spawn(move || {
+            let wait = |fd: BorrowedFd<'_>| {
+                let mut fds = [nix::poll::PollFd::new(fd, nix::poll::PollFlags::POLLIN)];
+                nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).unwrap();
+            };
+            wait(listener.as_fd());
+            let client = packet::accept(listener.as_fd()).unwrap();
+            let mut heard = Vec::new();
+            for line in words {
+                wait(client.as_fd());
+                let mut buffer = vec![0; MESSAGE_MAX];
+                let len = packet::receive(client.as_fd(), &mut buffer).unwrap().unwrap().len;
+                heard.push(String::from_utf8(buffer[..len].to_vec()).unwrap());
+                packet::send(client.as_fd(), line.as_bytes(), &[]).unwrap();
+            }
+            heard
+        })
+    }
+
+    #[tokio::test]
+    async fn a_shim_of_the_first_release_is_spoken_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shim.sock");
+        let shim = first_shim(&path, 2);
+        let (connection, process) = Connection::open(&path).await.unwrap();
+        assert_eq!((connection.version, process.pid), (1, std::process::id()));
+        let (answer, _) = connection.ask(Request::State).await.unwrap();
+        let Answer::State { containers } = answer else { panic!("{answer:?}") };
+        assert_eq!(containers.iter().map(|container| container.pid).collect::<Vec<_>>(), [4711, 4711]);
+        let heard = shim.join().unwrap();
+        assert_eq!(heard, [r#"{"id":0,"request":{"Hello":{"oldest":1,"newest":2}}}"#, r#"{"id":1,"request":"State"}"#]);
+    }
+
+    #[tokio::test]
+    async fn only_a_shim_that_nobody_listens_for_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        drop(packet::listener(&at("stale")).unwrap());
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        for (name, gone) in [("absent", true), ("stale", true), ("loop", false)] {
+            let error = Connection::open(&at(name)).await.unwrap_err();
+            assert_eq!(matches!(error, OpenError::Gone), gone, "{name}: {error}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_shim_that_does_not_answer_is_not_waited_for() {

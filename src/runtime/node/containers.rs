@@ -9,19 +9,20 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::connection::{CallError, Connection};
-use super::records::{ContainerPaths, ContainerRecord, Exit, cgroup_path};
 use super::sandboxes::now_ns;
 use super::state::{Container, Phase, Sandbox};
 use super::{Runtime, blocking};
+use crate::contract::protocol::{Answer, Failure, Request};
+use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::spec::command_line;
-use crate::shim::protocol::{Answer, Failure, Request};
-use crate::sys::pidfd::ProcessFd;
 use crate::types::{ContainerConfig, ContainerStatus, Event, Resources, TerminalSize};
 
 /// A killed process that does not go away hangs in the kernel; waiting longer would not help.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
+const RTMIN: i32 = 34;
+const RTMAX: i32 = 64;
 /// As other runtimes report a process that never ran.
 const NEVER_RAN: i32 = 128;
 
@@ -98,16 +99,23 @@ impl Runtime {
         }
     }
 
-    /// Asks the container's process to end, and kills it when it has not after `grace`. A container
-    /// that does not run is stopped already.
+    /// Asks the container's process to end, and kills it when it has not after `grace`, whatever became
+    /// of the asking. A container that does not run is stopped already.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         let mut phase = self.with_container(id, |container| container.phase.subscribe())?;
         if !matches!(*phase.borrow(), Phase::Running { .. }) {
             return Ok(());
         }
+        let uid = self.uid_of(id)?;
+        if self.with_sandbox(&uid, |sandbox| sandbox.shim.is_none() && sandbox.unknown.is_none())? {
+            // Nobody is left to ask, so what a failed clean-up left behind goes at once.
+            return self.release_sandbox(&uid).await;
+        }
         if !grace.is_zero() {
             let signal = self.with_container(id, |container| stop_signal(&container.record))?;
-            self.signal(id, signal).await?;
+            if let Err(error) = self.signal(id, signal).await {
+                tracing::warn!(container = id, signal, %error, "cannot ask a container to end");
+            }
             if tokio::time::timeout(grace, phase.wait_for(Phase::ended)).await.is_ok() {
                 return Ok(());
             }
@@ -137,10 +145,10 @@ impl Runtime {
 
     fn kill_shim(&self, id: &str) {
         let shim = self.uid_of(id).and_then(|uid| self.with_sandbox(&uid, |sandbox: &Sandbox| sandbox.shim.clone()));
-        if let Some(process) = shim.ok().flatten().and_then(|shim| ProcessFd::open(shim.pid)) {
+        if let Some(shim) = shim.ok().flatten() {
             tracing::warn!(container = id, "the pod's shim does not answer: it is killed");
             // An error means that it has ended by itself.
-            let _ = process.kill();
+            let _ = shim.process.fd.kill();
         }
     }
 
@@ -285,10 +293,23 @@ fn parse_signal(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    // Real-time signals have no names in the C library.
-    if let Some(offset) = name.strip_prefix("RTMIN+").and_then(|offset| offset.parse::<i32>().ok()) {
-        return Some(34 + offset).filter(|number| *number <= 64);
+    // The C library keeps the first two real-time signals to itself, and names none of them.
+    let real_time = |from: i32, offset: &str, sign: i32| match offset {
+        "" => Some(from),
+        offset => offset.parse::<i32>().ok().map(|offset| from + sign * offset),
+    };
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        return real_time(RTMIN, offset.trim_start_matches('+'), 1).filter(|n| (RTMIN..=RTMAX).contains(n));
     }
+    if let Some(offset) = name.strip_prefix("RTMAX") {
+        return real_time(RTMAX, offset.trim_start_matches('-'), -1).filter(|n| (RTMIN..=RTMAX).contains(n));
+    }
+    let name = match name {
+        "CLD" => "CHLD",
+        "IOT" => "ABRT",
+        "POLL" => "IO",
+        name => name,
+    };
     format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32)
 }
 
@@ -303,6 +324,14 @@ mod tests {
             ("quit", Some(3)),
             ("9", Some(9)),
             ("SIGRTMIN+3", Some(37)),
+            ("RTMIN", Some(34)),
+            ("sigrtmax", Some(64)),
+            ("SIGRTMAX-14", Some(50)),
+            ("SIGRTMIN+31", None),
+            ("SIGRTMAX-x", None),
+            ("SIGIOT", Some(6)),
+            ("SIGCLD", Some(17)),
+            ("SIGPOLL", Some(29)),
             ("SIGNOPE", None),
             ("99", None),
         ] {

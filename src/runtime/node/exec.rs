@@ -17,8 +17,8 @@ use super::Runtime;
 use super::connection::Connection;
 use super::state::Phase;
 use super::streams::{Input, Output, Resizer, Streams, Target, Terminal};
+use crate::contract::protocol::{Answer, Request, Streams as Wanted};
 use crate::error::{Error, IoContext, Result};
-use crate::shim::protocol::{Answer, Request, Streams as Wanted};
 use crate::types::{AttachRequest, ExecRequest, ExecResult};
 
 /// As much as upstream keeps of a probe's output. Of each stream, the rest is read and dropped.

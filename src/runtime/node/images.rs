@@ -53,7 +53,7 @@ impl Runtime {
 
     /// Removes an image with all its names, and the layers that nothing else needs. Idempotent.
     pub async fn remove_image(&self, reference: &str) -> Result<()> {
-        let (images, reference, in_use) = (Arc::clone(&self.images), reference.to_owned(), self.layers_in_use());
+        let (images, reference, in_use) = (Arc::clone(&self.images), reference.to_owned(), self.layers_in_use()?);
         blocking(move || images.remove(&reference, &in_use).map(drop)).await
     }
 
@@ -63,10 +63,15 @@ impl Runtime {
         blocking(move || archive::import(&images, &path)).await
     }
 
-    pub(super) fn layers_in_use(&self) -> BTreeSet<String> {
+    /// All that there are, as long as a pod is left alone whose containers nobody knows.
+    pub(super) fn layers_in_use(&self) -> Result<BTreeSet<String>> {
         let sandboxes = self.sandboxes.lock();
+        if sandboxes.values().any(|sandbox| sandbox.unknown.is_some()) {
+            return self.images.all_layers();
+        }
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
-        containers.flat_map(|container| container.record.layers.clone()).chain(mounted_layers().concat()).collect()
+        let of_containers = containers.flat_map(|container| container.record.layers.clone());
+        Ok(of_containers.chain(mounted_layers().concat()).collect())
     }
 }
 

@@ -4,8 +4,9 @@ mod adopt;
 mod connection;
 mod containers;
 mod exec;
+mod findings;
 mod images;
-pub(crate) mod records;
+mod living;
 mod sandboxes;
 mod state;
 mod stats;
@@ -23,17 +24,19 @@ use tokio::task::JoinSet;
 pub use streams::{Input, Output, Resizer, Streams};
 
 use crate::cgroup::Cgroups;
+use crate::contract::records::SandboxPaths;
 use crate::error::{IoContext, Result};
 use crate::image::registries::Registries;
 use crate::image::{pull::Puller, store::ImageStore};
 use crate::sys::mount;
 use crate::types::{Event, LogLimit};
-use records::SandboxPaths;
 use state::Sandbox;
 
 /// Events that a slow reader may be behind: a node has a few hundred containers, each with a few
 /// events in a burst.
 const EVENTS_MAX: usize = 1024;
+
+const IMAGES: &str = "imagestore";
 
 /// Where the runtime keeps things and how it reaches registries.
 #[derive(Clone, Debug)]
@@ -63,7 +66,12 @@ pub struct Runtime {
 
 impl Runtime {
     /// Opens the runtime's state and takes over the shims that still run.
+    ///
+    /// # Errors
+    /// When a newer release has left something there: then nothing is changed.
     pub async fn open(config: RuntimeConfig) -> Result<Arc<Self>> {
+        adopt::refuse_newer(&config)?;
+        ImageStore::refuse_newer(&config.data_dir.join(IMAGES))?;
         for dir in [config.data_dir.join("sandboxes"), config.run_dir.join("sandboxes")] {
             fs::create_dir_all(&dir).at("create", &dir)?;
         }
@@ -71,7 +79,7 @@ impl Runtime {
         mount::private_tmpfs(&private).at("mount a tmpfs at", &private)?;
         let cgroups = Cgroups::detect()?;
         cgroups.prepare()?;
-        let images = Arc::new(ImageStore::open(&config.data_dir.join("imagestore"))?);
+        let images = Arc::new(ImageStore::open(&config.data_dir.join(IMAGES))?);
         let puller = Puller::new(config.registries.clone());
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let runtime = Arc::new(Self {

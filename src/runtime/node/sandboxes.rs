@@ -1,7 +1,6 @@
 //! Making, ending and removing sandboxes.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
@@ -9,16 +8,15 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::connection::Connection;
-use super::records::{Exit, SandboxPaths, SandboxRecord, cgroup_path};
+use super::connection::{Connection, OpenError, ShimProcess};
 use super::state::{Phase, Sandbox, Shim};
 use super::{Runtime, blocking};
+use crate::contract::protocol::{Answer, Request};
+use crate::contract::records::{Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
-use crate::shim::protocol::{Answer, Request};
 use crate::sys::mount;
-use crate::sys::pidfd::ProcessFd;
-use crate::types::{Event, SandboxConfig, SandboxStatus};
+use crate::types::{Event, SandboxConfig, SandboxState, SandboxStatus};
 
 /// A shim that was told to end and does not is left to the kernel.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,18 +29,26 @@ impl Runtime {
         if uid.is_empty() || uid.starts_with('.') || uid.contains('/') {
             return Err(Error::Invalid(format!("sandbox uid {uid:?} cannot name a directory")));
         }
-        let mut containers = BTreeMap::new();
-        if let Some(sandbox) = self.sandboxes.lock().get_mut(&uid) {
-            if sandbox.shim.is_some() {
-                return Ok(sandbox.status());
+        if let Ok(status) = self.sandbox_status(&uid) {
+            match status.state {
+                SandboxState::Ready => return Ok(status),
+                SandboxState::NotReady => {}
+                SandboxState::Unknown => {
+                    let reason = self.with_sandbox(&uid, |sandbox| sandbox.unknown.clone())?.unwrap_or_default();
+                    return Err(Error::SandboxUnknown { uid, reason });
+                }
             }
-            containers = std::mem::take(&mut sandbox.containers);
+            // An earlier clean-up may have failed half-way; nothing of it may run beside what comes.
+            self.release_sandbox(&uid).await?;
         }
         let record = SandboxRecord { config, created_at_ns: now_ns(), log_limit: self.config.log_limit };
-        let sandbox = Sandbox { record: record.clone(), shim: None, containers };
-        self.sandboxes.lock().insert(uid.clone(), sandbox);
+        {
+            let mut sandboxes = self.sandboxes.lock();
+            let fresh = || Sandbox::new(record.clone());
+            sandboxes.entry(uid.clone()).or_insert_with(fresh).record = record.clone();
+        }
         match self.start_shim(record).await {
-            Ok((connection, pid)) => Ok(self.attach_shim(&uid, connection, pid)),
+            Ok((connection, process)) => Ok(self.attach_shim(&uid, connection, process)),
             Err(error) => {
                 self.release_sandbox(&uid).await?;
                 Err(error)
@@ -50,7 +56,7 @@ impl Runtime {
         }
     }
 
-    async fn start_shim(&self, record: SandboxRecord) -> Result<(Arc<Connection>, u32)> {
+    async fn start_shim(&self, record: SandboxRecord) -> Result<(Arc<Connection>, ShimProcess)> {
         let paths = self.sandbox_paths(&record.config.uid);
         let (cgroups, exe) = (self.cgroups.clone(), self.config.exe.clone());
         let (at, uid) = (paths.clone(), record.config.uid.clone());
@@ -65,11 +71,16 @@ impl Runtime {
     }
 
     /// Records a live shim and starts the task that listens to it.
-    pub(super) fn attach_shim(self: &Arc<Self>, uid: &str, connection: Arc<Connection>, pid: u32) -> SandboxStatus {
+    pub(super) fn attach_shim(
+        self: &Arc<Self>,
+        uid: &str,
+        connection: Arc<Connection>,
+        process: ShimProcess,
+    ) -> SandboxStatus {
         let status = {
             let mut sandboxes = self.sandboxes.lock();
             let sandbox = sandboxes.get_mut(uid).expect("invariant: the caller has entered the sandbox");
-            sandbox.shim = Some(Shim { pid, connection: Arc::clone(&connection) });
+            sandbox.shim = Some(Shim { process: Arc::new(process), connection: Arc::clone(&connection) });
             sandbox.status()
         };
         let mut readers = self.readers.lock();
@@ -100,10 +111,20 @@ impl Runtime {
             };
             sandbox.filter(held).map(|sandbox| sandbox.shim = None).is_some()
         };
-        if !ours || self.reconnect(uid).await {
+        if !ours {
             return;
         }
-        tracing::warn!(sandbox = uid, "the pod's shim is gone");
+        match self.reconnect(uid).await {
+            Ok(()) => return,
+            Err(OpenError::Gone) => tracing::warn!(sandbox = uid, "the pod's shim is gone"),
+            Err(error @ OpenError::Unclear(_)) => {
+                tracing::error!(sandbox = uid, "leaving a pod alone that may run: {error}");
+                if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
+                    sandbox.unknown = Some(error.to_string());
+                }
+                return self.publish(Event::SandboxGone { sandbox_uid: uid.to_owned() });
+            }
+        }
         if let Err(error) = self.release_sandbox(uid).await {
             tracing::warn!(sandbox = uid, %error, "cannot clean up after the pod's shim");
         }
@@ -111,22 +132,22 @@ impl Runtime {
     }
 
     /// A connection may be lost while the shim lives on. Catches up on what was told meanwhile.
-    async fn reconnect(self: &Arc<Self>, uid: &str) -> bool {
-        let Ok((connection, pid)) = Connection::open(&self.sandbox_paths(uid).socket()).await else { return false };
-        if self.with_sandbox(uid, |_| ()).is_err() {
-            return false;
-        }
-        self.attach_shim(uid, Arc::clone(&connection), pid);
-        let Ok((Answer::State { containers }, _)) = connection.call(Request::State, &[]).await else { return true };
+    async fn reconnect(self: &Arc<Self>, uid: &str) -> Result<(), OpenError> {
+        let (connection, process) = Connection::open(&self.sandbox_paths(uid).socket()).await?;
+        self.with_sandbox(uid, |_| ()).map_err(|_| OpenError::Gone)?;
+        self.attach_shim(uid, Arc::clone(&connection), process);
+        // A connection that is lost again is noticed by its own listener.
+        let Ok((Answer::State { containers }, _)) = connection.call(Request::State, &[]).await else { return Ok(()) };
         for container in containers {
             if let Some(exit) = container.exit {
                 self.on_exit(uid, &container.id, exit);
             }
         }
-        true
+        Ok(())
     }
 
     /// Ends what is left of a sandbox without a shim: processes, mounts, sockets. Its records stay.
+    /// Idempotent; its containers have ended once their processes have, whatever fails afterwards.
     pub(super) async fn release_sandbox(&self, uid: &str) -> Result<()> {
         let paths = self.sandbox_paths(uid);
         let (parent, ids) = {
@@ -137,20 +158,24 @@ impl Runtime {
         let cgroups = self.cgroups.clone();
         let at = paths.clone();
         let exits = blocking(move || -> Result<Vec<(String, Option<Exit>)>> {
-            cgroups.signal_all(&parent, Signal::SIGKILL)?;
-            cgroups.remove(&parent)?;
-            mount::detach_below(&at.run).at("unmount", &at.run)?;
-            durable::remove_tree(&at.run)?;
-            Ok(ids
-                .into_iter()
-                .map(|id| (id.clone(), durable::read_optional(&at.container(&id).exit()).ok().flatten()))
-                .collect())
+            // Nobody knows the cgroup of some that were left alone; these have been ended otherwise.
+            if !parent.is_empty() {
+                cgroups.signal_all(&parent, Signal::SIGKILL)?;
+                cgroups.remove(&parent)?;
+            }
+            // An exit code that cannot be read is lost, and so the container is.
+            let exit = |id: &str| durable::read_optional(&at.container(id).exit()).ok().flatten();
+            Ok(ids.into_iter().map(|id| (id.clone(), exit(&id))).collect())
         })
         .await?;
         for (id, exit) in exits {
             self.settle(uid, &id, exit);
         }
-        Ok(())
+        blocking(move || {
+            mount::detach_below(&paths.run).at("unmount", &paths.run)?;
+            durable::remove_tree(&paths.run)
+        })
+        .await
     }
 
     /// Gives a container of a dead sandbox its last phase.
@@ -168,42 +193,42 @@ impl Runtime {
     /// Kills the sandbox's containers and ends its shim. Idempotent; an unknown sandbox is stopped.
     pub async fn stop_sandbox(&self, uid: &str) -> Result<()> {
         let (shim, running) = {
-            let mut sandboxes = self.sandboxes.lock();
-            let Some(sandbox) = sandboxes.get_mut(uid) else { return Ok(()) };
+            let sandboxes = self.sandboxes.lock();
+            let Some(sandbox) = sandboxes.get(uid) else { return Ok(()) };
             let running = |phase: &Phase| matches!(phase, Phase::Running { .. });
             let containers = sandbox.containers.iter().filter(|(_, container)| running(&container.phase.borrow()));
             let containers = containers.map(|(id, _)| id.clone()).collect::<Vec<_>>();
             (sandbox.shim.clone(), containers)
         };
-        let Some(shim) = shim else { return Ok(()) };
+        let Some(shim) = shim else {
+            if self.with_sandbox(uid, |sandbox| sandbox.unknown.is_some())? {
+                self.end_unknown(uid).await?;
+            }
+            return self.release_sandbox(uid).await;
+        };
         for id in running {
-            match self.stop_container(&id, Duration::ZERO).await {
-                // The shim's end takes care of them, also when it is the shim that hangs.
-                Ok(()) | Err(Error::SandboxNotReady(_) | Error::ContainerNotFound(_) | Error::StopTimeout(_)) => {}
-                Err(error) => return Err(error),
+            if let Err(error) = self.stop_container(&id, Duration::ZERO).await {
+                // The shim's end takes care of it, also when it is the shim that hangs.
+                tracing::debug!(container = id, %error, "a container outlasts its stop");
             }
         }
         if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
             // From here on its end is expected.
             sandbox.shim = None;
         }
-        let process = ProcessFd::open(shim.pid);
         let farewell = shim.connection.call(Request::Shutdown, &[]);
         // A shim that hangs is killed below with whatever else it left.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, farewell).await;
-        if let Some(process) = process {
-            // An error means that it has ended by itself.
-            let _ = process.kill();
-            // Its network namespace goes with it: taking the pod's link away is cheap only then.
-            process.ended(SHUTDOWN_TIMEOUT).await;
-        }
+        // An error means that it has ended by itself.
+        let _ = shim.process.fd.kill();
+        // Its network namespace goes with it: taking the pod's link away is cheap only then.
+        shim.process.fd.ended(SHUTDOWN_TIMEOUT).await;
         self.release_sandbox(uid).await
     }
 
     /// Stops the sandbox and removes it with all its containers. Idempotent.
     pub async fn remove_sandbox(&self, uid: &str) -> Result<()> {
         self.stop_sandbox(uid).await?;
-        self.release_sandbox(uid).await?;
         let paths = self.sandbox_paths(uid);
         blocking(move || durable::remove_tree(&paths.data)).await?;
         self.sandboxes.lock().remove(uid);
@@ -217,6 +242,13 @@ impl Runtime {
     pub fn sandbox_status(&self, uid: &str) -> Result<SandboxStatus> {
         let sandboxes = self.sandboxes.lock();
         sandboxes.get(uid).map(Sandbox::status).ok_or_else(|| Error::SandboxNotFound(uid.to_owned()))
+    }
+
+    /// The network namespace of a pod that has one of its own, held open for the caller.
+    pub fn network_namespace(&self, uid: &str) -> Result<File> {
+        let shim = self.with_sandbox(uid, |sandbox| sandbox.shim.clone())?;
+        let shim = shim.ok_or_else(|| Error::SandboxNotReady(uid.to_owned()))?;
+        shim.process.network_namespace().map_err(|_| Error::SandboxNotReady(uid.to_owned()))
     }
 
     /// Changes the limits of a pod's own cgroup.

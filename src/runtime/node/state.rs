@@ -1,14 +1,13 @@
 //! What the daemon knows of sandboxes and containers, and the statuses that it gives out.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::connection::Connection;
-use super::records::{ContainerRecord, Exit, SandboxRecord};
-use crate::shim::protocol::ContainerNow;
+use super::connection::{Connection, ShimProcess};
+use crate::contract::protocol::ContainerNow;
+use crate::contract::records::{ContainerRecord, Exit, SandboxRecord};
 use crate::types::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 
 #[derive(Debug)]
@@ -16,12 +15,14 @@ pub(super) struct Sandbox {
     pub record: SandboxRecord,
     /// Present while the shim lives.
     pub shim: Option<Shim>,
+    /// Why nobody can say what runs of it: then it is left alone.
+    pub unknown: Option<String>,
     pub containers: BTreeMap<String, Container>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Shim {
-    pub pid: u32,
+    pub process: Arc<ShimProcess>,
     pub connection: Arc<Connection>,
 }
 
@@ -119,18 +120,24 @@ impl Container {
 }
 
 impl Sandbox {
+    /// Without a shim and containers.
+    pub(super) fn new(record: SandboxRecord) -> Self {
+        Self { record, shim: None, unknown: None, containers: BTreeMap::new() }
+    }
+
     pub(super) fn status(&self) -> SandboxStatus {
         let SandboxRecord { config, created_at_ns, .. } = &self.record;
-        let shim_pid = self.shim.as_ref().map_or(0, |shim| shim.pid);
-        let ready = self.shim.is_some();
         SandboxStatus {
             uid: config.uid.clone(),
             namespace: config.namespace.clone(),
             name: config.name.clone(),
-            state: if ready { SandboxState::Ready } else { SandboxState::NotReady },
+            state: match (&self.shim, &self.unknown) {
+                (Some(_), _) => SandboxState::Ready,
+                (None, Some(_)) => SandboxState::Unknown,
+                (None, None) => SandboxState::NotReady,
+            },
             created_at_ns: *created_at_ns,
-            netns: (ready && !config.host_network).then(|| PathBuf::from(format!("/proc/{shim_pid}/ns/net"))),
-            shim_pid,
+            shim_pid: self.shim.as_ref().map_or(0, |shim| shim.process.pid),
             labels: config.labels.clone(),
         }
     }
@@ -168,7 +175,7 @@ mod tests {
                 sandbox_uid: String::new(),
                 config: Default::default(),
                 created_at_ns: 0,
-                layer_dir: PathBuf::new(),
+                layer_dir: Default::default(),
                 layers: vec![],
                 defaults: Default::default(),
             };

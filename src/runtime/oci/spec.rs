@@ -14,8 +14,8 @@ use super::environment::{Identity, environment};
 use super::mounts::{CgroupView, MASKED_PATHS, OciMount, READ_ONLY_PATHS, mounts, propagation};
 use super::user::User;
 use crate::cgroup::Version;
+use crate::contract::records::ContainerRecord;
 use crate::error::Result;
-use crate::node::records::ContainerRecord;
 use crate::types::{ContainerConfig, Propagation};
 
 /// Soft and hard limit of open files, as systemd gives them to services.

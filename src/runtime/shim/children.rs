@@ -1,11 +1,12 @@
 //! The forked children that call libcontainer for the shim, and what they report.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::container::nonblocking;
 use super::trace::Trace;
 use crate::error::{Error, Result};
 use crate::sys::{packet, process};
@@ -38,6 +39,8 @@ pub(super) fn start<Job>(
 ) -> Result<Helper<Job>> {
     let failed = |error: &dyn std::fmt::Display| Error::Start(format!("cannot start a helper process: {error}"));
     let (ours, theirs) = packet::pair().map_err(|error| failed(&error))?;
+    // The container holds the other end too: a child that dies without a word does not close it.
+    nonblocking(ours.as_fd()).map_err(|error| failed(&error))?;
     let pid = process::fork_child(|| {
         let keep = [keep, &[theirs.as_raw_fd()]].concat();
         if process::reset_signals().is_err() || process::close_others(&keep).is_err() {
@@ -71,12 +74,15 @@ fn tell(to: &OwnedFd, outcome: Outcome) -> i32 {
 }
 
 impl<Job> Helper<Job> {
-    /// Reads the report: call when the socket is readable or the child has ended.
+    /// Reads the report: call when the socket is readable or the child has ended. Never waits.
     pub(super) fn outcome(&self) -> Outcome {
         let mut buffer = [0; REPORT_MAX];
         let lost = || "the helper process ended without a word".to_owned();
-        let received = packet::receive(self.report.as_fd(), &mut buffer).map_err(|error| error.to_string())?;
-        let received = received.ok_or_else(lost)?;
+        let received = match packet::receive(self.report.as_fd(), &mut buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(lost()),
+            Err(error) => return Err(error.to_string()),
+            Ok(received) => received.ok_or_else(lost)?,
+        };
         match serde_json::from_slice(&buffer[..received.len]).map_err(|error| error.to_string())? {
             Report::Process(pid) => Ok((pid, received.fds.into_iter().next())),
             Report::Failed(text) => Err(text),
@@ -84,15 +90,16 @@ impl<Job> Helper<Job> {
     }
 }
 
-/// A process's end as code (128 + signal when a signal ended it) and signal.
-pub(super) fn exit_code(status: WaitStatus) -> Option<(Pid, i32, Option<i32>)> {
-    match status {
-        WaitStatus::Exited(pid, code) => Some((pid, code, None)),
-        WaitStatus::Signaled(pid, signal, _) => Some((pid, 128 + signal as i32, Some(signal as i32))),
-        WaitStatus::Stopped(..)
-        | WaitStatus::PtraceEvent(..)
-        | WaitStatus::PtraceSyscall(_)
-        | WaitStatus::Continued(_)
-        | WaitStatus::StillAlive => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when a container that waits for its start keeps the descriptor of a child that was killed.
+    #[test]
+    fn a_child_that_ends_without_a_word_is_not_waited_for() {
+        let (ours, _held_by_the_container) = packet::pair().unwrap();
+        nonblocking(ours.as_fd()).unwrap();
+        let helper = Helper { pid: Pid::from_raw(1), report: ours, job: () };
+        assert_eq!(helper.outcome().unwrap_err(), "the helper process ended without a word");
     }
 }

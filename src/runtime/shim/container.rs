@@ -10,9 +10,9 @@ use nix::unistd::{pipe2, read, write};
 
 use super::launch::Stdio;
 use super::log::{LineBuffer, LogFile, Stream};
-use super::protocol::ContainerNow;
+use crate::contract::protocol::ContainerNow;
+use crate::contract::records::{ContainerRecord, Exit};
 use crate::error::{IoContext, Result};
-use crate::node::records::{ContainerRecord, Exit};
 
 /// Input that waits for the container to read it; more is not read from those attached.
 const INPUT_MAX: usize = 64 * 1024;
@@ -271,7 +271,7 @@ pub(super) fn nanoseconds(at: Timestamp) -> i64 {
     i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())

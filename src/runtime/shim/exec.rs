@@ -9,10 +9,10 @@ use libcontainer::syscall::syscall::SyscallType;
 use oci_spec::runtime::Spec;
 
 use super::executor::Launcher;
-use super::launch::{Console, Launch, Stdio, capability_sets, start_error};
+use super::launch::{Console, Launch, Stdio, capability_sets, set_oom_score, start_error};
+use crate::contract::records::{ContainerRecord, SandboxPaths};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
-use crate::node::records::{ContainerRecord, SandboxPaths};
 
 pub(super) struct Command<'a> {
     /// Unique among the commands that this shim runs at a time.
@@ -49,6 +49,8 @@ fn run(
     stdio: Stdio,
     scratch: &Path,
 ) -> Result<Running> {
+    // Inherited by the command.
+    set_oom_score("self", record.config.oom_score_adj);
     let container = paths.container(&record.id);
     let from = paths.state_root().join(&record.id).join("state.json");
     fs::copy(&from, scratch.join(&record.id).join("state.json")).at("copy", &from)?;
@@ -86,5 +88,5 @@ fn write_process(config: &Path, to: &Path, command: Vec<String>, tty: bool) -> R
         env.push("TERM=xterm".to_owned());
         process.set_env(Some(env));
     }
-    durable::write(to, &process, Durability::Atomic)
+    durable::write_foreign(to, &process, Durability::Atomic)
 }

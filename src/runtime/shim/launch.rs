@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use super::executor::Launcher;
 use crate::cgroup::{Cgroups, Version};
-use crate::durable::{self, Durability};
+use crate::contract::records::{ContainerPaths, ContainerRecord, SandboxPaths, cgroup_path};
+use crate::durable::{self, Durability, Record};
 use crate::error::{Error, IoContext, Result};
-use crate::node::records::{ContainerPaths, ContainerRecord, SandboxPaths, cgroup_path};
 use crate::oci::capabilities::Available;
 use crate::oci::spec::{self, Device, PidNamespace, Plan, Surroundings};
 use crate::oci::user::Accounts;
@@ -71,10 +71,13 @@ pub(super) struct Launch {
     pub capabilities: Vec<String>,
 }
 
+impl Record for Launch {
+    const VERSION: u32 = 1;
+}
+
 pub(super) fn launch(pod: &Pod<'_>, record: &ContainerRecord, stdio: Stdio) -> Result<Launched> {
     let paths = pod.paths.container(&record.id);
     let cgroup = cgroup_path(pod.config, &record.id);
-    set_oom_score(record.config.oom_score_adj);
     mount_root(record, &paths)?;
     let plan = plan(pod, record, &paths, &cgroup)?;
     let launcher = launcher(record, &plan)?;
@@ -90,7 +93,7 @@ pub(super) fn launch(pod: &Pod<'_>, record: &ContainerRecord, stdio: Stdio) -> R
     }
     let built = builder.as_init(paths.bundle()).with_systemd(false).with_detach(true).build();
     let mut container = built.map_err(|error| start_error(&error))?;
-    let outcome = finish(&mut container, console, || {
+    let outcome = finish(&mut container, console, record.config.oom_score_adj, || {
         pod.cgroups.confine(&cgroup, &record.config.resources, record.config.security.privileged)
     });
     if outcome.is_err() {
@@ -104,11 +107,13 @@ pub(super) fn launch(pod: &Pod<'_>, record: &ContainerRecord, stdio: Stdio) -> R
 fn finish(
     container: &mut Container,
     console: Option<Console>,
+    oom_score: i32,
     confine: impl FnOnce() -> Result<()>,
 ) -> Result<Launched> {
     confine()?;
     let terminal = console.map(Console::receive).transpose()?;
     let pid = container.pid().ok_or_else(|| Error::Start("the container has no process".to_owned()))?;
+    set_oom_score(&pid.to_string(), oom_score);
     container.start().map_err(|error| start_error(&error))?;
     Ok(Launched { pid: pid.as_raw(), terminal })
 }
@@ -129,10 +134,9 @@ pub(super) fn start_error(error: &dyn std::error::Error) -> Error {
     Error::Start(format!("unable to start container process: {text}"))
 }
 
-/// Inherited by the container. Lowering it takes a capability that the node may lack; then the
-/// container keeps the shim's.
-fn set_oom_score(score: i32) {
-    let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
+/// Lowering it takes a capability that the node may lack; then the process keeps the shim's.
+pub(super) fn set_oom_score(process: &str, score: i32) {
+    let _ = fs::write(Path::new("/proc").join(process).join("oom_score_adj"), score.to_string());
 }
 
 fn mount_root(record: &ContainerRecord, paths: &ContainerPaths) -> Result<()> {
@@ -229,7 +233,7 @@ pub(super) fn capability_sets(names: &[String]) -> Result<LinuxCapabilities> {
 }
 
 fn write_bundle(paths: &ContainerPaths, plan: &Plan) -> Result<()> {
-    durable::write(&paths.bundle().join("config.json"), &plan.spec, Durability::Atomic)?;
+    durable::write_foreign(&paths.bundle().join("config.json"), &plan.spec, Durability::Atomic)?;
     let launch = Launch { capabilities: plan.capabilities.clone() };
     durable::write(&paths.launch(), &launch, Durability::Atomic)
 }
@@ -286,5 +290,16 @@ impl Console {
         durable::remove_file(&self.path)?;
         let fd = received.and_then(|received| received.fds.into_iter().next());
         fd.ok_or_else(|| Error::Start("no terminal was handed over".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launches_of_all_releases_are_read() {
+        let launch = crate::contract::check_forms::<Launch>(&[include_str!("../contract/golden/launch-1.json")]);
+        assert!(launch[0].capabilities.contains(&"CAP_NET_ADMIN".to_owned()));
     }
 }

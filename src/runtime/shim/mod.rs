@@ -12,7 +12,6 @@ mod executor;
 mod launch;
 mod log;
 mod pause;
-pub(crate) mod protocol;
 mod server;
 mod trace;
 
@@ -26,9 +25,9 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{pipe2, sethostname, setsid};
 
+use crate::contract::records::{SandboxPaths, SandboxRecord};
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
-use crate::node::records::{SandboxPaths, SandboxRecord};
 use crate::sys::process;
 use crate::types::SandboxConfig;
 

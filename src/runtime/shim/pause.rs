@@ -1,7 +1,11 @@
 //! The first process of a pid namespace that a pod's containers share: it buries orphans, and ends
 //! when the shim does, which ends everything in the namespace.
+//!
+//! The namespace is held open: should its first process die, containers that join it fail, instead of
+//! entering the namespace of whoever got its number.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -10,15 +14,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::wait::waitpid;
+use nix::unistd::pipe2;
 
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{packet, process};
 
 /// Keeps the namespace's first process alive.
 pub(super) struct Pause {
-    namespace: PathBuf,
+    namespace: OwnedFd,
     _life: OwnedFd,
 }
 
@@ -46,12 +50,13 @@ impl Pause {
         if received.is_none() {
             return Err(Error::Start("cannot make the pod's pid namespace".to_owned()));
         }
+        // It is our child by now and not buried yet, so the number is still its own.
         let namespace = PathBuf::from(format!("/proc/{}/ns/pid", i32::from_ne_bytes(pid)));
-        Ok(Self { namespace, _life: life })
+        Ok(Self { namespace: File::open(&namespace).at("open", &namespace)?.into(), _life: life })
     }
 
-    pub(super) fn namespace(&self) -> &Path {
-        &self.namespace
+    pub(super) fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
     }
 }
 
@@ -74,15 +79,6 @@ fn run(death: &OwnedFd) -> i32 {
             return 0;
         }
         while let Ok(Some(_)) = signals.read_signal() {}
-        bury();
-    }
-}
-
-fn bury() {
-    loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(_) => return,
-            Ok(_) => {}
-        }
+        while process::bury_one().is_some() {}
     }
 }

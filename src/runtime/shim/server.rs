@@ -1,31 +1,31 @@
 //! The shim's loop: waits for the daemon, the containers' streams, and the ends of processes.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use super::children::{self, Helper, exit_code};
+use super::children::{self, Helper};
 use super::container::{Attachment, Container, Source, nanoseconds};
 use super::exec::{self, Command};
 use super::launch::{self, Pod, Stdio};
 use super::log::LogFile;
 use super::pause::Pause;
-use super::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request, Streams};
 use crate::cgroup::Cgroups;
+use crate::contract::held::HeldRecords;
+use crate::contract::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request, Streams};
+use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
-use crate::node::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::sys::packet::{self, MESSAGE_MAX};
-use crate::sys::process;
+use crate::sys::process::{self, Ended};
 
 /// Read from a stream at a time.
 const CHUNK: usize = 16 * 1024;
@@ -213,6 +213,12 @@ impl Server {
             Request::State => Answer::State {
                 containers: self.containers.values().filter(|c| c.pid > 0).map(Container::now).collect(),
             },
+            Request::Records => {
+                let containers = self.containers.values().map(|c| (&c.record, c.now()));
+                let records = HeldRecords::send(&self.record, containers);
+                let records = records.map_err(|error| Failure::Other(error.to_string()))?;
+                return Ok(Next::Answer(Answer::Records, vec![records]));
+            }
             Request::Start { container } => return self.start(client, call.id, container),
             Request::Signal { container, exec, signal } => self.signal(client, &container, exec, signal)?,
             Request::Exec { container, exec, command, tty, streams } => {
@@ -256,11 +262,14 @@ impl Server {
         }
     }
 
-    /// The pid namespace of the running container of that name.
-    fn processes_of(&self, name: &str) -> Result<PathBuf, Failure> {
+    /// The pid namespace of the running container of that name. Opened here, where the process is a
+    /// child that is not buried yet: nobody else can have its number.
+    fn processes_of(&self, name: &str) -> Result<OwnedFd, Failure> {
         let found = self.containers.values().find(|c| c.running() && c.record.config.name == name);
         let pid = found.ok_or_else(|| Failure::Start(format!("unable to find target container {name:?}")))?.pid;
-        Ok(PathBuf::from(format!("/proc/{pid}/ns/pid")))
+        let path = format!("/proc/{pid}/ns/pid");
+        let opened = File::open(&path).at("open", Path::new(&path));
+        opened.map(OwnedFd::from).map_err(|error| Failure::Start(error.to_string()))
     }
 
     fn start(&mut self, client: u64, call: u64, id: String) -> Result<Next, Failure> {
@@ -274,13 +283,16 @@ impl Server {
         let target = record.config.processes_of.as_deref().map(|name| self.processes_of(name)).transpose()?;
         let (container, stdio) = Container::new(record, log).map_err(failed)?;
         let job = Job { client, call, work: Work::Start { container: id.clone() } };
-        let keep = stdio.raw().collect::<Vec<_>>();
+        let joined = self.pause.as_ref().map(Pause::namespace).or(target.as_ref().map(AsFd::as_fd));
+        let joined = joined.map(|namespace| namespace.as_raw_fd());
+        let keep = stdio.raw().chain(joined).collect::<Vec<_>>();
+        let pid_namespace = joined.map(|fd| PathBuf::from(format!("/proc/self/fd/{fd}")));
         let helper = children::start(job, &keep, || {
             let pod = Pod {
                 config: &self.record.config,
                 paths: &self.paths,
                 cgroups: &self.cgroups,
-                pid_namespace: self.pause.as_ref().map(Pause::namespace).or(target.as_deref()),
+                pid_namespace: pid_namespace.as_deref(),
             };
             let launched = launch::launch(&pod, &container.record, stdio)?;
             Ok((launched.pid, launched.terminal))
@@ -315,7 +327,6 @@ impl Server {
     }
 
     fn signal(&mut self, client: u64, container: &str, exec: Option<u64>, signal: i32) -> Result<Answer, Failure> {
-        let signal = Signal::try_from(signal).map_err(|error| Failure::Other(error.to_string()))?;
         let pid = match exec {
             None => self.running(container)?.pid,
             Some(exec) => {
@@ -326,7 +337,7 @@ impl Server {
             }
         };
         // Our own child and not yet reaped, so the number cannot have passed to another process.
-        kill(Pid::from_raw(pid), signal).map_err(|error| Failure::Other(error.to_string()))?;
+        process::send_signal(Pid::from_raw(pid), signal).map_err(|error| Failure::Other(error.to_string()))?;
         Ok(Answer::Done)
     }
 
@@ -358,6 +369,9 @@ impl Server {
         match started {
             Ok(pid) => self.reply(client, call, Ok(Answer::Started { pid, at_ns: nanoseconds(now) }), &[]),
             Err(text) => {
+                // A child that died before it could say so leaves its container waiting for a start.
+                let _ = self.cgroups.signal_all(&cgroup_path(&self.record.config, id), Signal::SIGKILL);
+                let _ = fs::remove_dir_all(self.paths.state_root().join(id));
                 let exit = Exit {
                     started_at_ns: None,
                     finished_at_ns: nanoseconds(now),
@@ -380,8 +394,7 @@ impl Server {
             // Sent by a person or a tool; the pod ends by the daemon's word only.
             let _ = signal;
         }
-        while let Ok(status) = waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            let Some((pid, code, signal)) = exit_code(status) else { break };
+        while let Some(Ended { pid, code, signal }) = process::bury_one() {
             // A helper's report names processes that may be next in line.
             self.finish_helper(pid);
             let id = self.containers.iter().find(|(_, c)| c.pid == pid.as_raw() && c.running()).map(|(id, _)| id);

@@ -1,6 +1,7 @@
 //! The kernel interfaces that the standard library and `nix` lack, each behind a safe function.
 
 pub(crate) mod bpf;
+pub(crate) mod memfd;
 pub(crate) mod mount;
 pub(crate) mod packet;
 pub(crate) mod pidfd;

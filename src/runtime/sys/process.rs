@@ -22,6 +22,43 @@ pub(crate) fn fork_child(work: impl FnOnce() -> i32) -> nix::Result<Pid> {
     }
 }
 
+/// A child that has ended.
+pub(crate) struct Ended {
+    pub pid: Pid,
+    /// 128 + signal when a signal ended it.
+    pub code: i32,
+    pub signal: Option<i32>,
+}
+
+/// Buries the next child that has ended, if there is one. Unlike nix's `waitpid` it knows the ends by
+/// real-time signals.
+#[expect(unsafe_code, reason = "nix loses a child that a real-time signal ended")]
+pub(crate) fn bury_one() -> Option<Ended> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the kernel writes one integer to the pointer.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return None;
+        }
+        let pid = Pid::from_raw(pid);
+        if libc::WIFEXITED(status) {
+            return Some(Ended { pid, code: libc::WEXITSTATUS(status), signal: None });
+        }
+        if libc::WIFSIGNALED(status) {
+            let signal = libc::WTERMSIG(status);
+            return Some(Ended { pid, code: 128 + signal, signal: Some(signal) });
+        }
+    }
+}
+
+/// Sends any signal by number; nix's `kill` has no real-time ones.
+#[expect(unsafe_code, reason = "nix has no real-time signals")]
+pub(crate) fn send_signal(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: the call takes two integers.
+    if unsafe { libc::kill(pid.as_raw(), signal) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives signals the state that a new program expects: none blocked, SIGPIPE deadly again
 /// (Rust ignores it, and ignored signals stay ignored across exec).
 #[expect(unsafe_code, reason = "sigaction")]

@@ -65,6 +65,14 @@ fn a_lost_sandbox_is_made_again_with_the_next_attempt() {
 }
 
 #[test]
+fn nothing_is_ended_or_started_in_a_sandbox_that_nobody_can_look_into() {
+    let pod = two();
+    let seen = Observed::new(Some(sandbox(SandboxState::Unknown)), vec![running(&pod, "a", 0)], vec![]);
+    let plan = run(&pod, &seen, &Given::default());
+    assert_eq!((plan.sandbox, plan.kill, plan.start), (SandboxPlan::Recover, vec![], vec![]));
+}
+
+#[test]
 fn init_containers_run_one_after_the_other() {
     let pod = two();
     check_start(&pod, vec![], &[], &["i1"]);

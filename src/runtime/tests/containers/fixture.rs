@@ -78,7 +78,15 @@ impl Node {
 
     /// The daemon dies and another one starts.
     pub(crate) async fn restart(&mut self) {
+        self.stop_daemon();
+        self.start_daemon().await;
+    }
+
+    pub(crate) fn stop_daemon(&mut self) {
         self.runtime = None;
+    }
+
+    pub(crate) async fn start_daemon(&mut self) {
         self.runtime = Some(open(self.dir.path()).await);
     }
 
@@ -177,15 +185,18 @@ impl Node {
     }
 }
 
-pub(crate) async fn open_with(dir: &Path, registries: Registries) -> Arc<Runtime> {
-    let config = RuntimeConfig {
+pub(crate) fn config_of(dir: &Path) -> RuntimeConfig {
+    RuntimeConfig {
         data_dir: dir.join("data"),
         run_dir: dir.join("run"),
         exe: PathBuf::from("/proc/self/exe").canonicalize().unwrap(),
-        registries,
+        registries: Registries::default(),
         log_limit: LogLimit::default(),
-    };
-    Runtime::open(config).await.unwrap()
+    }
+}
+
+pub(crate) async fn open_with(dir: &Path, registries: Registries) -> Arc<Runtime> {
+    Runtime::open(RuntimeConfig { registries, ..config_of(dir) }).await.unwrap()
 }
 
 async fn open(dir: &Path) -> Arc<Runtime> {

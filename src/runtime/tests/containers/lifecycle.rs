@@ -1,6 +1,7 @@
 //! From configuration to exit code.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Security};
@@ -10,7 +11,9 @@ use crate::fixture::{Node, PATIENCE, busybox_layer, write_archive};
 pub(crate) async fn runs_logs_and_ends(node: &mut Node) {
     let sandbox = node.sandbox("p1").await;
     assert_eq!(sandbox.state, SandboxState::Ready);
-    assert!(fs::metadata(sandbox.netns.unwrap()).is_ok());
+    let namespace = node.runtime().network_namespace("p1").unwrap();
+    let host = fs::metadata("/proc/self/ns/net").unwrap().ino();
+    assert_ne!(namespace.metadata().unwrap().ino(), host);
     let (status, log) = node.run("p1", node.shell("echo out; echo err >&2; printf rest; exit 7")).await;
     assert_eq!((status.exit_code, status.signal, status.oom_killed), (Some(7), None, false));
     let mut lines = log.lines().collect::<Vec<_>>();
@@ -104,6 +107,18 @@ pub(crate) async fn stop_asks_then_kills(node: &mut Node) {
     let status = node.runtime().container_status(&id).unwrap();
     assert_eq!((status.exit_code, status.signal), (Some(137), Some(9)));
     node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+    for (signal, expected) in [("SIGRTMIN+3", 37), ("64", 64), ("SIGRTMAX-1", 63), ("no such signal", 15)] {
+        let mut config = node.shell("exec sleep 1000");
+        // As the first process of a pid namespace it would not be hit by what it does not handle.
+        config.processes_of = Some("other".to_owned());
+        config.stop_signal = Some(signal.to_owned());
+        let target = node.start("p1", other(node, "exec sleep 1000")).await;
+        let id = node.start("p1", config).await;
+        node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+        let status = node.runtime().container_status(&id).unwrap();
+        assert_eq!((status.exit_code, status.signal), (Some(128 + expected), Some(expected)), "{signal}");
+        node.runtime().stop_container(&target, Duration::ZERO).await.unwrap();
+    }
 }
 
 async fn wait_for_log(node: &Node, text: &str) {
@@ -194,8 +209,7 @@ pub(crate) async fn namespaces(node: &mut Node) {
 
     let mut config = node.sandbox_config("p3");
     (config.host_network, config.host_pid, config.host_ipc) = (true, true, true);
-    let sandbox = node.runtime().run_sandbox(config).await.unwrap();
-    assert_eq!(sandbox.netns, None);
+    node.runtime().run_sandbox(config).await.unwrap();
     let (_, log) = node.run("p3", other(node, "for kind in net ipc pid; do readlink /proc/self/ns/$kind; done")).await;
     let own = ["net", "ipc", "pid"].map(|kind| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap());
     assert_eq!(log.lines().collect::<Vec<_>>(), own.iter().map(|link| link.to_str().unwrap()).collect::<Vec<_>>());

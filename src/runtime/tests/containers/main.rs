@@ -12,6 +12,7 @@ mod registry;
 mod restart;
 mod scale;
 mod streams;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,10 @@ const TESTS: &[Test] = &[
     ("terminals_work_and_resize", |node| Box::pin(streams::terminals(node))),
     ("attach_talks_to_the_container", |node| Box::pin(streams::attach(node))),
     ("a_new_daemon_takes_over", |node| Box::pin(restart::a_new_daemon_takes_over(node))),
+    ("records_of_the_first_release_are_adopted", |node| Box::pin(upgrade::first_records(node))),
+    ("damaged_records_are_made_up_for", |node| Box::pin(upgrade::damaged_records(node))),
+    ("newer_records_are_refused", |node| Box::pin(upgrade::newer_records(node))),
+    ("a_pod_that_cannot_be_looked_into_is_left_alone", |node| Box::pin(upgrade::left_alone(node))),
     ("a_dead_shim_is_noticed", |node| Box::pin(restart::a_dead_shim_is_noticed(node))),
     ("images_come_from_mirrors", |node| Box::pin(registry::images_come_from_mirrors(node))),
     ("twenty_sandboxes_at_once", |node| Box::pin(scale::twenty_sandboxes(node))),

@@ -1,5 +1,8 @@
 //! What is kept on disk about sandboxes and containers, and where.
 //!
+//! A form that changes gets the next version and a golden file in `golden`; the files of earlier
+//! versions stay there and stay readable (ADR 6).
+//!
 //! Below the data directory lies what has to survive a reboot: configurations, exit codes, the
 //! containers' own layers. Below the run directory, on a tmpfs, lies what only lives with the
 //! kernel: sockets, mount points, libcontainer's state.
@@ -8,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::durable::Record;
 use crate::image::config::ProcessDefaults;
 use crate::types::{ContainerConfig, LogLimit, SandboxConfig};
 
@@ -17,6 +21,10 @@ pub(crate) struct SandboxRecord {
     pub config: SandboxConfig,
     pub created_at_ns: i64,
     pub log_limit: LogLimit,
+}
+
+impl Record for SandboxRecord {
+    const VERSION: u32 = 1;
 }
 
 /// `container.json`
@@ -32,6 +40,11 @@ pub(crate) struct ContainerRecord {
     pub defaults: ProcessDefaults,
 }
 
+/// The second version knows the image's volumes.
+impl Record for ContainerRecord {
+    const VERSION: u32 = 2;
+}
+
 /// `exit.json`: how a container ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Exit {
@@ -44,6 +57,10 @@ pub(crate) struct Exit {
     pub oom_killed: bool,
     /// Why it never ran.
     pub error: Option<String>,
+}
+
+impl Record for Exit {
+    const VERSION: u32 = 1;
 }
 
 /// The files of one sandbox.

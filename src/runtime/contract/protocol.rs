@@ -2,15 +2,19 @@
 //!
 //! The first call on a connection is `Hello`; its answer names the version that both speak. A
 //! daemon speaks to the shims of the previous release, so a version is only dropped a release after
-//! its successor came.
+//! its successor came. `golden` holds what each version says, byte by byte.
+//!
+//! Version 2 adds `Records` and takes real-time signals.
 
 use serde::{Deserialize, Serialize};
 
-use crate::node::records::Exit;
+use crate::contract::records::Exit;
 use crate::types::TerminalSize;
 
 pub(crate) const OLDEST_VERSION: u32 = 1;
-pub(crate) const NEWEST_VERSION: u32 = 1;
+pub(crate) const NEWEST_VERSION: u32 = 2;
+/// The first one that knows `Records`.
+pub(crate) const RECORDS_SINCE: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
@@ -28,6 +32,8 @@ pub(crate) enum Request {
     },
     /// All containers that were started.
     State,
+    /// The records that the shim holds: they come as a descriptor (see `held`).
+    Records,
     /// Makes and starts the process of the container whose record is on disk.
     Start {
         container: String,
@@ -97,6 +103,7 @@ pub(crate) enum Answer {
     State {
         containers: Vec<ContainerNow>,
     },
+    Records,
     Started {
         pid: i32,
         at_ns: i64,
