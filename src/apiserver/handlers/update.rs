@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::field;
 use api::object::Object;
 use axum::response::Response;
 use http::StatusCode;
@@ -192,7 +193,7 @@ fn apply_rules(cx: &Context<'_>, new: &mut Value, old: &Value, warnings: &mut Ve
             let mut finalized = old.clone();
             finalized["spec"]["finalizers"] = new["spec"]["finalizers"].take();
             *new = finalized;
-            Vec::new()
+            field::ErrorList::new()
         }
         _ => {
             let admitted = rules.admit_update(new, old).map_err(|e| rules::unreadable(cx, &e))?;
