@@ -54,7 +54,7 @@ impl ApiServer {
                 error_response(&error)
             }
         };
-        self.metrics.observe(&info, response.status(), started.elapsed());
+        self.metrics.observe(&info, self.registry.resources(), response.status(), started.elapsed());
         if head { without_body(response) } else { response }
     }
 
