@@ -4,12 +4,14 @@
 //! writes its path down. The printed form of an [`Error`] and its cause reason are what clients see
 //! in a `Status`, so both follow upstream to the letter.
 
+mod list;
+
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
 
-/// All that is wrong with one object, in the order in which it was found.
-pub type ErrorList = Vec<Error>;
+pub use list::ErrorList;
 
 #[derive(Clone, Copy, Debug)]
 enum Segment<'a> {
@@ -166,16 +168,17 @@ impl std::error::Error for Error {}
 /// Several errors as one text: `[a, b]`, a single one bare; repeated messages count once.
 #[must_use]
 pub fn aggregate(errors: &[Error]) -> String {
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for error in errors {
-        let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
-    match texts.len() {
-        1 => texts.remove(0),
-        _ => format!("[{}]", texts.join(", ")),
+    aggregate_texts(errors.iter().map(ToString::to_string))
+}
+
+/// As [`aggregate`], of texts.
+#[must_use]
+pub fn aggregate_texts(texts: impl IntoIterator<Item = String>) -> String {
+    let mut known = HashSet::new();
+    let texts: Vec<String> = texts.into_iter().filter(|text| known.insert(text.clone())).collect();
+    match texts.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
     }
 }
 

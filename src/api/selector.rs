@@ -2,12 +2,17 @@
 //!
 //! Parse errors carry upstream's wording, since the API server hands them to the client.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 
-use crate::field::{self, Path};
+use crate::field::{self, ErrorList, Path};
 use crate::meta::format;
+
+/// Requirements of one selector in its text form. Each is looked at for each object of a list, and a URL
+/// has room for tens of thousands; nobody writes a hundred.
+const REQUIREMENTS_MAX: usize = 1_000;
 
 /// Why a selector could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +57,7 @@ pub enum Operator {
 pub struct Requirement {
     pub key: Box<str>,
     pub operator: Operator,
+    /// Sorted, so that one of many is found quickly.
     pub values: Vec<Box<str>>,
     /// `a=b` rather than `a in (b)`, for printing.
     exact: bool,
@@ -61,7 +67,7 @@ impl Requirement {
     #[must_use]
     pub fn matches(&self, labels: &impl LabelSource) -> bool {
         let value = labels.label(&self.key);
-        let listed = |value: &str| self.values.iter().any(|v| **v == *value);
+        let listed = |value: &str| self.values.binary_search_by(|v| (**v).cmp(value)).is_ok();
         let number = |text: &str| text.parse::<i64>().ok();
         let bound = || self.values.first().and_then(|v| number(v));
         match self.operator {
@@ -74,8 +80,8 @@ impl Requirement {
         }
     }
 
-    fn new(key: &str, operator: Operator, values: Vec<Box<str>>, exact: bool) -> Result<Self, SelectorError> {
-        let mut errs = Vec::new();
+    fn new(key: &str, operator: Operator, mut values: Vec<Box<str>>, exact: bool) -> Result<Self, SelectorError> {
+        let mut errs = ErrorList::new();
         let root = Path::nil();
         let values_at = root.child("values");
         match operator {
@@ -100,6 +106,7 @@ impl Requirement {
             }
         }
         if errs.is_empty() {
+            values.sort_unstable();
             return Ok(Self { key: key.into(), operator, values, exact });
         }
         Err(SelectorError(field::aggregate(&errs)))
@@ -110,13 +117,11 @@ impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
         let first = self.values.first().map_or("", |v| v);
-        let mut sorted: Vec<&str> = self.values.iter().map(AsRef::as_ref).collect();
-        sorted.sort_unstable();
         match (self.operator, self.exact) {
             (Operator::In, true) => write!(f, "{key}={first}"),
             (Operator::NotIn, true) => write!(f, "{key}!={first}"),
-            (Operator::In, false) => write!(f, "{key} in ({})", sorted.join(",")),
-            (Operator::NotIn, false) => write!(f, "{key} notin ({})", sorted.join(",")),
+            (Operator::In, false) => write!(f, "{key} in ({})", self.values.join(",")),
+            (Operator::NotIn, false) => write!(f, "{key} notin ({})", self.values.join(",")),
             (Operator::Exists, _) => write!(f, "{key}"),
             (Operator::DoesNotExist, _) => write!(f, "!{key}"),
             (Operator::GreaterThan, _) => write!(f, "{key}>{first}"),
@@ -324,6 +329,7 @@ impl<'a> Parser<'a> {
                     let requirement =
                         self.requirement().map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?;
                     found.push(requirement);
+                    not_too_many(found.len())?;
                     let (token, literal) = self.take(Context::Values);
                     match token {
                         Token::End => return Ok(found),
@@ -395,11 +401,9 @@ impl<'a> Parser<'a> {
         if token != Token::Open {
             return Err(SelectorError(format!("found '{literal}' expected: '('")));
         }
-        let mut values: Vec<Box<str>> = Vec::new();
+        let mut values: BTreeSet<Box<str>> = BTreeSet::new();
         let mut add = |value: &str| {
-            if !values.iter().any(|v| **v == *value) {
-                values.push(value.into());
-            }
+            values.insert(value.into());
         };
         loop {
             match self.take(Context::Values) {
@@ -422,9 +426,15 @@ impl<'a> Parser<'a> {
                 (_, literal) => return Err(SelectorError(format!("found '{literal}', expected: ',' or ')'"))),
             }
         }
-        values.sort_unstable();
-        Ok(values)
+        Ok(values.into_iter().collect())
     }
+}
+
+fn not_too_many(requirements: usize) -> Result<(), SelectorError> {
+    if requirements > REQUIREMENTS_MAX {
+        return Err(SelectorError(format!("a selector has at most {REQUIREMENTS_MAX} requirements")));
+    }
+    Ok(())
 }
 
 /// One condition on one field.
@@ -456,6 +466,7 @@ impl FieldSelector {
                 return Err(SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'")));
             };
             let value = unescape(value)?;
+            not_too_many(requirements.len() + 1)?;
             requirements.push(FieldRequirement { field: field.into(), value: value.into(), equal: operator != "!=" });
         }
         Ok(Self { requirements })

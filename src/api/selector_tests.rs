@@ -96,3 +96,15 @@ fn field_selectors_match_and_unescape() {
     );
     assert!(FieldSelector::parse("a=b=c").is_err());
 }
+
+#[test]
+fn a_selector_has_a_bounded_number_of_requirements() {
+    let text = |count: usize, one: &str| vec![one; count].join(",");
+    assert!(LabelSelector::parse(&text(1_000, "a")).is_ok());
+    assert_eq!(
+        LabelSelector::parse(&text(1_001, "a")).unwrap_err().to_string(),
+        "a selector has at most 1000 requirements"
+    );
+    assert!(FieldSelector::parse(&text(1_000, "a=b")).is_ok());
+    assert!(FieldSelector::parse(&text(1_001, "a=b")).is_err());
+}

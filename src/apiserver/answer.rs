@@ -1,6 +1,7 @@
 //! Answers that know no resource: text, values and failures, in the negotiated form and compressed if
 //! that is worth it.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use api::schema::TypeId;
@@ -133,12 +134,36 @@ pub(crate) fn respond(
 ) -> Response {
     let mut response = maybe_compress(headers, content_type, bytes);
     *response.status_mut() = code;
-    for warning in warnings {
-        if let Some(value) = warning_header(warning) {
-            response.headers_mut().append(WARNING, value);
-        }
+    for value in warning_headers(warnings) {
+        response.headers_mut().append(WARNING, value);
     }
     response
+}
+
+/// Upstream's limit on the characters of all warnings of one answer.
+const WARNINGS_SHOWN: usize = 4 * 1024;
+/// Where upstream cuts each warning once all together pass their limit.
+const WARNING_SHOWN: usize = 256;
+
+/// The headers of an answer's warnings, each warning once. Together they stay within what clients read:
+/// when they are too long each is cut, and what does not fit then is left out.
+fn warning_headers(warnings: &[String]) -> Vec<HeaderValue> {
+    let mut known = HashSet::new();
+    let different: Vec<&str> =
+        warnings.iter().map(String::as_str).filter(|w| !w.is_empty() && known.insert(*w)).collect();
+    let whole: usize = different.iter().map(|w| w.chars().count()).sum();
+    let longest = if whole > WARNINGS_SHOWN { WARNING_SHOWN } else { WARNINGS_SHOWN };
+    let mut written = 0;
+    let mut headers = Vec::new();
+    for warning in different {
+        if written >= WARNINGS_SHOWN {
+            break;
+        }
+        let shown: String = warning.chars().take(longest).collect();
+        written += shown.chars().count();
+        headers.extend(warning_header(&shown));
+    }
+    headers
 }
 
 /// `299 - "text"`, with what a quoted string cannot hold escaped or dropped.
@@ -175,4 +200,26 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     encoder.write_all(bytes).ok()?;
     encoder.finish().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(warnings: &[String], expected: &[usize]) {
+        let got: Vec<usize> = warning_headers(warnings).iter().map(HeaderValue::len).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn warnings_are_told_once_and_cut_when_they_are_long() {
+        const FRAME: usize = "299 - \"\"".len();
+        let text = |i: usize, length: usize| format!("{i:04}{}", "x".repeat(length - 4));
+        check(&[text(1, 4_000), text(1, 4_000), text(2, 96)], &[FRAME + 4_000, FRAME + 96]);
+        check(&[text(1, 4_000), text(2, 97)], &[FRAME + 256, FRAME + 97]);
+        let many: Vec<String> = (0..100).map(|i| text(i, 22_000)).collect();
+        check(&many, &[FRAME + 256; 16]);
+        check(&["é".repeat(5_000)], &[FRAME + 2 * 256]);
+    }
 }

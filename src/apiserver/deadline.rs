@@ -26,12 +26,17 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// Whether a request is for a part of a resource that is streamed.
+pub(crate) fn is_long_running(info: &RequestInfo) -> bool {
+    LONG_RUNNING.contains(&&*info.subresource)
+}
+
 /// The time for a request; none if it may run on.
 ///
 /// # Errors
 /// When what the client asks for is no duration.
 pub(crate) fn allotted(info: &RequestInfo, query: Option<&str>) -> Result<Option<Duration>, ApiError> {
-    if info.is_resource && (info.verb == "watch" || LONG_RUNNING.contains(&&*info.subresource)) {
+    if info.is_resource && (info.verb == "watch" || is_long_running(info)) {
         return Ok(None);
     }
     let given = query_pairs(query.unwrap_or("")).find(|(key, value)| key == "timeout" && !value.is_empty());

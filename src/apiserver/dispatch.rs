@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::header::{CONTENT_LENGTH, WARNING};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use tokio::time::Instant;
@@ -20,8 +20,12 @@ use crate::paths;
 use crate::registry::{Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
+use crate::room::HEAVY;
 use crate::server::ApiServer;
 use crate::unread;
+
+/// An item of a list is decoded once and forgotten, where a write goes through its object several times.
+const LIST_SHARE: usize = 8;
 
 impl ApiServer {
     /// The router, for in-process callers: they say who they are by a [`User`] extension.
@@ -54,7 +58,7 @@ impl ApiServer {
                 error_response(&error)
             }
         };
-        self.metrics.observe(&info, response.status(), started.elapsed());
+        self.metrics.observe(&info, self.registry.resources(), response.status(), started.elapsed());
         if head { without_body(response) } else { response }
     }
 
@@ -65,21 +69,42 @@ impl ApiServer {
         if !info.is_resource {
             return paths::answer(self, &parts);
         }
-        let (resource, served) = self.find(info)?;
+        let found = self.find(info)?;
         if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
-            let request = Request::from_parts(parts, body);
-            return handler.handle(self, rest::Call { info: info.clone(), user, request }).await;
+            return self.answer_special(handler, info, user, parts, body).await;
         }
-        self.answer_stored(resource, served, info, &user, &parts, body).await
+        self.answer_stored(found, info, user, parts, body).await
+    }
+
+    async fn answer_special(
+        self: &Arc<Self>,
+        handler: &'static dyn rest::SpecialHandler,
+        info: &RequestInfo,
+        user: User,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response, ApiError> {
+        let call =
+            |body| rest::Call { info: info.clone(), user: user.clone(), request: Request::from_parts(parts, body) };
+        if deadline::is_long_running(info) {
+            return handler.handle(self, call(body)).await;
+        }
+        let body = handlers::read_body(body).await?;
+        let heavy = body.len() >= HEAVY;
+        let call = call(Body::from(body));
+        if !heavy {
+            return handler.handle(self, call).await;
+        }
+        let server = Arc::clone(self);
+        self.room.run(&user.name, async move { handler.handle(&server, call).await.or_else(refusal) }).await
     }
 
     async fn answer_stored(
         self: &Arc<Self>,
-        resource: &Resource,
-        served: &Served,
+        (resource, served): (&Resource, &Served),
         info: &RequestInfo,
-        user: &User,
-        parts: &Parts,
+        user: User,
+        parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
         let query = parts.uri.query().unwrap_or("");
@@ -89,12 +114,37 @@ impl ApiServer {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
             _ => handlers::read_body(body).await?,
         };
-        let cx = Context { server: self, resource, served, info, user, headers: &parts.headers, query, output };
-        let mut response = handlers::handle(&cx, body).await?;
-        if let Some(warning) = resource.row.deprecation() {
-            response.headers_mut().append(WARNING, HeaderValue::from_static(warning));
+        let headers = &parts.headers;
+        let stored_text = output.is_plain_json() && resource.is_stored_as(served);
+        if !self.is_heavy(resource, info, &body, stored_text) {
+            let cx =
+                Context { server: self, resource, served, info, user: &user, headers, query, output, heavy: false };
+            return handlers::handle(&cx, body).await;
         }
-        Ok(response)
+        let (server, info, name) = (Arc::clone(self), info.clone(), user.name.clone());
+        let work = async move {
+            let (resource, served) = server.find(&info)?;
+            let (headers, query) = (&parts.headers, parts.uri.query().unwrap_or(""));
+            let (server, info, user) = (&server, &info, &user);
+            let cx = Context { server, resource, served, info, user, headers, query, output, heavy: true };
+            handlers::handle(&cx, body).await.or_else(refusal)
+        };
+        self.room.run(&name, work).await
+    }
+
+    /// Whether what a request decodes is large: its body, the object that it changes, and what it reads in
+    /// another form than the stored one.
+    fn is_heavy(&self, resource: &Resource, info: &RequestInfo, body: &[u8], stored_text: bool) -> bool {
+        let read = || match &*info.verb {
+            "get" | "list" if stored_text => 0,
+            "get" | "update" | "patch" => {
+                let namespace = if resource.row.namespaced { &*info.namespace } else { "" };
+                self.registry.entry(resource, namespace, &info.name).map_or(0, |entry| entry.bytes.len())
+            }
+            "list" => self.registry.storage().collection_bytes(&resource.collection) / LIST_SHARE,
+            _ => 0,
+        };
+        body.len() >= HEAVY || body.len() + read() >= HEAVY
     }
 
     /// The resource that a request is about, if somebody answers this request for it.
@@ -128,6 +178,11 @@ impl ApiServer {
             Err(ApiError::MethodNotAllowed)
         }
     }
+}
+
+/// The answer to a heavy request that is refused, made where the request was: it may show much of it.
+fn refusal(error: ApiError) -> Result<Response, ApiError> {
+    if matches!(error, ApiError::Internal(_)) { Err(error) } else { Ok(error_response(&error)) }
 }
 
 /// The answer to HEAD: hyper leaves the body out in HTTP/1.1 only, and clients of HTTP/2 hang up on it.

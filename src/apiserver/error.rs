@@ -138,19 +138,14 @@ impl From<&field::Error> for Cause {
 fn invalid_message(group: &str, kind: &str, name: &str, causes: &[Cause]) -> String {
     let dot = if group.is_empty() { "" } else { "." };
     let head = format!("{kind}{dot}{group} {name:?} is invalid");
-    // Upstream's aggregate drops repeated messages and brackets what remains if it is more than one.
-    let mut texts: Vec<String> = Vec::new();
-    for Cause { field, message, .. } in causes {
-        let text = if field.is_empty() { message.clone() } else { format!("{field}: {message}") };
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
+    if causes.is_empty() {
+        return head;
     }
-    match texts.as_slice() {
-        [] => head,
-        [one] => format!("{head}: {one}"),
-        many => format!("{head}: [{}]", many.join(", ")),
-    }
+    let text = |cause: &Cause| match &cause.field {
+        field if field.is_empty() => cause.message.clone(),
+        field => format!("{field}: {}", cause.message),
+    };
+    format!("{head}: {}", field::aggregate_texts(causes.iter().map(text)))
 }
 
 fn forbidden_message(resource: Option<&GroupResource>, name: &str, detail: &str) -> String {

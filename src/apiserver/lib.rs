@@ -27,6 +27,7 @@ mod reader;
 pub mod registry;
 pub mod request;
 pub mod rest;
+mod room;
 mod served;
 mod server;
 mod start;

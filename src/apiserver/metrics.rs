@@ -16,19 +16,21 @@ use prometheus_client::registry::Registry as Exposition;
 
 use crate::answer::text;
 use crate::error::ApiError;
-use crate::registry::{Registry, Store};
+use crate::registry::{Registry, Resources, Store};
 use crate::request::RequestInfo;
 
 /// Upstream's buckets for request latencies, thinned.
 const LATENCY_BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 15.0, 60.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// Every label is one of the server's own words, so that the number of series is bounded by what the
+/// server serves, whatever clients ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
     scope: &'static str,
     component: &'static str,
 }
@@ -87,23 +89,12 @@ impl Metrics {
         Running(gauge)
     }
 
-    pub(crate) fn observe(&self, info: &RequestInfo, code: StatusCode, took: Duration) {
-        // What does not exist gets no series of its own: clients could make any number of them.
-        let known = code != StatusCode::NOT_FOUND || !info.name.is_empty();
-        let text = |s: &str| if known { s.to_owned() } else { String::new() };
-        let request = RequestLabels {
-            verb: reported_verb(&info.verb),
-            group: text(&info.group),
-            version: text(&info.version),
-            resource: text(&info.resource),
-            subresource: text(&info.subresource),
-            scope: scope(info),
-            component: "apiserver",
-        };
+    pub(crate) fn observe(&self, info: &RequestInfo, resources: &Resources, code: StatusCode, took: Duration) {
+        let request = labels(info, resources);
         if info.verb != "watch" {
             self.latencies.get_or_create(&request).observe(took.as_secs_f64());
         }
-        self.requests.get_or_create(&CountLabels { request, code: code.as_u16() }).inc();
+        self.requests.get_or_create(&CountLabels { request, code: reported_code(code) }).inc();
     }
 
     /// The text exposition of everything: OpenMetrics for those who ask for it, else Prometheus' older form.
@@ -145,22 +136,53 @@ fn plain_text(open_metrics: &str) -> String {
     out
 }
 
+/// The labels of a request. Those for nothing that is served share one series for each verb.
+fn labels(info: &RequestInfo, resources: &Resources) -> RequestLabels {
+    let verb = reported_verb(&info.verb);
+    let unknown = RequestLabels { verb, component: "apiserver", ..RequestLabels::default() };
+    if !info.is_resource {
+        return unknown;
+    }
+    let resource = resources.get(&info.group, &info.resource);
+    let found = resource.and_then(|resource| {
+        let subresource = match info.subresource.as_str() {
+            "" => "",
+            name => resource.row.subresources.iter().find(|s| s.name == name)?.name,
+        };
+        Some((resource.row, resource.served(&info.version)?.version, subresource))
+    });
+    let Some((row, version, subresource)) = found else { return unknown };
+    RequestLabels { group: row.group, version, resource: row.resource, subresource, scope: scope(info), ..unknown }
+}
+
 /// Upstream's dashboards and alerts know writes by their HTTP methods, and reads by their verbs.
-fn reported_verb(verb: &str) -> String {
+fn reported_verb(verb: &str) -> &'static str {
     match verb {
-        "create" => "POST".into(),
-        "update" => "PUT".into(),
-        "deletecollection" => "DELETE".into(),
-        verb => verb.to_ascii_uppercase(),
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "delete" | "deletecollection" => "DELETE",
+        "patch" => "PATCH",
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        "connect" => "CONNECT",
+        // Upstream's word for methods that are not HTTP's own.
+        _ => "other",
     }
 }
 
+/// A proxied server may answer with any number: those that mean nothing count as the first of their class.
+fn reported_code(code: StatusCode) -> u16 {
+    if code.canonical_reason().is_some() { code.as_u16() } else { code.as_u16() / 100 * 100 }
+}
+
 fn scope(info: &RequestInfo) -> &'static str {
-    match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
-        (false, _, _) => "",
-        (true, false, _) => "resource",
-        (true, true, false) => "namespace",
-        (true, true, true) => "cluster",
+    match (info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
     }
 }
 

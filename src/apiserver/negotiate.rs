@@ -95,6 +95,11 @@ impl Output {
         include_object: IncludeObject::Metadata,
     };
 
+    /// Whether objects go out as they are stored, if that is in the version that was asked for.
+    pub(crate) fn is_plain_json(&self) -> bool {
+        self.media == Media::Json && self.shape == Shape::Object && !self.pretty
+    }
+
     /// Negotiates an answer.
     ///
     /// # Errors

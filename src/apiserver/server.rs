@@ -13,6 +13,7 @@ use crate::reader::Reader;
 use crate::registry::Registry;
 use crate::rest::kubelet::Kubelets;
 use crate::rest::tunnel::Tunnels;
+use crate::room::Room;
 
 /// The API server. Cheap to share; every handler gets it.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct ApiServer {
     pub(crate) tunnels: Tunnels,
     pub(crate) discovery: Discovery,
     pub(crate) metrics: Metrics,
+    /// Where heavy requests are answered.
+    pub(crate) room: Room,
     /// Ends watches and turns readiness off.
     pub(crate) shutdown: CancellationToken,
 }

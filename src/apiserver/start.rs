@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, Kubelets};
 use crate::rest::tunnel::Tunnels;
+use crate::room::Room;
 use crate::server::ApiServer;
 
 /// Why the server did not start.
@@ -25,6 +26,8 @@ pub enum StartError {
     Auth(#[from] crate::auth::ConfigError),
     #[error(transparent)]
     Kubelets(#[from] KubeletConfigError),
+    #[error("cannot start a thread")]
+    Threads(#[source] std::io::Error),
     #[error("opening the store was interrupted")]
     Interrupted(#[from] tokio::task::JoinError),
     #[error("cannot write the first objects")]
@@ -49,6 +52,7 @@ impl ApiServer {
             tunnels: Tunnels::default(),
             discovery: Discovery::new(registry.resources()),
             metrics: Metrics::default(),
+            room: Room::open().map_err(StartError::Threads)?,
             shutdown: CancellationToken::new(),
             registry,
             config,

@@ -213,6 +213,10 @@ impl<I> Cache<I> {
         self.collection(&collection.into()).published.subscribe()
     }
 
+    pub(crate) fn collection_bytes(&self, collection: &str) -> usize {
+        self.collections.get(collection).map_or(0, |c| c.bytes)
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let mut collections: Vec<_> = self
             .collections

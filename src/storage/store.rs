@@ -88,6 +88,12 @@ impl<C: Codec> Storage<C> {
         self.cache.read().collection_revision(collection)
     }
 
+    /// Bytes of the newest versions of a collection.
+    #[must_use]
+    pub fn collection_bytes(&self, collection: &str) -> usize {
+        self.cache.read().collection_bytes(collection)
+    }
+
     #[must_use]
     pub fn get(&self, collection: &str, item: &str) -> Option<Arc<Entry<C::Index>>> {
         self.cache.read().get(collection, item).cloned()

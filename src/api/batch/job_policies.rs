@@ -1,5 +1,7 @@
 //! A job's rules for failures and for early success.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::batch::v1 as api;
 
 use crate::field::{self, ErrorList, Path};
@@ -100,11 +102,12 @@ fn validate_exit_codes(
     if codes.values.is_empty() {
         errs.push(field::invalid(&at, &codes.values, "at least one value is required"));
     }
+    let mut seen = BTreeSet::new();
     for (i, code) in codes.values.iter().enumerate() {
         if codes.operator == "In" && *code == 0 {
             errs.push(field::invalid(&at.index(i), code, "must not be 0 for the In operator"));
         }
-        if codes.values[..i].contains(code) {
+        if !seen.insert(code) {
             errs.push(field::duplicate(&at.index(i), code));
         }
     }

@@ -1,5 +1,7 @@
 //! Certificate signing requests. Who asks is written by the server; the spec never changes.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::certificates::v1 as api;
 
 use crate::field::{self, ErrorList, Path};
@@ -56,11 +58,12 @@ impl Kind for CertificateSigningRequest {
         if usages.is_empty() {
             errs.push(field::required(&at, ""));
         }
+        let mut seen = BTreeSet::new();
         for (i, usage) in usages.iter().enumerate() {
             if !USAGES.contains(&usage.as_str()) {
                 errs.push(field::not_supported(&at.index(i), usage, USAGES));
             }
-            if usages[..i].contains(usage) {
+            if !seen.insert(usage) {
                 errs.push(field::duplicate(&at.index(i), usage));
             }
         }

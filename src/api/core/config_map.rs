@@ -19,6 +19,9 @@ impl Kind for ConfigMap {
         let (data_at, binary_at) = (Path::new("data"), Path::new("binaryData"));
         let mut size = 0;
         for (key, value) in obj.data.iter().flatten() {
+            if errs.is_full() {
+                return;
+            }
             field::invalid_each(&data_at.key(key), key, format::config_map_key(key), errs);
             if obj.binary_data.as_ref().is_some_and(|b| b.contains_key(key)) {
                 errs.push(field::invalid(&data_at.key(key), key, "duplicate of key present in binaryData"));
@@ -26,6 +29,9 @@ impl Kind for ConfigMap {
             size += value.len();
         }
         for (key, value) in obj.binary_data.iter().flatten() {
+            if errs.is_full() {
+                return;
+            }
             field::invalid_each(&binary_at.key(key), key, format::config_map_key(key), errs);
             size += value.0.len();
         }

@@ -28,9 +28,10 @@ impl Kind for Node {
         validate_resources(obj, errs);
         let path = Path::new("spec.podCIDRs");
         let ranges = obj.spec.as_ref().and_then(|s| s.pod_cidrs.as_deref()).unwrap_or_default();
+        let mut seen = BTreeSet::new();
         for (i, range) in ranges.iter().enumerate() {
             field::invalid_each(&path.index(i), range, format::cidr(range), errs);
-            if ranges[..i].contains(range) {
+            if !seen.insert(range) {
                 errs.push(field::duplicate(&path.index(i), range));
             }
         }
@@ -60,7 +61,8 @@ impl Kind for Node {
         validate_resources(new, errs);
         let path = Path::new("status.addresses");
         let addresses = new.status.as_ref().and_then(|s| s.addresses.as_deref()).unwrap_or_default();
-        for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        let mut seen = BTreeSet::new();
+        for (i, address) in addresses.iter().enumerate().filter(|(_, a)| !seen.insert((&a.type_, &a.address))) {
             errs.push(field::duplicate(&path.index(i), address));
         }
     }

@@ -29,6 +29,9 @@ impl Kind for Secret {
         let path = Path::new("data");
         let mut size = 0;
         for (key, value) in obj.data.iter().flatten() {
+            if errs.is_full() {
+                return;
+            }
             field::invalid_each(&path.key(key), key, format::config_map_key(key), errs);
             size += value.0.len();
         }

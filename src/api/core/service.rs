@@ -270,19 +270,19 @@ fn validate_affinity(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorL
 fn validate_repeated_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     let cluster = kind_of(spec) == "ClusterIP";
+    let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate().filter(|(_, p)| p.node_port.unwrap_or(0) != 0) {
         let at = path.index(i);
         if cluster {
             errs.push(field::forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
         }
-        let same = |other: &api::ServicePort| other.node_port == port.node_port && other.protocol == port.protocol;
-        if ports[..i].iter().any(same) {
+        if !seen.insert((port.node_port, &port.protocol)) {
             errs.push(field::duplicate(&at.child("nodePort"), &port.node_port));
         }
     }
+    let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
-        let same = |other: &api::ServicePort| other.port == port.port && other.protocol == port.protocol;
-        if ports[..i].iter().any(same) {
+        if !seen.insert((port.port, &port.protocol)) {
             let key = api::ServicePort { port: port.port, protocol: port.protocol.clone(), ..Default::default() };
             errs.push(field::duplicate(&path.index(i), &key));
         }

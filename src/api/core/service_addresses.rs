@@ -1,5 +1,7 @@
 //! A service's cluster addresses and their families, and how these may change.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::service::is_headless;
@@ -29,11 +31,12 @@ pub(super) fn validate_addresses(spec: &ServiceSpec, path: &Path<'_>, errs: &mut
     }
     let families_at = path.child("ipFamilies");
     let families = spec.ip_families.as_deref().unwrap_or_default();
+    let mut seen = BTreeSet::new();
     for (i, family) in families.iter().enumerate() {
         if !FAMILIES.contains(&family.as_str()) {
             errs.push(field::not_supported(&families_at.index(i), family, FAMILIES));
         }
-        if families[..i].contains(family) {
+        if !seen.insert(family) {
             errs.push(field::duplicate(&families_at.index(i), family));
         }
     }

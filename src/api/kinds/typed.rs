@@ -53,7 +53,7 @@ fn encode<T: Serialize>(obj: &T, into: &mut Value) -> Result<(), serde_json::Err
 
 /// What is reported for an object that is not of the kind: the schema was to keep it out.
 fn undecodable(error: &serde_json::Error) -> ErrorList {
-    vec![field::internal(&Path::nil(), error.to_string())]
+    field::internal(&Path::nil(), error.to_string()).into()
 }
 
 impl<K: Kind> Typed<K> {

@@ -69,6 +69,9 @@ fn validate_changeable(meta: &ObjectMeta, path: &Path<'_>, errs: &mut ErrorList)
 
 pub(crate) fn validate_labels(labels: Option<&BTreeMap<String, String>>, path: &Path<'_>, errs: &mut ErrorList) {
     for (key, value) in labels.into_iter().flatten() {
+        if errs.is_full() {
+            return;
+        }
         field::invalid_each(path, key, format::qualified_name(key), errs);
         field::invalid_each(path, value, format::label_value(value), errs);
     }
@@ -82,6 +85,9 @@ pub(crate) fn validate_annotations(
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
         size += key.len() + value.len();
+        if errs.is_full() {
+            continue;
+        }
         let lower = key.to_ascii_lowercase();
         field::invalid_each(path, key, format::qualified_name(&lower), errs);
     }
@@ -93,6 +99,9 @@ pub(crate) fn validate_annotations(
 fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, errs: &mut ErrorList) {
     let mut controller: Option<&str> = None;
     for owner in owners {
+        if errs.is_full() {
+            return;
+        }
         let version = owner.api_version.rsplit('/').next().unwrap_or("");
         if version.is_empty() {
             errs.push(field::invalid(&path.child("apiVersion"), &owner.api_version, "version must not be empty"));
@@ -121,6 +130,9 @@ fn validate_owners(owners: &[OwnerReference], path: &Path<'_>, errs: &mut ErrorL
 
 fn validate_finalizers(finalizers: &[String], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, name) in finalizers.iter().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         field::invalid_each(path, name, format::qualified_name(name), errs);
         let standard = ["kubernetes", ORPHAN, FOREGROUND].contains(&name.as_str());
         if !name.contains('/') && !standard {

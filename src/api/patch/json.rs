@@ -3,17 +3,21 @@
 use serde_json::{Map, Value};
 
 use super::{PatchError, parse};
+use crate::schema::cost::{self, Budget};
 
 /// Upstream's limit on the operations of one patch.
 const MAX_OPERATIONS: usize = 10_000;
 /// Upstream's limit on the bytes that the copies of one patch may add: its limit of a request body.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
+/// Elements that the insertions and removals of one patch may shift: 320 MB of memory that is moved, which
+/// takes a tenth of a second. A patch of a thousand operations on a list of a thousand shifts a tenth of it.
+const MAX_SHIFTED: usize = 10_000_000;
 
 /// Applies a JSON patch to an object.
 ///
 /// # Errors
 /// When the body is no patch, or an operation does not apply.
-pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn json_patch(doc: Value, patch: &[u8]) -> Result<Value, PatchError> {
     let operations = match parse(patch)? {
         Value::Array(operations) => operations,
         other => return Err(not_a_patch(&other, "jsonpatch.Patch")),
@@ -21,11 +25,15 @@ pub fn json_patch(doc: &Value, patch: &[u8]) -> Result<Value, PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, found: operations.len() });
     }
-    let mut patcher = Patcher { doc: doc.clone(), copied: 0 };
+    let mut patcher = Patcher { doc, copied: 0, budget: Budget::new(), shifted: 0 };
     for operation in operations {
         match operation {
             Value::Object(operation) => patcher.apply(operation).map_err(PatchError::DoesNotApply)?,
             other => return Err(not_a_patch(&other, "jsonpatch.Operation")),
+        }
+        if patcher.shifted > MAX_SHIFTED {
+            let text = format!("the JSON patch moves more than {MAX_SHIFTED} elements of lists");
+            return Err(PatchError::TooLarge(text));
         }
     }
     Ok(patcher.doc)
@@ -46,6 +54,10 @@ fn not_a_patch(found: &Value, expected: &str) -> PatchError {
 struct Patcher {
     doc: Value,
     copied: usize,
+    /// What copies may take in memory.
+    budget: Budget,
+    /// Elements that came to another index.
+    shifted: usize,
 }
 
 const MISSING: &str = "missing value";
@@ -75,33 +87,23 @@ impl Patcher {
         }
     }
 
-    /// The container that the last part of a path is in, and that part.
-    fn find(&mut self, path: &str) -> Option<(&mut Value, String)> {
-        let (parents, last) = path.rsplit_once('/')?;
-        let mut container = &mut self.doc;
-        for part in parents.split('/').skip(1) {
-            container = member_mut(container, &unescape(part))?;
-        }
-        matches!(container, Value::Object(_) | Value::Array(_)).then(|| (container, unescape(last)))
-    }
-
     fn add(&mut self, path: &str, value: Value) -> Result<(), String> {
-        let (container, key) = self
-            .find(path)
+        let (container, key) = find(&mut self.doc, path)
             .ok_or_else(|| format!("add operation does not apply: doc is missing path: \"{path}\": {MISSING}"))?;
-        insert(container, &key, value).map_err(|error| format!("error in add for path: '{path}': {error}"))
+        insert(container, &key, value, &mut self.shifted)
+            .map_err(|error| format!("error in add for path: '{path}': {error}"))
     }
 
     fn remove(&mut self, path: &str) -> Result<(), String> {
-        let (container, key) = self
-            .find(path)
+        let (container, key) = find(&mut self.doc, path)
             .ok_or_else(|| format!("remove operation does not apply: doc is missing path: \"{path}\": {MISSING}"))?;
-        take(container, &key).map(drop).map_err(|error| format!("error in remove for path: '{path}': {error}"))
+        take(container, &key, &mut self.shifted)
+            .map(drop)
+            .map_err(|error| format!("error in remove for path: '{path}': {error}"))
     }
 
     fn replace(&mut self, path: &str, value: Value) -> Result<(), String> {
-        let (container, key) = self
-            .find(path)
+        let (container, key) = find(&mut self.doc, path)
             .ok_or_else(|| format!("replace operation does not apply: doc is missing path: {path}: {MISSING}"))?;
         let slot = member_mut(container, &key)
             .ok_or_else(|| format!("replace operation does not apply: doc is missing key: {path}: {MISSING}"))?;
@@ -110,41 +112,40 @@ impl Patcher {
     }
 
     fn move_to(&mut self, from: &str, path: &str) -> Result<(), String> {
-        let (container, key) = self
-            .find(from)
+        let (container, key) = find(&mut self.doc, from)
             .ok_or_else(|| format!("move operation does not apply: doc is missing from path: {from}: {MISSING}"))?;
-        let value = take(container, &key).map_err(|error| format!("error in move for path: '{key}': {error}"))?;
-        let (container, key) = self.find(path).ok_or_else(|| {
+        let value = take(container, &key, &mut self.shifted)
+            .map_err(|error| format!("error in move for path: '{key}': {error}"))?;
+        let (container, key) = find(&mut self.doc, path).ok_or_else(|| {
             format!("move operation does not apply: doc is missing destination path: {path}: {MISSING}")
         })?;
-        insert(container, &key, value).map_err(|error| format!("error in move for path: '{path}': {error}"))
+        insert(container, &key, value, &mut self.shifted)
+            .map_err(|error| format!("error in move for path: '{path}': {error}"))
     }
 
     fn copy(&mut self, from: &str, path: &str) -> Result<(), String> {
-        let (container, key) = self
-            .find(from)
+        let (container, key) = find(&mut self.doc, from)
             .ok_or_else(|| format!("copy operation does not apply: doc is missing from path: {from}: {MISSING}"))?;
-        let value = member_mut(container, &key)
-            .ok_or_else(|| {
-                format!("error in copy for from: '{from}': unable to get nonexistent key: {key}: {MISSING}")
-            })?
-            .clone();
+        let value = member_mut(container, &key).ok_or_else(|| {
+            format!("error in copy for from: '{from}': unable to get nonexistent key: {key}: {MISSING}")
+        })?;
         self.copied += value.to_string().len();
-        if self.copied > MAX_COPIED {
+        if self.copied > MAX_COPIED || self.budget.take(cost::of_value(value)).is_err() {
             return Err(format!(
                 "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPIED}",
                 self.copied
             ));
         }
-        let (container, key) = self.find(path).ok_or_else(|| {
+        let value = value.clone();
+        let (container, key) = find(&mut self.doc, path).ok_or_else(|| {
             format!("copy operation does not apply: doc is missing destination path: {path}: {MISSING}")
         })?;
-        insert(container, &key, value).map_err(|error| format!("error while adding value during copy: {error}"))
+        insert(container, &key, value, &mut self.shifted)
+            .map_err(|error| format!("error while adding value during copy: {error}"))
     }
 
     fn test(&mut self, path: &str, value: Option<&Value>) -> Result<(), String> {
-        let (container, key) = self
-            .find(path)
+        let (container, key) = find(&mut self.doc, path)
             .ok_or_else(|| format!("test operation does not apply: is missing path: {path}: {MISSING}"))?;
         let found = member_mut(container, &key).map_or(&Value::Null, |found| found);
         if found == value.unwrap_or(&Value::Null) {
@@ -152,6 +153,16 @@ impl Patcher {
         }
         Err(format!("testing value {path} failed: test failed"))
     }
+}
+
+/// The container that the last part of a path is in, and that part.
+fn find<'d>(doc: &'d mut Value, path: &str) -> Option<(&'d mut Value, String)> {
+    let (parents, last) = path.rsplit_once('/')?;
+    let mut container = doc;
+    for part in parents.split('/').skip(1) {
+        container = member_mut(container, &unescape(part))?;
+    }
+    matches!(container, Value::Object(_) | Value::Array(_)).then(|| (container, unescape(last)))
 }
 
 fn unescape(part: &str) -> String {
@@ -174,7 +185,7 @@ fn member_mut<'a>(container: &'a mut Value, part: &str) -> Option<&'a mut Value>
     }
 }
 
-fn insert(container: &mut Value, part: &str, value: Value) -> Result<(), String> {
+fn insert(container: &mut Value, part: &str, value: Value, shifted: &mut usize) -> Result<(), String> {
     match container {
         Value::Object(map) => {
             map.insert(part.to_owned(), value);
@@ -188,6 +199,7 @@ fn insert(container: &mut Value, part: &str, value: Value) -> Result<(), String>
                     error
                 }
             })?;
+            *shifted += list.len() - at;
             list.insert(at, value);
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err(MISSING.to_owned()),
@@ -195,12 +207,15 @@ fn insert(container: &mut Value, part: &str, value: Value) -> Result<(), String>
     Ok(())
 }
 
-fn take(container: &mut Value, part: &str) -> Result<Value, String> {
+fn take(container: &mut Value, part: &str, shifted: &mut usize) -> Result<Value, String> {
     match container {
         Value::Object(map) => {
             map.remove(part).ok_or_else(|| format!("Unable to remove nonexistent key: {part}: {MISSING}"))
         }
-        Value::Array(list) => index(part, list.len()).map(|at| list.remove(at)),
+        Value::Array(list) => index(part, list.len()).map(|at| {
+            *shifted += list.len() - at;
+            list.remove(at)
+        }),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(MISSING.to_owned()),
     }
 }

@@ -8,13 +8,12 @@ use super::{PatchError, parse};
 ///
 /// # Errors
 /// When the patch is no JSON object.
-pub fn merge_patch(doc: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn merge_patch(mut doc: Value, patch: &[u8]) -> Result<Value, PatchError> {
     let Ok(patch @ Value::Object(_)) = parse(patch) else {
         return Err(PatchError::Malformed("Invalid JSON Patch".to_owned()));
     };
-    let mut patched = doc.clone();
-    merge(&mut patched, patch);
-    Ok(patched)
+    merge(&mut doc, patch);
+    Ok(doc)
 }
 
 fn merge(target: &mut Value, patch: Value) {

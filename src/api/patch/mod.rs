@@ -3,7 +3,7 @@
 //!
 //! Each takes the object as its clients see it and answers the patched one, unchecked: the caller runs
 //! [`crate::schema::check_value`] on the answer. Input is bounded: operations and copies of a JSON patch
-//! as upstream bounds them, nesting by the decoder.
+//! as upstream bounds them, elements of lists that are moved or merged, size and nesting by the decoder.
 
 mod json;
 mod merge;
@@ -27,6 +27,9 @@ pub enum PatchError {
     /// 413.
     #[error("The allowed maximum operations in a JSON patch is {limit}, got {found}")]
     TooManyOperations { limit: usize, found: usize },
+    /// 413: what the patch or the object that it makes would take in memory or time.
+    #[error("{0}")]
+    TooLarge(String),
     /// 422: the patch does not apply to this object.
     #[error("{0}")]
     DoesNotApply(String),
@@ -40,15 +43,18 @@ pub enum PatchError {
 /// # Errors
 /// When the body is no JSON.
 pub fn duplicate_fields(patch: &[u8]) -> Result<Vec<FieldIssue>, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.issues).map_err(|error| malformed(&error))
+    schema::decode_any(patch).map(|decoded| decoded.issues).map_err(|error| unreadable(&error))
 }
 
-fn malformed(error: &schema::DecodeError) -> PatchError {
-    PatchError::Malformed(error.to_string())
+fn unreadable(error: &schema::DecodeError) -> PatchError {
+    match error {
+        schema::DecodeError::TooLarge { .. } => PatchError::TooLarge(error.to_string()),
+        other => PatchError::Malformed(other.to_string()),
+    }
 }
 
 fn parse(patch: &[u8]) -> Result<Value, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.value).map_err(|error| malformed(&error))
+    schema::decode_any(patch).map(|decoded| decoded.value).map_err(|error| unreadable(&error))
 }
 
 /// A value as Go's `%v` prints it.

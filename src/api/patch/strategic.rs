@@ -4,6 +4,8 @@
 //! keys that may stay, `$setElementOrder/field` with the order of a list, and
 //! `$deleteFromPrimitiveList/field` with values to take out of one.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::strategic_list::{delete_values, merge_list, order_merged};
@@ -19,7 +21,7 @@ const DELETE_VALUES: &str = "$deleteFromPrimitiveList";
 ///
 /// # Errors
 /// When the body is no patch or one of its directives is misused.
-pub fn strategic_merge_patch(doc: &Value, patch: &[u8], ty: TypeId) -> Result<Value, PatchError> {
+pub fn strategic_merge_patch(doc: Value, patch: &[u8], ty: TypeId) -> Result<Value, PatchError> {
     let patch = match parse(patch)? {
         Value::Object(patch) => patch,
         other => {
@@ -28,8 +30,29 @@ pub fn strategic_merge_patch(doc: &Value, patch: &[u8], ty: TypeId) -> Result<Va
             return Err(PatchError::Malformed(text));
         }
     };
-    let original = doc.as_object().cloned().unwrap_or_default();
-    merge_map(original, patch, Schema::Struct(describe(ty))).map(Value::Object)
+    let original = if let Value::Object(original) = doc { original } else { Map::new() };
+    merge_map(original, patch, Schema::Struct(describe(ty)), &mut Work::default()).map(Value::Object)
+}
+
+/// The elements of the object's lists that a patch has met so far.
+///
+/// A list of a patch may name one element of the object again and again, and a list inside that element
+/// is then merged as often.
+#[derive(Debug, Default)]
+pub(super) struct Work(usize);
+
+impl Work {
+    /// A patch that names each element once meets fewer than the 250,000 that an object has room for.
+    const MOST: usize = 500_000;
+
+    pub(super) fn count(&mut self, elements: usize) -> Result<(), PatchError> {
+        self.0 += elements;
+        if self.0 <= Self::MOST {
+            return Ok(());
+        }
+        let text = format!("the patch merges more than {} elements of lists", Self::MOST);
+        Err(PatchError::TooLarge(text))
+    }
 }
 
 /// What is known of the members of a map.
@@ -80,6 +103,7 @@ pub(super) fn merge_map(
     mut original: Map<String, Value>,
     mut patch: Map<String, Value>,
     schema: Schema<'_>,
+    work: &mut Work,
 ) -> Result<Map<String, Value>, PatchError> {
     if let Some(directive) = patch.remove(DIRECTIVE) {
         return match directive.as_str() {
@@ -89,16 +113,17 @@ pub(super) fn merge_map(
         };
     }
     retain_keys(&mut original, &mut patch)?;
-    merge_ordered_lists(&mut original, &mut patch, schema)?;
+    merge_ordered_lists(&mut original, &mut patch, schema, work)?;
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix(DELETE_VALUES) {
             let name = list.strip_prefix('/').ok_or_else(|| bad_format("primitive list"))?;
             if let (Some(Value::Array(original)), Value::Array(values)) = (original.get_mut(name), &value) {
+                work.count(original.len())?;
                 delete_values(original, values);
             }
             continue;
         }
-        merge_member(&mut original, key, value, schema)?;
+        merge_member(&mut original, key, value, schema, work)?;
     }
     Ok(original)
 }
@@ -108,15 +133,18 @@ fn merge_member(
     key: String,
     value: Value,
     schema: Schema<'_>,
+    work: &mut Work,
 ) -> Result<(), PatchError> {
     let merged = match (original.remove(&key), value) {
         (_, Value::Null) => None,
         (Some(Value::Object(old)), Value::Object(new)) => {
             let member = schema.member(&key)?;
-            let merged = if member.replace { new } else { merge_map(old, new, member.schema)? };
+            let merged = if member.replace { new } else { merge_map(old, new, member.schema, work)? };
             Some(Value::Object(merged))
         }
-        (Some(Value::Array(old)), Value::Array(new)) => Some(Value::Array(merge_list(old, new, schema.member(&key)?)?)),
+        (Some(Value::Array(old)), Value::Array(new)) => {
+            Some(Value::Array(merge_list(old, new, schema.member(&key)?, work)?))
+        }
         (_, value) => without_directives(value),
     };
     original.extend(merged.map(|merged| (key, merged)));
@@ -127,7 +155,8 @@ fn merge_member(
 fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(retained) = retained else { return Err(bad_format("retainKeys")) };
-    let is_retained = |key: &str| retained.iter().any(|r| r.as_str() == Some(key));
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |key: &str| retained.contains(key);
     let strays = patch.iter().any(|(key, value)| {
         !value.is_null() && !key.starts_with(DELETE_VALUES) && !key.starts_with(SET_ORDER) && !is_retained(key)
     });
@@ -143,6 +172,7 @@ fn merge_ordered_lists(
     original: &mut Map<String, Value>,
     patch: &mut Map<String, Value>,
     schema: Schema<'_>,
+    work: &mut Work,
 ) -> Result<(), PatchError> {
     let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ORDER)).cloned().collect();
     for directive in directives {
@@ -154,7 +184,7 @@ fn merge_ordered_lists(
         let old = original.get(name).cloned().map(list).transpose()?;
         let new = patch.remove(name).map(list).transpose()?;
         let member = schema.member(name)?;
-        let merged = order_merged(old, new, &order, member)?;
+        let merged = order_merged(old, new, &order, member, work)?;
         original.extend(merged.map(|merged| (name.to_owned(), Value::Array(merged))));
     }
     Ok(())

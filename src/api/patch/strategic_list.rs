@@ -4,24 +4,29 @@
 //! the object has in theirs, and an element of the object comes before one of the patch where the
 //! object had both in that order.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
-use super::strategic::{DIRECTIVE, Member, bad_patch_type, merge_map, without_directives};
+use super::strategic::{DIRECTIVE, Member, Work, bad_patch_type, merge_map, without_directives};
 use super::{PatchError, go_text};
 
 /// Merges the list of a patch into that of the object.
-pub(super) fn merge_list(old: Vec<Value>, new: Vec<Value>, member: Member<'_>) -> Result<Vec<Value>, PatchError> {
+pub(super) fn merge_list(
+    old: Vec<Value>,
+    new: Vec<Value>,
+    member: Member<'_>,
+    work: &mut Work,
+) -> Result<Vec<Value>, PatchError> {
     let Some(key) = member.merge_key else { return Ok(new) };
     if old.is_empty() && new.is_empty() {
         return Ok(old);
     }
+    work.count(old.len())?;
     if !is_list_of_maps(&old, &new)? {
-        let mut merged = old.clone();
-        for value in &new {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
+        let mut known: HashSet<&Value> = old.iter().collect();
+        let added: Vec<Value> = new.iter().filter(|value| known.insert(value)).cloned().collect();
+        let merged = old.iter().cloned().chain(added).collect();
         return ordered(merged, &new, &old, "");
     }
     if key.is_empty() {
@@ -29,15 +34,23 @@ pub(super) fn merge_list(old: Vec<Value>, new: Vec<Value>, member: Member<'_>) -
     }
     let (old, new) = directives(old, new, key)?;
     let mut merged = old.clone();
+    let mut places: HashMap<Value, usize> = HashMap::with_capacity(merged.len());
+    for (at, element) in merged.iter().enumerate() {
+        if let Some(id) = element.get(key) {
+            places.entry(id.clone()).or_insert(at);
+        }
+    }
     for element in &new {
         let Value::Object(patch) = element else { continue };
         let id = identity(element, key)?;
-        match merged.iter().position(|m| m.get(key) == Some(id)) {
-            Some(at) => {
-                let Value::Object(original) = merged[at].take() else { continue };
-                merged[at] = merge_map(original, patch.clone(), member.schema)?.into();
+        if let Some(at) = places.get(id).copied() {
+            let Value::Object(original) = merged[at].take() else { continue };
+            merged[at] = merge_map(original, patch.clone(), member.schema, work)?.into();
+        } else if let Some(added) = without_directives(element.clone()) {
+            if let Some(id) = added.get(key) {
+                places.entry(id.clone()).or_insert(merged.len());
             }
-            None => merged.extend(without_directives(element.clone())),
+            merged.push(added);
         }
     }
     ordered(merged, &new, &old, key)
@@ -47,6 +60,7 @@ pub(super) fn merge_list(old: Vec<Value>, new: Vec<Value>, member: Member<'_>) -
 /// the patch the object's list.
 fn directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::with_capacity(new.len());
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for element in new {
         let Some(directive) = element.get(DIRECTIVE) else {
@@ -55,8 +69,7 @@ fn directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<Va
         };
         match directive.as_str() {
             Some("delete") => {
-                let id = identity(&element, key)?;
-                old.retain(|o| o.get(key) != Some(id));
+                deleted.insert(identity(&element, key)?.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -68,6 +81,9 @@ fn directives(mut old: Vec<Value>, new: Vec<Value>, key: &str) -> Result<(Vec<Va
             }
         }
     }
+    if !deleted.is_empty() {
+        old.retain(|o| o.get(key).is_none_or(|id| !deleted.contains(id)));
+    }
     Ok(if replace { (plain, Vec::new()) } else { (old, plain) })
 }
 
@@ -77,8 +93,10 @@ pub(super) fn order_merged(
     new: Option<Vec<Value>>,
     order: &[Value],
     member: Member<'_>,
+    work: &mut Work,
 ) -> Result<Option<Vec<Value>>, PatchError> {
     let key = member.merge_key.unwrap_or("");
+    work.count(old.as_ref().map_or(0, Vec::len))?;
     check_order(new.as_deref().unwrap_or_default(), order, key)?;
     let server_order = old.clone().unwrap_or_default();
     let merged = match (old, new) {
@@ -88,7 +106,7 @@ pub(super) fn order_merged(
             Some(Value::Array(new)) => new,
             Some(_) | None => return Ok(None),
         },
-        (Some(old), Some(new)) => merge_list(old, new, member)?,
+        (Some(old), Some(new)) => merge_list(old, new, member, work)?,
     };
     ordered(merged, order, &server_order, key).map(Some)
 }
@@ -129,19 +147,27 @@ fn identity<'v>(element: &'v Value, key: &str) -> Result<&'v Value, PatchError> 
     })
 }
 
-fn position(order: &[Value], id: &Value, key: &str) -> Option<usize> {
-    order.iter().position(|o| if key.is_empty() { o == id } else { o.get(key) == Some(id) })
+/// Where each element stands in a list, the first of several.
+fn places<'v>(list: &'v [Value], key: &str) -> HashMap<&'v Value, usize> {
+    let mut places = HashMap::with_capacity(list.len());
+    for (at, element) in list.iter().enumerate() {
+        if let Some(id) = if key.is_empty() { Some(element) } else { element.get(key) } {
+            places.entry(id).or_insert(at);
+        }
+    }
+    places
 }
 
 /// Puts a merged list in order: `order` rules the elements that it names, `server` the others.
 fn ordered(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> Result<Vec<Value>, PatchError> {
+    let (order, server) = (places(order, key), places(server, key));
     let mut named: Vec<(usize, Value)> = Vec::new();
     let mut others: Vec<(usize, Value)> = Vec::new();
     for element in merged {
         let id = identity(&element, key)?;
-        match position(order, id, key) {
+        match order.get(id).copied() {
             Some(at) => named.push((at, element)),
-            None => others.push((position(server, id, key).unwrap_or(usize::MAX), element)),
+            None => others.push((server.get(id).copied().unwrap_or(usize::MAX), element)),
         }
     }
     named.sort_by_key(|(at, _)| *at);
@@ -149,7 +175,7 @@ fn ordered(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
     let mut others = others.into_iter().peekable();
     let mut list = Vec::with_capacity(named.len() + others.len());
     for (_, element) in named {
-        let place = position(server, identity(&element, key)?, key);
+        let place = server.get(identity(&element, key)?).copied();
         while let Some((_, other)) = others.next_if(|(at, _)| place.is_some_and(|place| *at < place)) {
             list.push(other);
         }
@@ -176,5 +202,6 @@ fn is_list_of_maps(old: &[Value], new: &[Value]) -> Result<bool, PatchError> {
 
 /// Takes values out of a list of primitives.
 pub(super) fn delete_values(list: &mut Vec<Value>, values: &[Value]) {
+    let values: HashSet<&Value> = values.iter().collect();
     list.retain(|value| !values.contains(value));
 }

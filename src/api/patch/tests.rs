@@ -12,7 +12,7 @@ use crate::schema::type_of;
 fn check(kind: &str, doc: Value, patch: Value, expected: Value) {
     let group = if kind == "Deployment" { "apps" } else { "" };
     let ty = type_of(group, "v1", kind).unwrap();
-    assert_eq!(strategic_merge_patch(&doc, patch.to_string().as_bytes(), ty), Ok(expected));
+    assert_eq!(strategic_merge_patch(doc.clone(), patch.to_string().as_bytes(), ty), Ok(expected));
 }
 
 #[track_caller]
@@ -23,7 +23,7 @@ fn pod(doc: Value, patch: Value, expected: Value) {
 #[track_caller]
 fn refused(doc: Value, patch: Value) -> String {
     let ty = type_of("", "v1", "Pod").unwrap();
-    strategic_merge_patch(&json!({"spec": doc}), json!({"spec": patch}).to_string().as_bytes(), ty)
+    strategic_merge_patch(json!({"spec": doc}), json!({"spec": patch}).to_string().as_bytes(), ty)
         .unwrap_err()
         .to_string()
 }
@@ -164,7 +164,7 @@ fn ports_merge_by_number() {
 
 #[track_caller]
 fn check_json(doc: Value, patch: Value, expected: Result<Value, &str>) {
-    let answer = json_patch(&doc, patch.to_string().as_bytes()).map_err(|error| error.to_string());
+    let answer = json_patch(doc.clone(), patch.to_string().as_bytes()).map_err(|error| error.to_string());
     assert_eq!(answer, expected.map_err(str::to_owned));
 }
 
@@ -220,11 +220,11 @@ fn json_patches_that_do_not_apply_say_why() {
 #[test]
 fn json_patches_are_bounded() {
     let copy = json!({"op": "copy", "from": "/a", "path": "/a/x"});
-    let text = json_patch(&json!({"a": {"s": "x".repeat(1_000)}}), json!(vec![copy; 100]).to_string().as_bytes());
+    let text = json_patch(json!({"a": {"s": "x".repeat(1_000)}}), json!(vec![copy; 100]).to_string().as_bytes());
     assert!(text.unwrap_err().to_string().starts_with("Unable to complete the copy, the accumulated size increase"));
     let many = json!(vec![json!({"op": "test", "path": "/a"}); 10_001]);
     assert_eq!(
-        json_patch(&json!({}), many.to_string().as_bytes()),
+        json_patch(json!({}), many.to_string().as_bytes()),
         Err(PatchError::TooManyOperations { limit: 10_000, found: 10_001 })
     );
 }
@@ -238,9 +238,9 @@ fn merge_patches_apply_as_the_rfc_shows() {
         (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
         (json!({"a": "foo"}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
     ] {
-        assert_eq!(merge_patch(&doc, patch.to_string().as_bytes()), Ok(expected));
+        assert_eq!(merge_patch(doc.clone(), patch.to_string().as_bytes()), Ok(expected));
     }
-    assert_eq!(merge_patch(&json!({}), b"[1]").unwrap_err().to_string(), "Invalid JSON Patch");
+    assert_eq!(merge_patch(json!({}), b"[1]").unwrap_err().to_string(), "Invalid JSON Patch");
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -276,7 +276,7 @@ proptest! {
     #[test]
     fn a_merge_patch_made_from_two_objects_turns_one_into_the_other(from in object(), to in object()) {
         let patch = difference(&from, &to);
-        prop_assert_eq!(merge_patch(&from, patch.to_string().as_bytes()), Ok(to));
+        prop_assert_eq!(merge_patch(from.clone(), patch.to_string().as_bytes()), Ok(to));
     }
 
     /// The model: apply the same edits to a map by name, then compare regardless of order.
@@ -293,7 +293,7 @@ proptest! {
         let doc = json!({"spec": {"containers": containers}});
         let patch = json!({"spec": {"containers": edits}});
         let ty = type_of("", "v1", "Pod").unwrap();
-        let answer = strategic_merge_patch(&doc, patch.to_string().as_bytes(), ty).unwrap();
+        let answer = strategic_merge_patch(doc.clone(), patch.to_string().as_bytes(), ty).unwrap();
         let mut model: std::collections::BTreeMap<String, String> = old.iter().map(|(n, i)| (n.clone(), i.to_string())).collect();
         for (name, image) in &new {
             match image {
@@ -311,8 +311,8 @@ proptest! {
     fn no_patch_body_makes_a_patch_panic(doc in object(), patch in value()) {
         let body = patch.to_string();
         let ty = type_of("", "v1", "Pod").unwrap();
-        let _ = strategic_merge_patch(&doc, body.as_bytes(), ty);
-        let _ = json_patch(&doc, body.as_bytes());
-        let _ = merge_patch(&doc, body.as_bytes());
+        let _ = strategic_merge_patch(doc.clone(), body.as_bytes(), ty);
+        let _ = json_patch(doc.clone(), body.as_bytes());
+        let _ = merge_patch(doc.clone(), body.as_bytes());
     }
 }

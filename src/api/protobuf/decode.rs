@@ -8,12 +8,20 @@ use serde_json::{Map, Value};
 use super::wire::{Payload, Reader};
 use super::{Error, MAGIC, MAX_DEPTH};
 use crate::quantity::Quantity;
+use crate::schema::cost::{self, Budget};
 use crate::schema::time::{self, Precision, complete_condition};
-use crate::schema::{Container, FieldRef, Scalar, Shape, Table, Ty, TypeId, TypeRef, is_absent, zero};
+use crate::schema::{
+    Container, DecodeError, FieldRef, Scalar, Shape, Table, Ty, TypeId, TypeRef, decode_any, is_absent, zero,
+};
 
 /// Decodes a message of a struct type.
-pub(super) fn message(ty: TypeRef<'_>, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, Error> {
-    Decoder { table: ty.table, depth }.message(ty, bytes)
+pub(super) fn message(
+    ty: TypeRef<'_>,
+    bytes: &[u8],
+    depth: usize,
+    budget: &Budget,
+) -> Result<Map<String, Value>, Error> {
+    Decoder { table: ty.table, depth, budget }.message(ty, bytes)
 }
 
 pub(super) fn text(bytes: &[u8]) -> Result<String, Error> {
@@ -26,6 +34,8 @@ pub(super) fn text(bytes: &[u8]) -> Result<String, Error> {
 struct Decoder<'t> {
     table: &'t Table,
     depth: usize,
+    /// What the values of the whole body may take.
+    budget: &'t Budget,
 }
 
 impl<'t> Decoder<'t> {
@@ -36,7 +46,17 @@ impl<'t> Decoder<'t> {
         Ok(Self { depth: self.depth + 1, ..self })
     }
 
+    fn charge(self, cost: usize) -> Result<(), Error> {
+        self.budget.take(cost).map_err(|_| Error::TooLarge { limit: cost::LIMIT })
+    }
+
+    fn text(self, bytes: &[u8]) -> Result<String, Error> {
+        self.charge(cost::text(bytes.len()))?;
+        text(bytes)
+    }
+
     fn message(self, ty: TypeRef<'t>, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+        self.charge(cost::floor(self.table, ty.id))?;
         let mut object = Map::new();
         self.members(ty, &[], bytes, &mut object)?;
         for field in ty.fields() {
@@ -68,6 +88,9 @@ impl<'t> Decoder<'t> {
     fn field(self, field: FieldRef<'t>, payload: Payload<'_>, object: &mut Map<String, Value>) -> Result<(), Error> {
         let name = field.name();
         let element = field.ty().element();
+        if !object.contains_key(name) {
+            self.charge(cost::member(object.len()))?;
+        }
         match field.ty().container {
             Container::One => {
                 object.insert(name.to_owned(), self.value(element.scalar, payload)?);
@@ -83,6 +106,8 @@ impl<'t> Decoder<'t> {
             Container::Map | Container::MapOfLists => {
                 let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 let Value::Object(map) = map else { return Ok(()) };
+                let inline = cost::inline(self.table, element);
+                self.charge(cost::member(map.len()) + 2 * inline)?;
                 let (key, value) = self.entry(element, payload)?;
                 map.insert(key, value);
             }
@@ -96,10 +121,12 @@ impl<'t> Decoder<'t> {
         if let (true, Payload::Bytes(packed)) = (packable, payload) {
             let mut reader = Reader::new(packed);
             while let Some(value) = reader.packed()? {
+                self.charge(cost::element(list.len()))?;
                 list.push(self.value(scalar, Payload::Varint(value))?);
             }
             return Ok(());
         }
+        self.charge(cost::element(list.len()) + cost::inline(self.table, Ty::one(scalar)))?;
         let value = self.value(scalar, payload)?;
         list.push(if value.is_null() { zero(self.table, Ty::one(scalar)) } else { value });
         Ok(())
@@ -121,7 +148,7 @@ impl<'t> Decoder<'t> {
         let (mut key, mut value) = (String::new(), Value::Null);
         while let Some((number, payload)) = reader.field()? {
             match number {
-                1 => key = text(bytes(payload)?)?,
+                1 => key = self.text(bytes(payload)?)?,
                 2 if value_ty.container == Container::List => value = self.wrapped_list(value_ty.scalar, payload)?,
                 2 => value = self.value(value_ty.scalar, payload)?,
                 _ => {}
@@ -132,8 +159,12 @@ impl<'t> Decoder<'t> {
 
     fn value(self, scalar: Scalar, payload: Payload<'_>) -> Result<Value, Error> {
         Ok(match scalar {
-            Scalar::String => text(bytes(payload)?)?.into(),
-            Scalar::Bytes => STANDARD.encode(bytes(payload)?).into(),
+            Scalar::String => self.text(bytes(payload)?)?.into(),
+            Scalar::Bytes => {
+                let bytes = bytes(payload)?;
+                self.charge(cost::text(bytes.len() / 3 * 4))?;
+                STANDARD.encode(bytes).into()
+            }
             Scalar::Bool => (varint(payload)? != 0).into(),
             Scalar::Int32 => int32(varint(payload)?).into(),
             Scalar::Int64 => varint(payload)?.cast_signed().into(),
@@ -157,18 +188,27 @@ impl<'t> Decoder<'t> {
             Shape::RawExtension => self.raw_extension(bytes),
             Shape::FieldsV1 | Shape::Json => match raw_bytes(bytes)? {
                 [] => Ok(Value::Null),
-                json => parse_json(json),
+                json => self.parse_json(json),
             },
             Shape::SchemaOrBool | Shape::SchemaOrArray | Shape::SchemaOrStrings => self.schema_union(ty.shape(), bytes),
         }
+    }
+
+    fn parse_json(self, bytes: &[u8]) -> Result<Value, Error> {
+        let decoded = decode_any(bytes).map_err(|error| match error {
+            DecodeError::TooLarge { limit, .. } => Error::TooLarge { limit },
+            other => Error::Malformed(other.to_string()),
+        })?;
+        self.charge(cost::of_value(&decoded.value))?;
+        Ok(decoded.value)
     }
 
     /// The object in a raw extension is JSON, or an object on the wire with an envelope of its own.
     fn raw_extension(self, bytes: &[u8]) -> Result<Value, Error> {
         match raw_bytes(bytes)? {
             [] => Ok(Value::Null),
-            raw if raw.starts_with(&MAGIC) => super::decode_at(raw, self.depth).map(|(_, value)| value),
-            json => parse_json(json),
+            raw if raw.starts_with(&MAGIC) => super::decode_at(raw, self.depth, self.budget).map(|(_, value)| value),
+            json => self.parse_json(json),
         }
     }
 
@@ -291,8 +331,4 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, Error> {
         }
     }
     Ok(if is_string { string.into() } else { int.into() })
-}
-
-fn parse_json(bytes: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::Malformed(error.to_string()))
 }

@@ -3,7 +3,7 @@
 //! An object on the wire is the magic `k8s\0` and a `runtime.Unknown` that names its kind and holds the
 //! message. Decoded values are as [`crate::schema::decode_json`] leaves them. Types for which the table
 //! has no field numbers are [`Error::Unsupported`]: the caller answers 415 or JSON. Input is bounded in
-//! depth, and no length is believed before it is checked.
+//! depth and in what it decodes to, and no length is believed before it is checked.
 
 mod decode;
 mod encode;
@@ -11,6 +11,7 @@ pub(crate) mod wire;
 
 use serde_json::Value;
 
+use crate::schema::cost::Budget;
 use crate::schema::{TypeId, describe, type_of};
 use wire::{Payload, Reader};
 
@@ -30,6 +31,8 @@ pub enum Error {
     Malformed(String),
     #[error("exceeded max depth")]
     Depth,
+    #[error("the object takes more than {limit} bytes of memory")]
+    TooLarge { limit: usize },
     /// The table has no numbers for this type.
     #[error(
         "object {0} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
@@ -63,17 +66,17 @@ pub fn supports(ty: TypeId) -> bool {
 /// # Errors
 /// When the bytes are no object, or of a kind that the table does not have.
 pub fn decode(bytes: &[u8]) -> Result<(TypeMeta, Value), Error> {
-    decode_at(bytes, 0)
+    decode_at(bytes, 0, &Budget::new())
 }
 
-fn decode_at(bytes: &[u8], depth: usize) -> Result<(TypeMeta, Value), Error> {
+fn decode_at(bytes: &[u8], depth: usize, budget: &Budget) -> Result<(TypeMeta, Value), Error> {
     let envelope = envelope(bytes)?;
     let (group, version) = envelope.meta.group_version();
     let ty = type_of(group, version, &envelope.meta.kind).ok_or_else(|| Error::UnknownKind {
         api_version: envelope.meta.api_version.clone(),
         kind: envelope.meta.kind.clone(),
     })?;
-    let value = decode_envelope(&envelope, ty, depth)?;
+    let value = decode_envelope(&envelope, ty, depth, budget)?;
     Ok((envelope.meta, value))
 }
 
@@ -83,15 +86,15 @@ fn decode_at(bytes: &[u8], depth: usize) -> Result<(TypeMeta, Value), Error> {
 /// When the bytes are no object.
 pub fn decode_as(bytes: &[u8], ty: TypeId) -> Result<(TypeMeta, Value), Error> {
     let envelope = envelope(bytes)?;
-    let value = decode_envelope(&envelope, ty, 0)?;
+    let value = decode_envelope(&envelope, ty, 0, &Budget::new())?;
     Ok((envelope.meta, value))
 }
 
-fn decode_envelope(envelope: &Envelope<'_>, ty: TypeId, depth: usize) -> Result<Value, Error> {
+fn decode_envelope(envelope: &Envelope<'_>, ty: TypeId, depth: usize, budget: &Budget) -> Result<Value, Error> {
     if !supports(ty) {
         return Err(Error::Unsupported(describe(ty).name()));
     }
-    let mut object = decode::message(describe(ty), envelope.raw, depth)?;
+    let mut object = decode::message(describe(ty), envelope.raw, depth, budget)?;
     for (key, value) in [("apiVersion", &envelope.meta.api_version), ("kind", &envelope.meta.kind)] {
         if !value.is_empty() {
             object.insert(key.to_owned(), value.as_str().into());

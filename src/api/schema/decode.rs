@@ -2,22 +2,26 @@
 //!
 //! It behaves as upstream's decoder does: a value of a wrong type is noted and decoding goes on, so
 //! that the first such error is the one reported; a value that its own type refuses ends decoding.
+//! Every value is charged to the body's [`Budget`] before it is made.
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::canonical::zero;
+use super::cost::{self, Budget};
 use super::error::{DecodeError, FieldIssue};
+use super::issues::Issues;
 use super::leaf::{self, Leaf};
 use super::table::{Container, FieldRef, Scalar, Shape, Table, Ty, TypeId, TypeRef, go_type};
 use super::time::complete_condition;
 use super::{BUILT_IN, syntax};
 
-/// Upstream keeps this many issues of one body.
-const MAX_ISSUES: usize = 100;
 /// `serde_json` stops at 128 levels; this is for values that came from elsewhere.
 const MAX_DEPTH: usize = 128;
+/// What is shown of the path to the value that a body had no room for.
+const SHOWN: usize = 200;
 
 /// A body that has the form of its type.
 #[derive(Debug, PartialEq)]
@@ -72,7 +76,10 @@ enum Step<'t> {
 struct Cx<'t> {
     table: &'t Table,
     path: Vec<Step<'t>>,
-    issues: Vec<FieldIssue>,
+    issues: Issues,
+    budget: Budget,
+    /// The depth of the value at hand within JSON that is kept as it is, whose members nobody looks at.
+    opaque: usize,
     /// The first value of a wrong type.
     mismatch: Option<DecodeError>,
     /// The error that ended decoding.
@@ -81,7 +88,15 @@ struct Cx<'t> {
 
 impl<'t> Cx<'t> {
     fn new(table: &'t Table) -> Self {
-        Self { table, path: Vec::new(), issues: Vec::new(), mismatch: None, fatal: None }
+        Self {
+            table,
+            path: Vec::new(),
+            issues: Issues::new(),
+            budget: Budget::new(),
+            opaque: 0,
+            mismatch: None,
+            fatal: None,
+        }
     }
 
     /// The outcome; a body that is null is an empty object to Go.
@@ -92,9 +107,9 @@ impl<'t> Cx<'t> {
         match (answer?, self.mismatch) {
             (_, Some(error)) => Err(error),
             (Value::Null, None) if ty.scalar != Scalar::Any => {
-                Ok(Decoded { value: Map::new().into(), issues: self.issues })
+                Ok(Decoded { value: Map::new().into(), issues: self.issues.into_list() })
             }
-            (value, None) => Ok(Decoded { value, issues: self.issues }),
+            (value, None) => Ok(Decoded { value, issues: self.issues.into_list() }),
         }
     }
 
@@ -118,10 +133,31 @@ impl<'t> Cx<'t> {
         path
     }
 
-    fn note(&mut self, issue: FieldIssue) {
-        if self.issues.len() < MAX_ISSUES && !self.issues.contains(&issue) {
-            self.issues.push(issue);
+    /// Notes a member that stands twice.
+    fn note_duplicate(&mut self, member: &str) {
+        if self.opaque == 0 && !self.issues.is_full() {
+            let path = self.path_to(member);
+            self.issues.note(FieldIssue::Duplicate { path });
         }
+    }
+
+    fn charge<E: serde::de::Error>(&mut self, cost: usize) -> Result<(), E> {
+        if self.budget.take(cost).is_ok() {
+            return Ok(());
+        }
+        let mut place = self.path_to("");
+        place.truncate((0..=SHOWN.min(place.len())).rev().find(|i| place.is_char_boundary(*i)).unwrap_or(0));
+        Err(self.fatal(DecodeError::TooLarge { limit: cost::LIMIT, place: place.trim_end_matches('.').to_owned() }))
+    }
+
+    /// An element as it is stored: null is Go's zero.
+    fn or_zero<E: serde::de::Error>(&mut self, value: Value, ty: Ty) -> Result<Value, E> {
+        if !value.is_null() {
+            return Ok(value);
+        }
+        let zero = zero(self.table, ty);
+        self.charge(cost::of_value(&zero))?;
+        Ok(zero)
     }
 
     fn mismatch(&mut self, found: String, expected: String) {
@@ -187,12 +223,18 @@ impl<'t> Node<'_, 't> {
     }
 
     fn mismatch(self, found: &str) -> Value {
+        if self.cx.mismatch.is_some() {
+            return Value::Null;
+        }
         let expected = self.go_name();
         self.cx.mismatch(found.to_owned(), expected);
         Value::Null
     }
 
     fn leaf<E: serde::de::Error>(self, leaf: Leaf) -> Result<Value, E> {
+        if let Leaf::String(text) = &leaf {
+            self.cx.charge(cost::text(text.len()))?;
+        }
         if let Some(shape) = self.shape().filter(|shape| *shape != Shape::Struct) {
             return match leaf::read(shape, leaf) {
                 Ok(value) => Ok(value.unwrap_or(Value::Null)),
@@ -263,7 +305,7 @@ impl<'de, 't> Visitor<'de> for Node<'_, 't> {
         match (self.ty.container, self.shape()) {
             (Container::List, _) => self.list(seq),
             (Container::One, Some(shape)) => match shape {
-                Shape::RawExtension | Shape::FieldsV1 | Shape::Json => opaque_list(seq),
+                Shape::RawExtension | Shape::FieldsV1 | Shape::Json => self.opaque(|node| node.any_list(seq)),
                 Shape::SchemaOrArray => self.inner(schema_type, Container::List).list(seq),
                 Shape::SchemaOrStrings => Node { ty: STRINGS, go: None, cx: self.cx }.list(seq),
                 Shape::SchemaOrBool => Err(self.refuse("boolean or JSON schema expected")),
@@ -283,7 +325,7 @@ impl<'de, 't> Visitor<'de> for Node<'_, 't> {
         match (self.ty.container, self.shape()) {
             (Container::Map | Container::MapOfLists, _) => self.map(map),
             (Container::One, Some(shape)) => match shape {
-                Shape::RawExtension | Shape::FieldsV1 | Shape::Json => opaque_map(map),
+                Shape::RawExtension | Shape::FieldsV1 | Shape::Json => self.opaque(|node| node.map(map)),
                 Shape::SchemaOrArray | Shape::SchemaOrBool | Shape::SchemaOrStrings => {
                     self.inner(schema_type, Container::One).object(map)
                 }
@@ -317,40 +359,46 @@ impl<'c, 't> Node<'c, 't> {
         Node { ty: Ty { container, scalar }, go: None, cx: self.cx }
     }
 
+    /// JSON that is kept as it is.
+    fn opaque<E>(self, read: impl FnOnce(Node<'_, 't>) -> Result<Value, E>) -> Result<Value, E> {
+        self.cx.opaque += 1;
+        let value = read(Node { cx: &mut *self.cx, ty: Ty::one(Scalar::Any), go: None });
+        self.cx.opaque -= 1;
+        value
+    }
+
     fn object<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let Scalar::Type(id) = self.ty.scalar else { return Err(A::Error::custom("invariant: a struct has a type")) };
         let ty = self.cx.table.get(id);
         let cx = self.cx;
+        cx.charge(cost::floor(cx.table, id))?;
         let mut object = Map::new();
-        let mut seen: u64 = 0;
-        let mut unknown: Vec<String> = Vec::new();
+        let mut seen = Seen::default();
+        let mut unknown: BTreeSet<String> = BTreeSet::new();
         while let Some(key) = map.next_key_seed(FieldKey { ty })? {
             let (index, field) = match key {
                 Ok(found) => found,
                 Err(name) => {
-                    let path = cx.path_to(&name);
-                    cx.note(if unknown.contains(&name) {
-                        FieldIssue::Duplicate { path }
-                    } else {
-                        FieldIssue::Unknown { path }
-                    });
-                    unknown.push(name);
+                    // Names are remembered only while a repeated one would be told.
+                    if !cx.issues.is_full() {
+                        let path = cx.path_to(&name);
+                        let new = unknown.insert(name);
+                        cx.issues.note(if new { FieldIssue::Unknown { path } } else { FieldIssue::Duplicate { path } });
+                    }
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
             };
-            let bit = 1_u64.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
-            if seen & bit != 0 {
-                let path = cx.path_to(field.name());
-                cx.note(FieldIssue::Duplicate { path });
+            if !seen.insert(index) {
+                cx.note_duplicate(field.name());
             }
-            seen |= bit;
             cx.path.push(Step::Field { owner: ty, name: field.name() });
             let value = map.next_value_seed(Node { cx, ty: field.ty(), go: Some(field) })?;
             cx.path.pop();
             if is_absent(field, &value) {
                 object.remove(field.name());
             } else {
+                cx.charge(cost::member(object.len()))?;
                 object.insert(field.name().to_owned(), value);
             }
         }
@@ -360,12 +408,15 @@ impl<'c, 't> Node<'c, 't> {
 
     fn list<'de, A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let (cx, element) = (self.cx, self.ty.element());
+        let inline = cost::inline(cx.table, element);
         let mut list = Vec::new();
         loop {
             cx.path.push(Step::Index(list.len()));
             let Some(value) = seq.next_element_seed(Node { cx, ty: element, go: self.go })? else { break };
+            cx.charge(cost::element(list.len()) + inline)?;
+            let value = cx.or_zero(value, element)?;
             cx.path.pop();
-            list.push(if value.is_null() { zero(cx.table, element) } else { value });
+            list.push(value);
         }
         cx.path.pop();
         Ok(list.into())
@@ -374,18 +425,20 @@ impl<'c, 't> Node<'c, 't> {
     /// A map with free keys, or a free object.
     fn map<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let (cx, element) = (self.cx, self.ty.element());
+        let inline = cost::inline(cx.table, element);
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if object.contains_key(&key) {
-                let path = cx.path_to(&key);
-                cx.note(FieldIssue::Duplicate { path });
+                cx.note_duplicate(&key);
             }
+            cx.charge(cost::text(key.len()) + cost::member(object.len()) + 2 * inline)?;
             cx.path.push(Step::Key(key));
             let value = map.next_value_seed(Node { cx, ty: element, go: self.go })?;
+            let value = cx.or_zero(value, element)?;
             let Some(Step::Key(key)) = cx.path.pop() else {
                 return Err(A::Error::custom("invariant: a key was pushed"));
             };
-            object.insert(key, if value.is_null() { zero(cx.table, element) } else { value });
+            object.insert(key, value);
         }
         Ok(object.into())
     }
@@ -407,6 +460,24 @@ pub(crate) fn is_absent(field: FieldRef<'_>, value: &Value) -> bool {
     };
     let plain = !matches!((field.ty().container, field.ty().scalar), (Container::One, Scalar::Type(_)));
     empty && plain && field.omitempty() && !field.pointer()
+}
+
+/// The fields of a struct that a body has named so far.
+#[derive(Debug, Default)]
+struct Seen {
+    first: u64,
+    rest: BTreeSet<usize>,
+}
+
+impl Seen {
+    /// Whether the field was not named before.
+    fn insert(&mut self, index: usize) -> bool {
+        let bit = u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index));
+        let Some(bit) = bit else { return self.rest.insert(index) };
+        let new = self.first & bit == 0;
+        self.first |= bit;
+        new
+    }
 }
 
 /// A key of a struct: its field, or the name that the struct does not have.
@@ -434,14 +505,6 @@ impl<'t> Visitor<'_> for FieldKey<'t> {
     }
 }
 
-fn opaque_list<'de, A: SeqAccess<'de>>(seq: A) -> Result<Value, A::Error> {
-    serde::Deserialize::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
-}
-
-fn opaque_map<'de, A: MapAccess<'de>>(map: A) -> Result<Value, A::Error> {
-    serde::Deserialize::deserialize(serde::de::value::MapAccessDeserializer::new(map))
-}
-
 fn skip_list<'de, A: SeqAccess<'de>>(mut seq: A, node: Node<'_, '_>) -> Result<Value, A::Error> {
     while seq.next_element::<IgnoredAny>()?.is_some() {}
     Ok(node.mismatch("array"))
@@ -450,4 +513,18 @@ fn skip_list<'de, A: SeqAccess<'de>>(mut seq: A, node: Node<'_, '_>) -> Result<V
 fn skip_map<'de, A: MapAccess<'de>>(mut map: A, node: Node<'_, '_>) -> Result<Value, A::Error> {
     while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
     Ok(node.mismatch("object"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_beyond_the_sixty_fourth_are_seen_too() {
+        let mut seen = Seen::default();
+        for index in [0, 63, 64, 65, 400] {
+            assert!(seen.insert(index) && !seen.insert(index), "{index}");
+        }
+        assert!(seen.insert(1));
+    }
 }

@@ -4,10 +4,20 @@ use std::fmt;
 
 /// A field that decoding dropped or overwrote. Strict field validation rejects the body for it, the
 /// default warns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FieldIssue {
     Unknown { path: String },
     Duplicate { path: String },
+}
+
+impl FieldIssue {
+    /// Where the field stands in the body.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Unknown { path } | Self::Duplicate { path } => path,
+        }
+    }
 }
 
 impl fmt::Display for FieldIssue {
@@ -36,6 +46,9 @@ pub enum DecodeError {
     Value(String),
     #[error("exceeded max depth")]
     Depth,
+    /// The body is small enough, but what it decodes to is not. `place` is the first value without room.
+    #[error("the object takes more than {limit} bytes of memory, counted up to {place:?}")]
+    TooLarge { limit: usize, place: String },
 }
 
 fn go_place(field: Option<&str>) -> String {

@@ -3,20 +3,23 @@
 //! [`decode_json`] reads a body in one pass: it checks types, reports unknown and duplicate fields with
 //! their paths, prunes what the type does not have, and leaves exactly what upstream's typed objects
 //! would hold: null is absence, an empty value of a field that Go omits when empty is absent, times
-//! and quantities are canonical. [`canonicalize`] adds what Go writes even when it is empty.
+//! and quantities are canonical. What a body may decode to is bounded. [`canonicalize`] adds what Go writes even when it is empty.
 //!
 //! The table is a fact sheet of upstream's v1.36 types. It is made by `xtask table` and checked by
 //! `xtask verify`; src/xtask/main.rs says how.
 
 mod canonical;
+pub(crate) mod cost;
 mod decode;
 mod error;
+mod issues;
 mod leaf;
 mod parse;
 mod syntax;
 mod table;
 pub(crate) mod time;
 mod yaml;
+mod yaml_scalar;
 
 use std::sync::LazyLock;
 
@@ -27,7 +30,7 @@ pub use decode::{Decoded, check_value, decode_any, decode_json};
 pub use error::{DecodeError, FieldIssue};
 pub(crate) use table::Numbers;
 pub use table::{Container, FieldRef, ListType, Scalar, Shape, Strategy, Table, Ty, TypeId, TypeRef};
-pub use yaml::decode_yaml;
+pub use yaml::{Yaml, check_yaml, decode_yaml, read_yaml};
 
 static BUILT_IN: LazyLock<Table> = LazyLock::new(|| parse::parse(include_str!("table.txt")));
 

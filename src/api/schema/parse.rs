@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::cost;
 use super::table::{
     Container, Extra, Field, Kind, ListType, Numbers, Scalar, Shape, Span, Strategy, Table, Ty, Type, TypeId,
 };
@@ -33,6 +34,7 @@ pub(super) fn parse(text: &'static str) -> Table {
     table.types.shrink_to_fit();
     table.fields.shrink_to_fit();
     table.extras.shrink_to_fit();
+    table.costs = cost::of_types(&table);
     table
 }
 
@@ -54,6 +56,7 @@ fn empty(text: &'static str) -> Table {
         extras: vec![none],
         keys: Vec::new(),
         kinds: Vec::new(),
+        costs: Vec::new(),
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use super::cost::TypeCost;
+
 /// A type of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TypeId(pub(super) u16);
@@ -20,6 +22,8 @@ pub struct Table {
     pub(super) keys: Vec<Span>,
     /// Sorted by kind, group and version, for look-ups.
     pub(super) kinds: Vec<Kind>,
+    /// By type; worked out when the table is complete.
+    pub(super) costs: Vec<TypeCost>,
 }
 
 /// A piece of [`Table::text`].

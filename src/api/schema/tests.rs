@@ -292,3 +292,23 @@ fn typed_structs_read_canonical_objects() {
     check::<k8s_openapi::api::events::v1::Event>(&empty);
     check::<k8s_openapi::api::authorization::v1::SelfSubjectRulesReview>(&json!({"status": {}}));
 }
+
+#[test]
+fn a_body_that_decodes_to_too_much_is_refused_where_it_passes_the_limit() {
+    let body = |list: &str| format!(r#"{{"spec":{{"containers":[{list}]}}}}"#);
+    let refused = |body: &str| decode_json(body.as_bytes(), ty("Pod")).unwrap_err();
+    let many = body(&vec!["{}"; 30_000].join(","));
+    let DecodeError::TooLarge { limit, place } = refused(&many) else { panic!("not refused by its size") };
+    assert_eq!(limit, 16 << 20);
+    assert!(place.starts_with("spec.containers["), "{place}");
+    let nulls = body(&vec!["null"; 30_000].join(","));
+    assert!(matches!(refused(&nulls), DecodeError::TooLarge { .. }));
+    let key = "k".repeat(2 << 20);
+    let many =
+        format!(r#"{{"metadata":{{"labels":{{"{key}":{{"a":1}},"a":"{key}","b":"{key}","c":"{key}","d":"{key}"}}}}}}"#);
+    let DecodeError::TooLarge { place, .. } = refused(&many) else { panic!("not refused by its size") };
+    assert_eq!(place, "metadata.labels.c");
+    let pods =
+        vec![r#"{"name":"a","image":"b","env":[{"name":"c","value":"d"}],"ports":[{"containerPort":1}]}"#; 1_000];
+    assert!(decode_json(body(&pods.join(",")).as_bytes(), ty("Pod")).is_ok());
+}

@@ -1,124 +1,310 @@
 //! YAML bodies: turned into JSON as upstream does before it decodes them.
+//!
+//! Only the first document of a body counts, as with upstream. Nesting is bounded by the parser's
+//! options, and what a body may come to by the same [`Budget`] as JSON: an alias is charged for
+//! the whole value that it stands for, so that a body of aliases cannot grow into what it names.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::collections::HashMap;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
+use super::cost::{self, Budget};
 use super::decode::{Decoded, check_value};
 use super::error::{DecodeError, FieldIssue};
+use super::issues::Issues;
 use super::table::TypeId;
+use super::yaml_scalar::resolve;
 
-/// Decodes a YAML body of one document.
+/// Levels of flow and of block collections; JSON bodies end at 128 as well.
+const MAX_DEPTH: usize = 128;
+
+/// A YAML body in its JSON form.
+#[derive(Debug)]
+pub struct Yaml {
+    pub value: Value,
+    /// Keys that stand twice.
+    duplicates: Vec<FieldIssue>,
+}
+
+/// Reads a YAML body.
+///
+/// # Errors
+/// When the bytes are no YAML, or stand for more than a body may hold.
+pub fn read_yaml(bytes: &[u8]) -> Result<Yaml, DecodeError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| fault(&format!("invalid UTF-8: {error}")))?;
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.flow_nesting_limit = MAX_DEPTH;
+    options.block_nesting_limit = MAX_DEPTH;
+    let mut reader = Reader {
+        parser: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        budget: Budget::new(),
+        duplicates: Issues::new(),
+        path: Vec::new(),
+    };
+    let value = reader.document()?;
+    Ok(Yaml { value, duplicates: reader.duplicates.into_list() })
+}
+
+/// Checks a YAML body against its type.
+///
+/// # Errors
+/// When it holds a value of a wrong type.
+pub fn check_yaml(yaml: Yaml, ty: TypeId) -> Result<Decoded, DecodeError> {
+    let mut decoded = check_value(yaml.value, ty)?;
+    decoded.issues.splice(0..0, yaml.duplicates);
+    Ok(decoded)
+}
+
+/// Decodes a YAML body.
 ///
 /// # Errors
 /// When the bytes are no YAML or hold a value of a wrong type.
 pub fn decode_yaml(bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
-    let mut duplicates = Vec::new();
-    let node = Node { duplicates: &mut duplicates, path: String::new() };
-    let value = node
-        .deserialize(serde_yaml_ng::Deserializer::from_slice(bytes))
-        .map_err(|error| DecodeError::Yaml(error.to_string()))?;
-    let mut decoded = check_value(value, ty)?;
-    decoded.issues.splice(0..0, duplicates.into_iter().map(|path| FieldIssue::Duplicate { path }));
-    Ok(decoded)
+    check_yaml(read_yaml(bytes)?, ty)
 }
 
-/// Builds the JSON form of a YAML value: keys become strings, whole floats integers, `<<` is merged.
-struct Node<'d> {
-    duplicates: &'d mut Vec<String>,
-    path: String,
+fn fault(text: &str) -> DecodeError {
+    DecodeError::Yaml(text.to_owned())
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
+/// One step from the top of the body to the value at hand.
+enum Step {
+    Key(String),
+    Index(usize),
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
+/// Builds the JSON form of a document: keys become strings, whole floats integers, `<<` is merged.
+struct Reader<'y> {
+    parser: Parser<'y, StrInput<'y>>,
+    /// The values that aliases may name, by the parser's number.
+    anchors: HashMap<usize, Value>,
+    budget: Budget,
+    duplicates: Issues,
+    path: Vec<Step>,
+}
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a YAML value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        if value.fract() == 0.0 && value.abs() < EXACT {
-            #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
-            return Ok((value as i64).into());
+impl<'y> Reader<'y> {
+    fn next(&mut self) -> Result<(Event<'y>, Span), DecodeError> {
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(fault(&format!("line {}: {}", error.marker().line(), error.info()))),
+            None => Err(fault("unexpected end of the document")),
         }
-        Ok(value.into())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn charge(&self, cost: usize) -> Result<(), DecodeError> {
+        self.budget.take(cost).map_err(|_| DecodeError::TooLarge { limit: cost::LIMIT, place: String::new() })
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
+    /// The first document; nothing is null.
+    fn document(&mut self) -> Result<Value, DecodeError> {
         loop {
-            let path = format!("{}[{}]", self.path, list.len());
-            let Some(value) = seq.next_element_seed(Node { duplicates: self.duplicates, path })? else { break };
-            list.push(value);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        let mut merged = Vec::new();
-        while let Some(key) = map.next_key_seed(Node { duplicates: &mut Vec::new(), path: String::new() })? {
-            let key = match key {
-                Value::String(key) => key,
-                Value::Null => "null".to_owned(),
-                other => other.to_string(),
-            };
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            let value = map.next_value_seed(Node { duplicates: self.duplicates, path: path.clone() })?;
-            if key == "<<" {
-                merged.push(value);
-            } else if object.insert(key, value).is_some() {
-                self.duplicates.push(path);
+            match self.next()?.0 {
+                Event::StreamStart | Event::DocumentStart(..) => {}
+                Event::StreamEnd | Event::DocumentEnd => return Ok(Value::Null),
+                event => return self.node(event),
             }
         }
-        merged.into_iter().for_each(|source| merge(&mut object, source));
+    }
+
+    fn node(&mut self, event: Event<'y>) -> Result<Value, DecodeError> {
+        let (anchor, value) = match event {
+            Event::Alias(id) => {
+                let named = self.anchors.get(&id).ok_or_else(|| fault("anchor value contains itself"))?;
+                self.charge(cost::of_value(named))?;
+                return Ok(named.clone());
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.charge(cost::text(text.len()))?;
+                (anchor, scalar(text, style, tag.as_deref())?)
+            }
+            Event::SequenceStart(_, anchor, _) => (anchor, self.list()?),
+            Event::MappingStart(_, anchor, _) => (anchor, self.map()?),
+            other => return Err(fault(&format!("unexpected {other:?}"))),
+        };
+        if anchor != 0 {
+            self.charge(cost::of_value(&value))?;
+            self.anchors.insert(anchor, value.clone());
+        }
+        Ok(value)
+    }
+
+    fn list(&mut self) -> Result<Value, DecodeError> {
+        let mut list = Vec::new();
+        loop {
+            let event = self.next()?.0;
+            if event == Event::SequenceEnd {
+                return Ok(list.into());
+            }
+            self.charge(cost::element(list.len()))?;
+            self.path.push(Step::Index(list.len()));
+            list.push(self.node(event)?);
+            self.path.pop();
+        }
+    }
+
+    fn map(&mut self) -> Result<Value, DecodeError> {
+        let mut object = Map::new();
+        let mut merged = Vec::new();
+        loop {
+            let event = self.next()?.0;
+            if event == Event::MappingEnd {
+                break;
+            }
+            let merges = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
+            let key = key(self.node(event)?)?;
+            self.charge(cost::text(key.len()) + cost::member(object.len()))?;
+            self.path.push(Step::Key(key));
+            let event = self.next()?.0;
+            let value = self.node(event)?;
+            let Some(Step::Key(key)) = self.path.pop() else { return Err(fault("invariant: a key was pushed")) };
+            if merges {
+                merged.push(value);
+                continue;
+            }
+            if object.contains_key(&key) && !self.duplicates.is_full() {
+                let path = self.path_to(&key);
+                self.duplicates.note(FieldIssue::Duplicate { path });
+            }
+            object.insert(key, value);
+        }
+        for source in merged {
+            merge(&mut object, source)?;
+        }
         Ok(object.into())
+    }
+
+    fn path_to(&self, member: &str) -> String {
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Key(key) => {
+                    path.push_str(key);
+                    path.push('.');
+                }
+                Step::Index(index) => {
+                    if path.ends_with('.') {
+                        path.pop();
+                    }
+                    path.push_str(&format!("[{index}]."));
+                }
+            }
+        }
+        path + member
+    }
+}
+
+fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, DecodeError> {
+    let kind = tag.and_then(|tag| tag.suffix_in_namespace("tag:yaml.org,2002:"));
+    match kind.as_deref() {
+        Some("binary") => {
+            let clean: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+            let bytes = STANDARD.decode(clean).map_err(|_| fault("!!binary value contains invalid base64 data"))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned().into())
+        }
+        Some("null" | "bool" | "int" | "float") => Ok(resolve(&text)),
+        Some(_) => Ok(text.into_owned().into()),
+        None if tag.is_some() || style != ScalarStyle::Plain => Ok(text.into_owned().into()),
+        None => Ok(resolve(&text)),
+    }
+}
+
+/// A key as JSON writes it.
+fn key(value: Value) -> Result<String, DecodeError> {
+    match value {
+        Value::String(key) => Ok(key),
+        Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            let mut shown = value.to_string();
+            shown.truncate((0..=30.min(shown.len())).rev().find(|i| shown.is_char_boundary(*i)).unwrap_or(0));
+            Err(fault(&format!("unsupported map key: {shown}")))
+        }
     }
 }
 
 /// Adds what a merge key brings; keys that are there win.
-fn merge(object: &mut Map<String, Value>, source: Value) {
+fn merge(object: &mut Map<String, Value>, source: Value) -> Result<(), DecodeError> {
     match source {
         Value::Object(source) => {
             for (key, value) in source {
                 object.entry(key).or_insert(value);
             }
+            Ok(())
         }
-        Value::Array(sources) => sources.into_iter().for_each(|source| merge(object, source)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(sources) if sources.iter().all(Value::is_object) => {
+            sources.into_iter().try_for_each(|source| merge(object, source))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(fault("map merge requires map or sequence of maps as the value"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a table of json! values reads better without references")]
+    fn check(text: &str, expected: Value) {
+        assert_eq!(read_yaml(text.as_bytes()).unwrap().value, expected, "{text}");
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = read_yaml(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn documents_take_their_json_form() {
+        check("", json!(null));
+        check("a: 1\n---\nb: 2\n", json!({"a": 1}));
+        check("a: yes\nb: 'yes'\nc: \"1\"\nd: |\n  1\n", json!({"a": true, "b": "yes", "c": "1", "d": "1\n"}));
+        check("{1: a, 1.5: b, true: c, x: ~}", json!({"1": "a", "1.5": "b", "true": "c", "x": null}));
+        check("a: !!str 1\nb: !!int '2'\nc: !!binary aGk=\nd: !x 3\ne: ! 4", {
+            json!({"a": "1", "b": 2, "c": "hi", "d": "3", "e": "4"})
+        });
+        check("- &a {x: 1}\n- *a\n- <<: *a\n  w: 2\n- <<: [{x: 3, z: 4}, *a]", {
+            json!([{"x": 1}, {"x": 1}, {"x": 1, "w": 2}, {"x": 3, "z": 4}])
+        });
+        check("# comment\na: # another\n  - b # c\n", json!({"a": ["b"]}));
+    }
+
+    #[test]
+    fn keys_that_stand_twice_are_named_by_their_path() {
+        let yaml = read_yaml(b"a:\n- {b: 1, b: 2}\na: 3\n").unwrap();
+        let paths: Vec<&str> = yaml.duplicates.iter().map(FieldIssue::path).collect();
+        assert_eq!(paths, ["a[0].b", "a"]);
+    }
+
+    #[test]
+    fn what_is_no_document_is_refused() {
+        refused("a: *nothing", "line 1");
+        refused("&a [*a]", "anchor value contains itself");
+        refused("a: b: c", "line 1");
+        refused("{[1]: 2}", "unsupported map key: [1]");
+        refused("<<: 1", "map merge requires map or sequence of maps as the value");
+        refused(&"[".repeat(200), "line 1");
+        refused(&"- ".repeat(200), "line 1");
+    }
+
+    #[test]
+    fn aliases_are_charged_for_what_they_stand_for() {
+        let text = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(2_000));
+        assert!(matches!(read_yaml(text.as_bytes()), Err(DecodeError::TooLarge { .. })));
+        let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..30 {
+            laughs.push_str(&format!("a{i}: &a{i} [{}]\n", format!("*a{}, ", i - 1).repeat(10)));
+        }
+        assert!(matches!(read_yaml(laughs.as_bytes()), Err(DecodeError::TooLarge { .. })));
     }
 }

@@ -127,3 +127,36 @@ async fn the_keys_of_tokens_are_published_for_verifiers() {
     assert_eq!(configuration.headers["content-type"], "application/json");
     assert!(configuration.expect(200)["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"));
 }
+
+/// Strangers choose paths, methods and names; none of them may become a series of its own.
+#[tokio::test]
+async fn requests_for_what_does_not_exist_share_their_series() {
+    let client = Client::new().await;
+    let series = async || {
+        let metrics = String::from_utf8(client.get("/metrics").await.body).unwrap();
+        metrics.lines().filter(|line| line.starts_with("apiserver_request_total{")).count()
+    };
+    let mut counts = Vec::new();
+    for round in 0..3 {
+        for i in 0..40 {
+            let method = http::Method::from_bytes(format!("X{round}X{i}").as_bytes()).unwrap();
+            for path in [
+                format!("/apis/g{round}x{i}/v1/r/n"),
+                format!("/apis/apps/v{round}{i}/deployments"),
+                format!("/api/v1/namespaces/default/pods/n/s{round}x{i}"),
+                format!("/api/v1/namespaces/n{round}x{i}/secrets/s{i}"),
+                format!("/nothing/{round}/{i}"),
+            ] {
+                client.get(&path).await;
+                client.send(method.clone(), &path, &[], Vec::new()).await;
+            }
+        }
+        counts.push(series().await);
+    }
+    assert_eq!(counts[1], counts[2], "{counts:?}");
+    assert!(counts[0] < 20, "{counts:?}");
+    let metrics = String::from_utf8(client.get("/metrics").await.body).unwrap();
+    let secrets = "apiserver_request_total{verb=\"GET\",group=\"\",version=\"v1\",resource=\"secrets\",subresource=\"\",\
+                   scope=\"resource\",component=\"apiserver\",code=\"404\"} 120";
+    assert!(metrics.contains(secrets), "{metrics}");
+}

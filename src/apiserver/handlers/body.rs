@@ -94,11 +94,10 @@ pub(crate) fn decode(
     if media == Media::Protobuf {
         return decode_protobuf(body, target, ty);
     }
-    let says = type_meta(media, body, target);
-    says.check(target, body)?;
-    let fail = |error: String| says.failure(target, &error, body);
     let decoded = if media == Media::Yaml { schema::decode_yaml(body, ty) } else { schema::decode_json(body, ty) };
-    let decoded = decoded.map_err(|e| fail(decode_text(&e)))?;
+    let decoded = decoded.map_err(|error| undecodable(media, body, target, &error))?;
+    let says = TypeMeta::of_value(&decoded.value).or_expected(target);
+    says.check(target, body)?;
     judge_issues(&decoded.issues, validation, warnings, |error| says.failure(target, &error, body))?;
     Ok(target.stamped(decoded.value))
 }
@@ -109,9 +108,17 @@ fn decode_protobuf(body: &[u8], target: Target<'_>, ty: TypeId) -> Result<Value,
         return Err(unsupported_media_type(&[JSON, YAML]));
     }
     let unrecognized = |error: api::protobuf::Error| TypeMeta::default().failure(target, &error.to_string(), body);
-    let (meta, value) = api::protobuf::decode_as(body, ty).map_err(unrecognized)?;
+    let (meta, value) = api::protobuf::decode_as(body, ty).map_err(|error| match error {
+        api::protobuf::Error::TooLarge { .. } => ApiError::RequestEntityTooLarge(error.to_string()),
+        other => unrecognized(other),
+    })?;
     TypeMeta { api_version: meta.api_version, kind: meta.kind }.check(target, body)?;
     Ok(target.stamped(value))
+}
+
+/// The answer to a body that has no fault but what it decodes to.
+pub(super) fn too_large(error: &DecodeError) -> Option<ApiError> {
+    matches!(error, DecodeError::TooLarge { .. }).then(|| ApiError::RequestEntityTooLarge(error.to_string()))
 }
 
 fn decode_text(error: &DecodeError) -> String {
@@ -144,22 +151,22 @@ pub(super) fn strict_text(issues: &[FieldIssue]) -> String {
     format!("strict decoding error: {}", texts.join(", "))
 }
 
-/// What a body says that it is, and what it leaves out as it is expected.
-fn type_meta(media: Media, body: &[u8], target: Target<'_>) -> TypeMeta {
-    let read: Option<TypeMeta> = match media {
+/// The error of a body that is no value of its type: that it says to be another one, if it does.
+fn undecodable(media: Media, body: &[u8], target: Target<'_>, error: &DecodeError) -> ApiError {
+    if let Some(error) = too_large(error) {
+        return error;
+    }
+    let says = match media {
         Media::Json => serde_json::from_slice(body).ok(),
-        Media::Yaml => serde_yaml_ng::from_slice(body).ok(),
+        Media::Yaml => schema::read_yaml(body).ok().map(|yaml| TypeMeta::of_value(&yaml.value)),
         Media::Protobuf => None,
     };
-    // A body that cannot be read at all is reported by the decoder, which knows the reason.
-    let Some(mut says) = read else { return TypeMeta::default() };
-    if says.kind.is_empty() {
-        target.kind.clone_into(&mut says.kind);
+    // A body that cannot be read at all says nothing.
+    let says = says.map_or_else(TypeMeta::default, |says: TypeMeta| says.or_expected(target));
+    match says.check(target, body) {
+        Ok(()) => says.failure(target, &decode_text(error), body),
+        Err(other_type) => other_type,
     }
-    if says.api_version.is_empty() {
-        says.api_version = target.api_version();
-    }
-    says
 }
 
 /// Whether a patched object may still be taken for what it was: it may leave out its type and name
@@ -174,6 +181,22 @@ pub(super) fn check_type(patched: &Value, target: Target<'_>) -> Result<(), Stri
 }
 
 impl TypeMeta {
+    fn of_value(value: &Value) -> Self {
+        let text = |member: &str| value[member].as_str().unwrap_or_default().to_owned();
+        Self { api_version: text("apiVersion"), kind: text("kind") }
+    }
+
+    /// What a body leaves out is as expected.
+    fn or_expected(mut self, target: Target<'_>) -> Self {
+        if self.kind.is_empty() {
+            target.kind.clone_into(&mut self.kind);
+        }
+        if self.api_version.is_empty() {
+            self.api_version = target.api_version();
+        }
+        self
+    }
+
     fn version(&self) -> &str {
         self.api_version.rsplit('/').next().unwrap_or("")
     }

@@ -22,6 +22,8 @@ pub(crate) struct Context<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) query: &'a str,
     pub(crate) output: Output,
+    /// The request is answered in the room for heavy ones.
+    pub(crate) heavy: bool,
 }
 
 impl<'a> Context<'a> {
@@ -36,6 +38,13 @@ impl<'a> Context<'a> {
     /// The namespace that objects of this request lie in: none for cluster-scoped ones.
     pub(crate) fn namespace(&self) -> &'a str {
         if self.resource.row.namespaced { &self.info.namespace } else { "" }
+    }
+
+    /// Between two phases of a heavy request: one whose client has gone ends here.
+    pub(crate) async fn pause(&self) {
+        if self.heavy {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn not_found(&self) -> ApiError {

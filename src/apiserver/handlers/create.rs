@@ -24,6 +24,7 @@ pub(super) async fn create(cx: &Context<'_>, body: &[u8]) -> Result<Response, Ap
     let mut warnings = Vec::new();
     let target = Target::object(cx);
     let object = decode(cx.headers, body, target, options.field_validation, &mut warnings)?;
+    cx.pause().await;
     let created = create_object(cx, object, "", &options, &mut warnings).await?;
     respond::object(cx, StatusCode::CREATED, &created, &warnings)
 }
@@ -47,6 +48,7 @@ pub(super) async fn create_object(
         return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
     }
     set_system_fields(&mut object);
+    cx.pause().await;
     // The mutating plugins see and name what the request had; later refusals know the generated name.
     let generates = needs_name(&object);
     let Some(object) = admitted(cx, object, url_name, options, Phase::Mutate, warnings).await? else {
@@ -113,6 +115,7 @@ async fn create_once(
     if cx.resource.row.kind == "CertificateSigningRequest" {
         prepare::set_requester(&mut object, cx.user);
     }
+    cx.pause().await;
     let _reservation = rules::reserve(cx, &mut object, None)?;
     let judged = cx.resource.rules.admit_create(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
     warnings.extend(judged.warnings);
@@ -123,6 +126,7 @@ async fn create_once(
         return Err(ApiError::internal("admission removed the object"));
     };
     rules::canonicalize(cx, &mut object);
+    cx.pause().await;
     if options.dry_run {
         return dry_run(cx, &object);
     }

@@ -1,5 +1,7 @@
 //! DELETE of one object and of collections: grace, finalizers, propagation.
 
+use std::collections::HashSet;
+
 use api::object::Object;
 use api::schema;
 use axum::response::Response;
@@ -7,7 +9,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::body::media_of;
+use super::body::{media_of, too_large};
 use super::context::Context;
 use super::options::{DeleteOptions, ListOptions, Propagation};
 use super::page::page;
@@ -66,7 +68,7 @@ fn read_options(cx: &Context<'_>, body: &[u8]) -> Result<DeleteOptions, ApiError
         Media::Yaml => schema::decode_yaml(body, ty),
         Media::Protobuf => return respond::decode_protobuf(body, ty).and_then(DeleteOptions::of_body),
     };
-    let decoded = decoded.map_err(|e| ApiError::BadRequest(e.to_string()))?;
+    let decoded = decoded.map_err(|e| too_large(&e).unwrap_or_else(|| ApiError::BadRequest(e.to_string())))?;
     let says = |member: &str| decoded.value[member].as_str().unwrap_or("");
     if !matches!(says("kind"), "" | "DeleteOptions") {
         let (kind, version) = (says("kind"), says("apiVersion"));
@@ -267,7 +269,8 @@ fn finalizers_after(resource: &Resource, object: &Value, options: &DeleteOptions
     if foreground {
         finalizers.push(json!(FOREGROUND));
     }
-    let same_set = finalizers.len() == current.len() && finalizers.iter().all(|f| current.contains(f));
+    let known: HashSet<&Value> = current.iter().collect();
+    let same_set = finalizers.len() == current.len() && finalizers.iter().all(|f| known.contains(f));
     if same_set { current } else { finalizers }
 }
 

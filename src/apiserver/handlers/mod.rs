@@ -18,6 +18,8 @@ mod watch;
 
 use axum::body::Bytes;
 use axum::response::Response;
+use http::HeaderValue;
+use http::header::WARNING;
 
 use crate::error::ApiError;
 
@@ -27,6 +29,14 @@ pub(crate) use options::WriteOptions;
 
 /// Answers a request for a stored resource or one of its generic subresources.
 pub(crate) async fn handle(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
+    let mut response = handle_verb(cx, body).await?;
+    if let Some(warning) = cx.resource.row.deprecation() {
+        response.headers_mut().append(WARNING, HeaderValue::from_static(warning));
+    }
+    Ok(response)
+}
+
+async fn handle_verb(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
     if !cx.info.subresource.is_empty() {
         return handle_subresource(cx, body).await;
     }

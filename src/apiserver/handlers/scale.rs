@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::body::{Target, decode};
+use super::body::{Target, decode, too_large};
 use super::context::Context;
 use super::options::{FieldValidation, WriteOptions};
 use super::patch::PatchType;
@@ -71,8 +71,9 @@ pub(super) async fn patch(cx: &Context<'_>, body: &[u8]) -> Result<Response, Api
     let patch_type = PatchType::of(cx)?;
     let ty = target().ty.ok_or(ApiError::UnknownPath)?;
     let mut apply = |current: &Value| {
-        let patched = patch_type.apply(current, body, ty)?;
-        let decoded = schema::check_value(patched, ty).map_err(|e| ApiError::BadRequest(e.to_string()))?;
+        let patched = patch_type.apply(current.clone(), body, ty)?;
+        let refuse = |e| too_large(&e).unwrap_or_else(|| ApiError::BadRequest(e.to_string()));
+        let decoded = schema::check_value(patched, ty).map_err(refuse)?;
         match decoded.issues.first().filter(|_| options.field_validation == FieldValidation::Strict) {
             Some(issue) => Err(ApiError::BadRequest(format!("strict decoding error: {issue}"))),
             None => Ok(decoded.value),

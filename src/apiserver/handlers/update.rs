@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::field;
 use api::object::Object;
 use axum::response::Response;
 use http::StatusCode;
@@ -109,6 +110,7 @@ async fn update_once(
 ) -> Result<Object, Refusal> {
     let old: Value = serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
     let mut new = change(&old)?;
+    cx.pause().await;
     check_name(cx, &new)?;
     rules::match_namespace(cx, &mut new)?;
     rules::drop_managed_fields(&mut new);
@@ -124,6 +126,7 @@ async fn update_once(
         options: &options.object,
     };
     let mut new = Some(new);
+    cx.pause().await;
     rules::admit(cx, admission, Phase::Mutate, &mut new, warnings).await?;
     let lost = || ApiError::internal("admission removed the object");
     let prepared = new.as_mut().ok_or_else(lost)?;
@@ -131,6 +134,7 @@ async fn update_once(
     apply_rules(cx, prepared, &old, warnings)?;
     rules::admit(cx, admission, Phase::Validate, &mut new, warnings).await?;
     let mut new = new.ok_or_else(lost)?;
+    cx.pause().await;
     rules::canonicalize(cx, &mut new);
     if new == old {
         return Ok(object_of(current));
@@ -192,7 +196,7 @@ fn apply_rules(cx: &Context<'_>, new: &mut Value, old: &Value, warnings: &mut Ve
             let mut finalized = old.clone();
             finalized["spec"]["finalizers"] = new["spec"]["finalizers"].take();
             *new = finalized;
-            Vec::new()
+            field::ErrorList::new()
         }
         _ => {
             let admitted = rules.admit_update(new, old).map_err(|e| rules::unreadable(cx, &e))?;

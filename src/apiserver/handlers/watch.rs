@@ -250,7 +250,8 @@ impl WatchStream {
         // Who asked and how was settled at the start; encoding looks at neither.
         let (user, headers) = (User::default(), HeaderMap::new());
         let (info, output) = (&self.info, self.output);
-        let cx = Context { server, resource, served, info, user: &user, headers: &headers, query: "", output };
+        let cx =
+            Context { server, resource, served, info, user: &user, headers: &headers, query: "", output, heavy: false };
         self.tables += 1;
         shaped_json(&cx, object, self.tables == 1)
     }

@@ -120,7 +120,7 @@ fn ephemeral_containers(new: &mut Value, old: &Value) -> ErrorList {
 fn validate_pods(new: &Value, old: &Value, validate: fn(&Pod, &Pod) -> ErrorList) -> ErrorList {
     match (Pod::deserialize(new), Pod::deserialize(old)) {
         (Ok(new), Ok(old)) => validate(&new, &old),
-        (Err(e), _) | (_, Err(e)) => vec![field::internal(&Path::new("spec"), e.to_string())],
+        (Err(e), _) | (_, Err(e)) => field::internal(&Path::new("spec"), e.to_string()).into(),
     }
 }
 

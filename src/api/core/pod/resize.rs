@@ -23,7 +23,7 @@ pub fn validate_resize(new: &Pod, old: &Pod) -> ErrorList {
     let mut errs = ErrorList::new();
     validate_spec::validate_pod(new, &mut errs);
     if old.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
-        return vec![field::forbidden(&Path::new(""), "static pods cannot be resized")];
+        return field::forbidden(&Path::new(""), "static pods cannot be resized").into();
     }
     let (Some(new_spec), Some(old_spec)) = (new.spec.as_ref(), old.spec.as_ref()) else { return errs };
     let path = Path::new("spec");

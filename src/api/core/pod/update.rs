@@ -1,6 +1,6 @@
 //! What may change in a pod once it exists.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ContainerStatus, EphemeralContainer, Pod, PodSpec, Toleration,
@@ -101,10 +101,9 @@ fn validate_deadline(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut E
 
 fn validate_added_tolerations(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let new = new.tolerations.as_deref().unwrap_or_default();
-    let same = |a: &Toleration, b: &Toleration| {
-        (&a.key, &a.operator, &a.value, &a.effect) == (&b.key, &b.operator, &b.value, &b.effect)
-    };
-    if old.tolerations.iter().flatten().any(|o| !new.iter().any(|n| same(n, o))) {
+    let fixed = |t: &Toleration| (t.key.clone(), t.operator.clone(), t.value.clone(), t.effect.clone());
+    let kept: BTreeSet<_> = new.iter().map(fixed).collect();
+    if old.tolerations.iter().flatten().any(|o| !kept.contains(&fixed(o))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         errs.push(field::forbidden(path, why));
         return;
@@ -113,8 +112,9 @@ fn validate_added_tolerations(new: &PodSpec, old: &PodSpec, path: &Path<'_>, err
 }
 
 fn validate_removed_gates(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
-    let known = old.scheduling_gates.as_deref().unwrap_or_default();
-    for (i, gate) in new.scheduling_gates.iter().flatten().enumerate().filter(|(_, g)| !known.contains(g)) {
+    let known: BTreeSet<&str> = old.scheduling_gates.iter().flatten().map(|g| g.name.as_str()).collect();
+    let gates = new.scheduling_gates.iter().flatten().enumerate();
+    for (i, gate) in gates.filter(|(_, g)| !known.contains(g.name.as_str())) {
         let why = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errs.push(field::forbidden(&path.index(i).child("name"), why));
     }
@@ -193,12 +193,22 @@ fn validate_transitions(
     errs: &mut ErrorList,
 ) {
     let terminated = |s: &ContainerStatus| s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+    let containers: BTreeMap<&str, &Container> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .map(|container| (container.name.as_str(), container))
+        .collect();
+    let running: BTreeSet<&str> =
+        new.iter().filter(|after| terminated(after).is_none()).map(|after| after.name.as_str()).collect();
     for (i, before) in old.iter().enumerate() {
         let Some(code) = terminated(before) else { continue };
-        if may_restart(spec, &before.name, code) {
+        let container = containers.get(before.name.as_str());
+        if container.is_some_and(|container| may_restart(spec, container, code)) {
             continue;
         }
-        if new.iter().any(|after| after.name == before.name && terminated(after).is_none()) {
+        if running.contains(before.name.as_str()) {
             errs.push(field::forbidden(
                 &path.index(i).child("state"),
                 "may not be transitioned to non-terminated state",
@@ -209,9 +219,7 @@ fn validate_transitions(
 
 /// Whether a container that ended with `code` is started again: by a rule of its own, by its own
 /// policy, else by its pod's. Ephemeral ones never are.
-fn may_restart(spec: &PodSpec, name: &str, code: i32) -> bool {
-    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let Some(c) = containers.find(|c| c.name == name) else { return false };
+fn may_restart(spec: &PodSpec, c: &Container, code: i32) -> bool {
     let fits = |rule: &ContainerRestartRule| {
         rule.exit_codes.as_ref().is_some_and(|on| {
             let listed = on.values.iter().flatten().any(|v| *v == code);

@@ -52,6 +52,9 @@ fn validate_containers(context: &Context<'_>, path: &Path<'_>, errs: &mut ErrorL
     }
     let mut names = BTreeSet::new();
     for (i, ctr) in containers.iter().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         let at = path.index(i);
         validate_any(ctr, context, &at, errs);
         if !names.insert(ctr.name.as_str()) {
@@ -66,6 +69,9 @@ fn validate_containers(context: &Context<'_>, path: &Path<'_>, errs: &mut ErrorL
 fn validate_init_containers(context: &Context<'_>, path: &Path<'_>, errs: &mut ErrorList) {
     let mut names: BTreeSet<&str> = context.spec.containers.iter().map(|c| c.name.as_str()).collect();
     for (i, ctr) in context.spec.init_containers.iter().flatten().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         let at = path.index(i);
         validate_any(ctr, context, &at, errs);
         validate_restart_rules(ctr, &at, errs);
@@ -274,6 +280,9 @@ fn validate_ephemeral_containers(
     let others: BTreeSet<&str> = others.map(|c| c.name.as_str()).collect();
     let mut names = others.clone();
     for (i, ec) in list.iter().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         let at = path.index(i);
         let ctr = as_container(ec);
         validate_any(&ctr, context, &at, errs);

@@ -49,6 +49,9 @@ const BYTE_UNITS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1
 
 pub(super) fn validate_env(vars: &[EnvVar], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, var) in vars.iter().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         let at = path.index(i);
         let name_at = at.child("name");
         if var.name.is_empty() {

@@ -10,6 +10,8 @@ type Volumes<'a> = BTreeMap<&'a str, &'a Volume>;
 
 pub(super) fn validate_volume_mounts(ctr: &Container, volumes: &Volumes<'_>, path: &Path<'_>, errs: &mut ErrorList) {
     let devices = ctr.volume_devices.as_deref().unwrap_or_default();
+    let device_names: BTreeSet<&str> = devices.iter().map(|d| d.name.as_str()).collect();
+    let device_paths: BTreeSet<&str> = devices.iter().map(|d| d.device_path.as_str()).collect();
     let mut points = BTreeSet::new();
     for (i, mount) in ctr.volume_mounts.iter().flatten().enumerate() {
         let at = path.index(i);
@@ -26,10 +28,10 @@ pub(super) fn validate_volume_mounts(ctr: &Container, volumes: &Volumes<'_>, pat
         if !points.insert(&mount.mount_path) {
             errs.push(field::invalid(&path_at, &mount.mount_path, "must be unique"));
         }
-        if devices.iter().any(|d| d.name == mount.name) {
+        if device_names.contains(mount.name.as_str()) {
             errs.push(field::invalid(&name_at, &mount.name, "must not already exist in volumeDevices"));
         }
-        if devices.iter().any(|d| d.device_path == mount.mount_path) {
+        if device_paths.contains(mount.mount_path.as_str()) {
             let why = "must not already exist as a path in volumeDevices";
             errs.push(field::invalid(&path_at, &mount.mount_path, why));
         }
@@ -87,6 +89,8 @@ fn validate_recursive_read_only(mount: &VolumeMount, path: &Path<'_>, errs: &mut
 
 pub(super) fn validate_volume_devices(ctr: &Container, volumes: &Volumes<'_>, path: &Path<'_>, errs: &mut ErrorList) {
     let mounts = ctr.volume_mounts.as_deref().unwrap_or_default();
+    let mount_names: BTreeSet<&str> = mounts.iter().map(|m| m.name.as_str()).collect();
+    let mount_paths: BTreeSet<&str> = mounts.iter().map(|m| m.mount_path.as_str()).collect();
     let (mut paths, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (i, device) in ctr.volume_devices.iter().flatten().enumerate() {
         let at = path.index(i);
@@ -115,10 +119,10 @@ pub(super) fn validate_volume_devices(ctr: &Container, volumes: &Volumes<'_>, pa
         } else {
             paths.insert(&device.device_path);
         }
-        if mounts.iter().any(|m| m.name == device.name) {
+        if mount_names.contains(device.name.as_str()) {
             errs.push(field::invalid(&name_at, &device.name, "must not already exist in volumeMounts"));
         }
-        if mounts.iter().any(|m| m.mount_path == device.device_path) {
+        if mount_paths.contains(device.device_path.as_str()) {
             let why = "must not already exist as a path in volumeMounts";
             errs.push(field::invalid(&path_at, &device.device_path, why));
         }

@@ -190,8 +190,13 @@ fn validate_against_limit(name: &str, request: &Wire, limits: &Amounts, path: &P
 }
 
 fn validate_claims(used: &[ResourceClaim], known: &BTreeSet<&str>, path: &Path<'_>, errs: &mut ErrorList) {
+    // Claims as a whole and requests of claims; and the names of either.
     let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
     for (i, claim) in used.iter().enumerate() {
+        if errs.is_full() {
+            return;
+        }
         let at = path.index(i);
         if claim.name.is_empty() {
             errs.push(field::required(&at, ""));
@@ -199,7 +204,7 @@ fn validate_claims(used: &[ResourceClaim], known: &BTreeSet<&str>, path: &Path<'
         }
         let request = claim.request.as_deref().unwrap_or("");
         let key = if request.is_empty() { claim.name.clone() } else { format!("{}/{request}", claim.name) };
-        let overlaps = request.is_empty() && seen.iter().any(|s| s.split('/').next() == Some(&claim.name));
+        let overlaps = request.is_empty() && names.contains(claim.name.as_str());
         if seen.contains(&claim.name) || overlaps {
             errs.push(field::duplicate(&at, &claim.name));
         } else if seen.contains(&key) {
@@ -209,6 +214,7 @@ fn validate_claims(used: &[ResourceClaim], known: &BTreeSet<&str>, path: &Path<'
             field::invalid_each(&at.child("request"), request, format::dns1123_label(request), errs);
         }
         seen.insert(key);
+        names.insert(&claim.name);
         if !known.contains(claim.name.as_str()) {
             let known: Vec<&str> = known.iter().copied().collect();
             let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };

@@ -1,5 +1,7 @@
 //! Where a pod may run: tolerations, affinities, topology spread and node selectors.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration,
     TopologySpreadConstraint, WeightedPodAffinityTerm,
@@ -125,12 +127,14 @@ fn validate_pod_term(term: &PodAffinityTerm, path: &Path<'_>, errs: &mut ErrorLi
             validate_label_name(key, &at.index(i), errs);
         }
     }
+    let mentioned = mentions(term.label_selector.as_ref());
+    let mismatching: BTreeSet<&str> = mismatching.iter().map(String::as_str).collect();
     for (i, key) in matching.iter().enumerate() {
         // What this key added to the selector is there once; a second mention is the user's.
-        if term.label_selector.as_ref().is_some_and(|s| mentions(s, key) > 1) {
+        if mentioned.get(key.as_str()).is_some_and(|times| *times > 1) {
             errs.push(field::invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector"));
         }
-        if mismatching.contains(key) {
+        if mismatching.contains(key.as_str()) {
             let at = path.child("matchLabelKeys");
             errs.push(field::invalid(&at.index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys"));
         }
@@ -142,9 +146,15 @@ fn validate_pod_term(term: &PodAffinityTerm, path: &Path<'_>, errs: &mut ErrorLi
     validate_label_name(&term.topology_key, &at, errs);
 }
 
-fn mentions(selector: &LabelSelector, key: &str) -> usize {
-    let labels = usize::from(selector.match_labels.as_ref().is_some_and(|l| l.contains_key(key)));
-    labels + selector.match_expressions.iter().flatten().filter(|e| e.key == key).count()
+/// How often a selector names each key.
+fn mentions(selector: Option<&LabelSelector>) -> BTreeMap<&str, usize> {
+    let mut times = BTreeMap::new();
+    let labels = selector.into_iter().flat_map(|s| s.match_labels.iter().flatten()).map(|(key, _)| key);
+    let expressions = selector.into_iter().flat_map(|s| s.match_expressions.iter().flatten()).map(|e| &e.key);
+    for key in labels.chain(expressions) {
+        *times.entry(key.as_str()).or_default() += 1;
+    }
+    times
 }
 
 pub(crate) fn validate_node_selector(selector: &NodeSelector, path: &Path<'_>, errs: &mut ErrorList) {
@@ -218,6 +228,8 @@ fn validate_node_field(requirement: &NodeSelectorRequirement, path: &Path<'_>, e
 }
 
 pub(super) fn validate_spread(constraints: &[TopologySpreadConstraint], path: &Path<'_>, errs: &mut ErrorList) {
+    let pair = |c: &'_ TopologySpreadConstraint| (c.topology_key.clone(), c.when_unsatisfiable.clone());
+    let last: BTreeMap<(String, String), usize> = constraints.iter().enumerate().map(|(i, c)| (pair(c), i)).collect();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         if constraint.max_skew <= 0 {
@@ -231,10 +243,7 @@ pub(super) fn validate_spread(constraints: &[TopologySpreadConstraint], path: &P
             let known = &["DoNotSchedule", "ScheduleAnyway"];
             errs.push(field::not_supported(&at.child("whenUnsatisfiable"), action, known));
         }
-        let same = |other: &&TopologySpreadConstraint| {
-            other.topology_key == constraint.topology_key && other.when_unsatisfiable == constraint.when_unsatisfiable
-        };
-        if constraints[i + 1..].iter().any(|c| same(&c)) {
+        if last.get(&pair(constraint)).is_some_and(|last| *last > i) {
             let pair = format!("{{{}, {action}}}", constraint.topology_key);
             errs.push(field::duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), &pair));
         }
@@ -269,9 +278,10 @@ fn validate_spread_keys(constraint: &TopologySpreadConstraint, path: &Path<'_>, 
     if !keys.is_empty() && constraint.label_selector.is_none() {
         errs.push(field::forbidden(path, "must not be specified when labelSelector is not set"));
     }
+    let mentioned = mentions(constraint.label_selector.as_ref());
     for (i, key) in keys.iter().enumerate() {
         validate_label_name(key, &path.index(i), errs);
-        if constraint.label_selector.as_ref().is_some_and(|s| mentions(s, key) > 1) {
+        if mentioned.get(key.as_str()).is_some_and(|times| *times > 1) {
             errs.push(field::invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector"));
         }
     }

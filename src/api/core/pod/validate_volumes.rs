@@ -34,6 +34,9 @@ pub(super) fn validate_volumes<'a>(
     let mut good = BTreeMap::new();
     for (i, volume) in volumes.iter().enumerate() {
         let at = path.index(i);
+        if errs.is_full() {
+            break;
+        }
         let before = errs.len();
         validate_source(volume, pod_name, &at, errs);
         let name_at = at.child("name");

@@ -157,13 +157,10 @@ fn container_warnings(container: &Container, path: &str, out: &mut Vec<String>) 
 }
 
 fn port_warnings(container: &Container, path: &str, out: &mut Vec<String>) {
-    let ports = container.ports.as_deref().unwrap_or_default();
-    for (i, port) in ports.iter().enumerate() {
-        let same = |other: &k8s_openapi::api::core::v1::ContainerPort| {
-            (other.container_port, &other.protocol, other.host_port, &other.host_ip)
-                == (port.container_port, &port.protocol, port.host_port, &port.host_ip)
-        };
-        if let Some(first) = ports[..i].iter().position(same) {
+    let mut places = BTreeMap::new();
+    for (i, port) in container.ports.iter().flatten().enumerate() {
+        let first = *places.entry((port.container_port, &port.protocol, port.host_port, &port.host_ip)).or_insert(i);
+        if first != i {
             out.push(format!("{path}.ports[{i}]: duplicate port definition with {path}.ports[{first}]"));
         }
     }

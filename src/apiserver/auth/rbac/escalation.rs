@@ -6,12 +6,23 @@
 use super::rule::Rule;
 use crate::auth::User;
 
+/// Parts of one request that are compared with what its user holds. A rule stands for the product of its
+/// verbs, groups, resources and names, so that a body of 10 KB can stand for millions; the largest roles
+/// of well-known charts stand for some hundreds.
+const PARTS_MAX: usize = 20_000;
+/// Parts that a refusal names.
+const SHOWN_MAX: usize = 1_000;
+
 /// The parts of `wanted` that `held` does not cover, in upstream's compact notation; empty when the
 /// user may grant all of it.
 #[must_use]
 pub fn uncovered(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
-    let mut missing: Vec<Rule> =
-        wanted.iter().flat_map(Rule::breakdown).filter(|part| !held.iter().any(|own| own.covers(part))).collect();
+    let parts = wanted.iter().fold(0_usize, |parts, rule| parts.saturating_add(rule.parts()));
+    if parts > PARTS_MAX {
+        return vec![format!("{parts} permissions, of which no more than {PARTS_MAX} are looked at in one request")];
+    }
+    let missing = wanted.iter().flat_map(Rule::breakdown).filter(|part| !held.iter().any(|own| own.covers(part)));
+    let mut missing: Vec<Rule> = missing.take(SHOWN_MAX).collect();
     merge_verbs(&mut missing);
     let mut lines: Vec<String> = missing.iter().map(compact).collect();
     lines.sort();
@@ -96,6 +107,15 @@ mod tests {
             ]
         );
         assert!(uncovered(&held, &held).is_empty());
+    }
+
+    #[test]
+    fn a_small_rule_that_stands_for_millions_of_permissions_is_refused() {
+        let many: Vec<String> = (0..300).map(|i| format!("x{i}")).collect();
+        let wanted = [rule(json!({"apiGroups": many, "resources": many, "verbs": many}))];
+        let held = [rule(json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}))];
+        let text = "27000000 permissions, of which no more than 20000 are looked at in one request";
+        assert_eq!(uncovered(&held, &wanted), [text]);
     }
 
     #[test]

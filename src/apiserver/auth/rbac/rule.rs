@@ -71,6 +71,13 @@ impl Rule {
         resources.chain(paths)
     }
 
+    /// How many parts [`Self::breakdown`] makes.
+    pub fn parts(&self) -> usize {
+        let of_resources = [self.groups.len(), self.resources.len(), self.names.len().max(1)];
+        let ways = of_resources.into_iter().fold(1_usize, usize::saturating_mul).saturating_add(self.paths.len());
+        ways.saturating_mul(self.verbs.len())
+    }
+
     fn of_verb(verb: &str) -> Self {
         Self { verbs: vec![verb.into()], groups: vec![], resources: vec![], names: vec![], paths: vec![] }
     }

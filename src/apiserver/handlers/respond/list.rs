@@ -13,7 +13,7 @@ use crate::answer::{GZIP_FROM, accepts_gzip, describe, respond, without_schema};
 use crate::error::ApiError;
 use crate::handlers::context::Context;
 use crate::handlers::page::Page;
-use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
+use crate::negotiate::{JSON, Media, PROTOBUF, Shape};
 use crate::registry::object_of;
 
 /// Answers with a page of the request's collection.
@@ -35,8 +35,7 @@ pub(crate) fn list(cx: &Context<'_>, page: Page) -> Result<Response, ApiError> {
 
 /// Whether the answer consists of stored bytes as they are.
 fn is_stored_text(cx: &Context<'_>) -> bool {
-    let Output { media, shape, pretty, .. } = cx.output;
-    media == Media::Json && shape == Shape::Object && !pretty && cx.resource.is_stored_as(cx.served)
+    cx.output.is_plain_json() && cx.resource.is_stored_as(cx.served)
 }
 
 fn stored_list(cx: &Context<'_>, page: Page) -> Response {
