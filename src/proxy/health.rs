@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::ObjectKey;
-use client::Owned;
+use client::{Owned, Places};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,12 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-/// A balancer has a handful of probers; more connections than this are somebody else's.
-const MAX_CONNECTIONS: usize = 16;
+/// A balancer has a handful of probers, of which each asks now and then; more connections than this are
+/// somebody else's.
+const MAX_CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS_OF_ADDRESS: usize = 8;
 /// A prober that has not finished by then asks again.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Between attempts to bind a port that somebody else has.
@@ -104,16 +105,23 @@ async fn listen(at: SocketAddrV4, answer: watch::Receiver<HealthCheck>) {
         }
         tokio::time::sleep(BIND_INTERVAL).await;
     };
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    serve(at, listener, answer).await;
+}
+
+async fn serve(at: SocketAddrV4, listener: TcpListener, answer: watch::Receiver<HealthCheck>) {
+    let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                let place = places.take(from.ip(), MAX_CONNECTIONS_OF_ADDRESS);
                 let answer = answer.clone();
                 connections.spawn(async move {
-                    respond(stream, answer).await;
-                    drop(permit);
+                    tokio::select! {
+                        () = place.lost() => {}
+                        () = respond(stream, answer) => {}
+                    }
                 });
             }
             Err(e) => {
@@ -138,7 +146,35 @@ async fn respond(stream: TcpStream, answer: watch::Receiver<HealthCheck>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
+
     use super::*;
+
+    #[tokio::test]
+    async fn silent_strangers_do_not_keep_a_balancer_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let std::net::SocketAddr::V4(at) = listener.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let (_answer, current) =
+            watch::channel(HealthCheck { service: ObjectKey::new("shop", "web"), local_endpoints: 1 });
+        let _server = Owned::spawn(serve(at, listener, current));
+        let connect = async |from: u8| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((Ipv4Addr::new(127, 0, 0, from), 0).into()).unwrap();
+            socket.connect(at.into()).await.unwrap()
+        };
+        let mut balancer = connect(2).await;
+        let mut silent = Vec::new();
+        for n in 0..2 * MAX_CONNECTIONS {
+            silent.push(connect(3 + u8::try_from(n % 5).unwrap()).await);
+        }
+        for stream in [&mut balancer, &mut connect(2).await] {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: n\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
+    }
 
     #[test]
     fn a_node_without_endpoints_says_no() {

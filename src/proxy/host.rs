@@ -1,5 +1,5 @@
 //! The node's own ports at its own address: no Service is put in front of a program that listens there,
-//! whatever the Service's status or `externalIPs` say.
+//! whatever the Service's status, `externalIPs` or node ports say.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,9 +9,14 @@ use network::services::ServicePort;
 
 /// Takes the node's address away from service ports that the host listens on itself.
 pub(crate) fn leave_to_host(ports: &mut [ServicePort], node_ip: Ipv4Addr, listening: &BTreeSet<(Protocol, u16)>) {
-    for port in ports.iter_mut().filter(|p| listening.contains(&(p.protocol, p.port))) {
-        port.external_ips.retain(|ip| *ip != node_ip);
-        port.load_balancer_ips.retain(|ip| *ip != node_ip);
+    for port in ports {
+        let protocol = port.protocol;
+        let is_hosts = |number| listening.contains(&(protocol, number));
+        port.node_port = port.node_port.filter(|number| !is_hosts(*number));
+        if is_hosts(port.port) {
+            port.external_ips.retain(|ip| *ip != node_ip);
+            port.load_balancer_ips.retain(|ip| *ip != node_ip);
+        }
     }
 }
 
@@ -38,8 +43,11 @@ mod tests {
         };
         let mut ports = [port(22, Protocol::Tcp), port(22, Protocol::Udp), port(80, Protocol::Tcp)];
         let [_, udp, web] = ports.clone();
-        leave_to_host(&mut ports, node, &BTreeSet::from([(Protocol::Tcp, 22)]));
         let ssh = ServicePort { external_ips: vec![other], load_balancer_ips: Vec::new(), ..port(22, Protocol::Tcp) };
-        assert_eq!(ports, [ssh, udp, web]);
+        leave_to_host(&mut ports, node, &BTreeSet::from([(Protocol::Tcp, 22)]));
+        assert_eq!(ports, [ssh.clone(), udp.clone(), web.clone()]);
+        leave_to_host(&mut ports, node, &BTreeSet::from([(Protocol::Tcp, 30_001)]));
+        let without = |port| ServicePort { node_port: None, ..port };
+        assert_eq!(ports, [without(ssh), udp, without(web)]);
     }
 }

@@ -1,5 +1,6 @@
 //! The proxy's loop: changes in, one load of the rules for all that came together.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use api::object::{Object, ObjectKey};
 use client::{Change, Cluster, Kind, Query, Subscription};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use network::Protocol;
 use network::services::{ServiceTable, ServiceTableError, Sync};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,8 @@ pub struct Config {
     pub node_ip: Ipv4Addr,
     /// Health check ports are served on this address.
     pub health_check_address: Ipv4Addr,
+    /// TCP ports that this process serves itself, also before it does.
+    pub own_ports: Vec<u16>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,7 @@ pub async fn run(cluster: Cluster, rules: ServiceTable, config: Config, token: C
         health: HealthServers::new(config.health_check_address),
         node: config.node_name,
         node_ip: config.node_ip,
+        own_ports: config.own_ports.into_iter().map(|port| (Protocol::Tcp, port)).collect(),
     };
     tokio::select! {
         () = token.cancelled() => Ok(()),
@@ -80,6 +85,7 @@ struct Proxy {
     health: HealthServers,
     node: String,
     node_ip: Ipv4Addr,
+    own_ports: BTreeSet<(Protocol, u16)>,
 }
 
 impl Proxy {
@@ -166,13 +172,16 @@ impl Proxy {
         let Some(mut rules) = self.rules.take() else { return Ok(false) };
         let mut ports = self.state.service_ports();
         let node_ip = self.node_ip;
+        let mut hosts = self.own_ports.clone();
         let started = Instant::now();
         let count = ports.len();
         let (rules, outcome) = tokio::task::spawn_blocking(move || {
             match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
-                Ok(listening) => leave_to_host(&mut ports, node_ip, &listening),
+                Ok(listening) => hosts.extend(listening),
+                // The most important ones are known.
                 Err(e) => error!("cannot read which ports this host listens on: {e}"),
             }
+            leave_to_host(&mut ports, node_ip, &hosts);
             let outcome = rules.sync(&ports);
             (rules, outcome)
         })

@@ -53,6 +53,7 @@ pub(super) async fn spawn(
         node_name: config.node_name.clone(),
         node_ip: config.node_ip,
         health_check_address: Ipv4Addr::UNSPECIFIED,
+        own_ports: vec![config.listen.port(), KUBELET_PORT],
     };
     let (cx, stop) = (cluster.clone(), token.clone());
     tasks.spawn("proxy", async move { report("proxy", proxy::run(cx, rules, proxy_config, stop).await) });

@@ -200,7 +200,13 @@ impl Start {
         let Some(hook) = self.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
         let ip = self.ips.first().map(IpAddr::to_string).unwrap_or_default();
         let runtime = &self.kubelet.runtime;
-        let Err(why) = hooks::run(runtime, hook, &self.container, id, &ip, hooks::LONGEST).await else { return Ok(()) };
+        let why = match hooks::run(runtime, hook, &self.container, id, &ip, hooks::LONGEST).await {
+            Ok(fell_back) => {
+                fell_back.iter().for_each(|host| hooks::tell_fallback(&self.kubelet, &self.pod, host));
+                return Ok(());
+            }
+            Err(why) => why,
+        };
         let recorder = &self.kubelet.recorder;
         recorder.event(about, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
         recorder.event(about, EventType::Normal, "Killing", "FailedPostStartHook");

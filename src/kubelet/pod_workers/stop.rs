@@ -113,7 +113,9 @@ impl Stopper {
         let ip = self.ips.first().map(IpAddr::to_string).unwrap_or_default();
         let run = hooks::run(&self.kubelet.runtime, hook, &c, &container.id, &ip, grace);
         match timeout(grace, run).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(fell_back)) => {
+                fell_back.iter().for_each(|host| hooks::tell_fallback(&self.kubelet, &self.pod, host));
+            }
             Ok(Err(why)) => {
                 warn!(pod = %self.pod.full_name(), container = c.name, "preStop hook: {why}");
                 self.kubelet.recorder.event(about, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");

@@ -1,5 +1,6 @@
 //! HTTP probes and HTTP lifecycle hooks: one GET, redirects on the same host followed.
 
+use std::io;
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{Container, HTTPGetAction};
@@ -14,6 +15,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use rustls::InvalidMessage;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -27,6 +29,8 @@ use super::url::{NoUrl, Url};
 const MAX_REDIRECTS: u32 = 10;
 /// Only the beginning of a body is read.
 const MAX_BODY: usize = 10 * 1024;
+/// What Go's client says of a server that does not speak TLS.
+const NO_TLS: &str = "http: server gave HTTP response to HTTPS client";
 /// Go's client writes these itself, whatever a pod says of them.
 const NOT_THEIRS: [HeaderName; 4] = [CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING];
 
@@ -65,6 +69,14 @@ impl Target {
         })
     }
 
+    /// The same without TLS, and without what the server is to know of the client then.
+    fn over_http(&self) -> Option<(Self, Url)> {
+        let url = Url { https: false, user: None, ..self.url.clone().ok()? };
+        let mut plain = Self { url: Ok(url.clone()), ..self.clone() };
+        plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(AUTHORIZATION.as_str()));
+        Some((plain, url))
+    }
+
     /// The first header of this name.
     fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(name.as_str())).map(|(_, value)| value.as_str())
@@ -99,6 +111,19 @@ impl Target {
     }
 }
 
+/// A hook's GET: upstream's kubelet once spoke HTTP to HTTPS hooks, so one whose server does not speak TLS
+/// is called without. Gives host and port where that was done.
+///
+/// # Errors
+/// With the text of Go's client.
+pub(crate) async fn call_hook(target: &Target, limit: Duration) -> Result<Option<String>, String> {
+    let Err(why) = get(target, limit).await else { return Ok(None) };
+    match target.over_http().filter(|_| why.ends_with(NO_TLS)) {
+        Some((plain, url)) if get(&plain, limit).await.is_ok() => Ok(Some(url.authority())),
+        Some(_) | None => Err(why),
+    }
+}
+
 /// A probe's view of the answer.
 pub(super) async fn probe(target: &Target, limit: Duration) -> Checked {
     match get(target, limit).await {
@@ -113,14 +138,13 @@ pub(super) async fn probe(target: &Target, limit: Duration) -> Checked {
     }
 }
 
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: String,
+struct Answer {
+    status: StatusCode,
+    body: String,
 }
 
-/// # Errors
-/// With the text of Go's client.
-pub(crate) async fn get(target: &Target, limit: Duration) -> Result<Answer, String> {
+/// Fails with the text of Go's client.
+async fn get(target: &Target, limit: Duration) -> Result<Answer, String> {
     let url = match &target.url {
         Ok(url) => url,
         Err(no_url) => return Err(format!("Get {no_url}")),
@@ -147,7 +171,7 @@ async fn follow(target: &Target, url: &Url, limit: Duration) -> Result<Answer, N
         let (answer, location) = if at.https {
             let name = ServerName::try_from(at.host.clone()).map_err(|e| failed(e.to_string()))?;
             let stream = TlsConnector::from(tls::config()).connect(name, stream).await;
-            send(request, stream.map_err(|e| failed(e.to_string()))?).await
+            send(request, stream.map_err(|e| failed(handshake_error(&e)))?).await
         } else {
             send(request, stream).await
         }
@@ -162,6 +186,13 @@ async fn follow(target: &Target, url: &Url, limit: Duration) -> Result<Answer, N
         }
         keep_host &= next.authority() == at.authority() && next.https == at.https;
         at = next;
+    }
+}
+
+fn handshake_error(e: &io::Error) -> String {
+    match e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => NO_TLS.to_owned(),
+        Some(_) | None => e.to_string(),
     }
 }
 
@@ -271,6 +302,21 @@ mod tests {
         let (port, _server) = server(answers.leak()).await;
         let answer = get(&target(json!({ "port": port })), Duration::from_secs(5)).await.unwrap();
         assert_eq!(answer.body, "x".repeat(MAX_BODY));
+    }
+
+    #[tokio::test]
+    async fn a_hook_whose_server_speaks_no_tls_is_called_without() {
+        const NO_TLS_HERE: &[&str] =
+            &["HTTP/1.0 400 Bad Request\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"];
+        let (port, _server) = server(NO_TLS_HERE).await;
+        let action = json!({"port": port, "scheme": "HTTPS", "httpHeaders": [{"name": "authorization", "value": "x"}]});
+        let hook = target(action);
+        assert_eq!(hook.over_http().unwrap().0.header(&AUTHORIZATION), None);
+        let called = call_hook(&hook, Duration::from_secs(5)).await;
+        assert_eq!(called, Ok(Some(format!("127.0.0.1:{port}"))));
+        let (port, _server) = server(NO_TLS_HERE).await;
+        let outcome = probe(&target(json!({"port": port, "scheme": "HTTPS"})), Duration::from_secs(5)).await;
+        assert_eq!(outcome, Checked::Failure(format!("Get \"https://127.0.0.1:{port}\": {NO_TLS}")));
     }
 
     #[tokio::test]
