@@ -316,3 +316,24 @@ proptest! {
         let _ = merge_patch(doc.clone(), body.as_bytes());
     }
 }
+
+#[test]
+fn what_json_patches_shift_and_strategic_patches_merge_is_bounded() {
+    let doc = json!({"x": vec![0; 20_000]});
+    let shifts = |count: usize| json!(vec![json!({"op": "remove", "path": "/x/0"}); count]).to_string();
+    assert!(json_patch(doc.clone(), shifts(400).as_bytes()).is_ok());
+    let refused = json_patch(doc.clone(), shifts(600).as_bytes()).unwrap_err();
+    assert_eq!(refused.to_string(), "the JSON patch moves more than 10000000 elements of lists");
+    let last = json!(vec![json!({"op": "remove", "path": "/x/-1"}); 9_000]).to_string();
+    assert!(json_patch(doc, last.as_bytes()).is_ok(), "the end of a list shifts nothing");
+    let env: Vec<Value> = (0..2_000).map(|i| json!({"name": format!("v{i}")})).collect();
+    let doc = json!({"spec": {"containers": [{"name": "c", "env": env}]}});
+    let again = |count: usize| {
+        let element = json!({"name": "c", "env": [{"name": "v0", "value": "x"}]});
+        json!({"spec": {"containers": vec![element; count]}}).to_string()
+    };
+    let ty = type_of("", "v1", "Pod").unwrap();
+    assert!(strategic_merge_patch(doc.clone(), again(100).as_bytes(), ty).is_ok());
+    let refused = strategic_merge_patch(doc, again(300).as_bytes(), ty).unwrap_err();
+    assert_eq!(refused.to_string(), "the patch merges more than 500000 elements of lists");
+}

@@ -152,6 +152,9 @@ fn validate_requirements(
     let (limits_at, requests_at) = (path.child("limits"), path.child("requests"));
     for (at, amounts) in [(&limits_at, limits), (&requests_at, requests)] {
         for (name, amount) in amounts {
+            if errs.is_full() {
+                return;
+            }
             let key_at = at.key(name);
             validate_name(name, &key_at, errs);
             validate_amount(name, amount, &key_at, errs);
