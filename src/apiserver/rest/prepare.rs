@@ -4,6 +4,8 @@
 //! Each takes from the new object the part that it may change and nothing else; the rules for that part
 //! are the kind's own, in `api`.
 
+use std::collections::HashMap;
+
 use api::core::pod::{validate_ephemeral_containers_update, validate_resize};
 use api::field::{self, ErrorList, Path};
 use jiff::Timestamp;
@@ -75,8 +77,9 @@ fn resize(new: &mut Value, old: &Value) -> ErrorList {
     for key in ["containers", "initContainers"] {
         let own = list(&old["spec"][key]);
         let mut wanted = list(&new["spec"][key]);
+        let by_name: HashMap<&Value, &Value> = own.iter().rev().map(|o| (&o["name"], o)).collect();
         for container in &mut wanted {
-            let Some(known) = own.iter().find(|o| o["name"] == container["name"]) else { continue };
+            let Some(known) = by_name.get(&container["name"]).copied() else { continue };
             let resources = container["resources"].take();
             container.clone_from(known);
             set(container, "resources", resources);
@@ -133,8 +136,9 @@ fn approval(new: &mut Value, old: &Value, now: &str) -> ErrorList {
     set(new, "status", old["status"].clone());
     rules.prepare_status_update(new, old);
     let mut errors = rules.validate_status_update(new, old);
+    let by_type: HashMap<&Value, &Value> = own.iter().rev().map(|c| (&c["type"], c)).collect();
     for condition in &mut conditions {
-        let before = own.iter().find(|c| c["type"] == condition["type"]);
+        let before = by_type.get(&condition["type"]).copied();
         for field in ["lastUpdateTime", "lastTransitionTime"] {
             if condition[field].is_null() {
                 let kept = before.map(|b| b[field].clone()).filter(|t| !t.is_null());

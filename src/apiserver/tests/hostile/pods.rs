@@ -1,6 +1,6 @@
 //! Inputs for the defaults and the validation of pods.
 
-use crate::inputs::{ANY_OR_500, Input, PODS, TOO_LARGE, many, named, post};
+use crate::inputs::{ANY_OR_500, Input, JSON, PODS, TOO_LARGE, input, many, named, post};
 
 /// A pod with these members beside a container.
 fn pod(name: &str, rest: fn() -> String) -> Input {
@@ -41,6 +41,10 @@ fn lists_of_containers() -> Vec<Input> {
         }),
         containers("pods: 2,000 containers with unknown fields", ANY_OR_500, 2_000, |i| {
             format!(r#"{{"name":"c{i}","image":"i",{}}}"#, many(100, |j| format!("\"u{j}\":1")))
+        }),
+        input("pods: a resize of 2,500 containers", ("PUT", &format!("{PODS}/small/resize"), JSON), ANY_OR_500, || {
+            let list = many(2_500, |i| format!(r#"{{"name":"c{i}","image":"i"}}"#));
+            format!("{{\"metadata\":{{\"name\":\"small\"}},\"spec\":{{\"containers\":[{list}]}}}}")
         }),
         pod("pods: 2,500 init containers", || {
             format!("\"initContainers\":[{}]", many(2_500, |i| format!(r#"{{"name":"c{i}","image":"i"}}"#)))
