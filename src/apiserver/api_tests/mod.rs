@@ -1,12 +1,14 @@
 //! The router over the store in memory: what a client sends and what it gets.
 
 mod access;
-mod fixtures;
+pub(crate) mod fixtures;
 mod listener;
 mod lists;
 mod negotiation;
+mod nodes;
 mod paths;
 mod restarts;
+mod running;
 mod special;
 mod updates;
 mod watches;

@@ -45,7 +45,7 @@ impl SpecialHandler for Handler {
         } else {
             Request::get(uri).body(Body::empty()).map_err(ApiError::internal)?
         };
-        let response = server.kubelets.send(&server.registry, &server.tunnels, &node, request).await?;
+        let response = server.kubelets.send(server, &node, request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }

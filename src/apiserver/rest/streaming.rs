@@ -44,7 +44,7 @@ impl SpecialHandler for Handler {
         let path = target.map_or_else(|| base.clone(), |container| format!("{base}/{container}"));
         let mut request = call.request;
         *request.uri_mut() = path_uri(&path, &encode_query(&self.parameters(&query)?))?;
-        server.kubelets.send(&server.registry, &server.tunnels, &node, request).await
+        server.kubelets.send(server, &node, request).await
     }
 }
 
