@@ -173,12 +173,18 @@ fn warning_header(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
 }
 
+/// How much memory an answer takes that was built whole, as an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffered(pub(crate) usize);
+
 /// A 200 answer, compressed if it is large and the client can read that.
 pub(crate) fn maybe_compress(headers: &HeaderMap, content_type: &'static str, bytes: Vec<u8>) -> Response {
     let compressed = if bytes.len() >= GZIP_FROM && accepts_gzip(headers) { gzip(&bytes) } else { None };
     let mut response = Response::new(Body::empty());
     describe(&mut response, content_type, compressed.is_some());
-    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
+    let bytes = compressed.unwrap_or(bytes);
+    response.extensions_mut().insert(Buffered(bytes.capacity()));
+    *response.body_mut() = Body::from(Bytes::from(bytes));
     response
 }
 
@@ -196,7 +202,7 @@ pub(crate) fn describe(response: &mut Response, content_type: &'static str, comp
     }
 }
 
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     encoder.write_all(bytes).ok()?;
     encoder.finish().ok()

@@ -16,7 +16,7 @@ use crate::openapi;
 use crate::rest::openid;
 use crate::server::ApiServer;
 
-pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response, ApiError> {
+pub(crate) async fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response, ApiError> {
     let path = parts.uri.path();
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(if is_known(server, path) { ApiError::MethodNotAllowed } else { ApiError::UnknownPath });
@@ -33,7 +33,7 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
             Ok(published(JSON, &openid::configuration(&server.auth.tokens, &host)))
         }
         ["openid", "v1", "jwks"] => Ok(published("application/jwk-set+json", &server.auth.tokens.key_set())),
-        ["openapi", rest @ ..] => openapi::answer(server, parts, rest),
+        ["openapi", rest @ ..] => openapi::answer(server, parts, rest).await,
         ["healthz", rest @ ..] => Ok(health::answer(server, Endpoint::Healthz, rest, parts)),
         ["livez", rest @ ..] => Ok(health::answer(server, Endpoint::Livez, rest, parts)),
         ["readyz", rest @ ..] => Ok(health::answer(server, Endpoint::Readyz, rest, parts)),
