@@ -95,6 +95,11 @@ impl Documents {
         Ok(cell)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.known.lock().len()
+    }
+
     pub(crate) fn forget_unused(&self, now: Instant) {
         let mut known = self.known.lock();
         known.retain(|_, known| now.duration_since(known.asked) < KEPT_FOR);

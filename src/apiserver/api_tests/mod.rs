@@ -1,6 +1,7 @@
 //! The router over the store in memory: what a client sends and what it gets.
 
 mod access;
+mod admission;
 pub(crate) mod fixtures;
 mod listener;
 mod lists;
@@ -10,6 +11,7 @@ mod paths;
 mod restarts;
 mod running;
 mod special;
+mod strangers;
 mod updates;
 mod watches;
 mod writes;

@@ -11,11 +11,13 @@ use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::fixtures::config;
 use crate::auth::user::KUBELET_CLIENT;
 use crate::config::Config;
+use crate::connections::Limits;
 use crate::rest::KubeletIdentity;
 use crate::server::ApiServer;
 
@@ -97,6 +99,10 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) async fn start() -> Self {
+        Self::start_within(Limits::DEFAULT).await
+    }
+
+    pub(super) async fn start_within(limits: Limits) -> Self {
         let pki = Pki::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,8 +112,15 @@ impl Running {
         let server = ApiServer::new(config).await.unwrap();
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let tls = pki.server_tls(pki.leaf("server", "x", ExtendedKeyUsagePurpose::ServerAuth));
-        tasks.spawn(Arc::clone(&server).serve(listener, tls, cancel.clone()));
+        tasks.spawn(Arc::clone(&server).serve_within(limits, listener, tls, cancel.clone()));
         Self { pki, server, address, cancel, tasks }
+    }
+
+    /// A connection after its handshake, on which nothing was asked.
+    pub(super) async fn connect(&self, leaf: Option<Leaf>, protocol: &[u8]) -> TlsStream<TcpStream> {
+        let connector = tokio_rustls::TlsConnector::from(self.pki.client_tls(leaf, protocol));
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap()
     }
 
     pub(super) async fn get(&mut self, path: &str, leaf: Option<Leaf>, http2: bool) -> http::Response<Incoming> {
@@ -121,9 +134,7 @@ impl Running {
         http2: bool,
     ) -> http::Response<Incoming> {
         let protocol: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
-        let connector = tokio_rustls::TlsConnector::from(self.pki.client_tls(leaf, protocol));
-        let tcp = TcpStream::connect(self.address).await.unwrap();
-        let tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let tls = self.connect(leaf, protocol).await;
         let (mut parts, body) = request.into_parts();
         // What becomes of the connection shows in the answer.
         if http2 {
