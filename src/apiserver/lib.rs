@@ -33,6 +33,7 @@ mod room;
 mod served;
 mod server;
 mod start;
+mod status;
 mod system_objects;
 mod system_services;
 mod unread;

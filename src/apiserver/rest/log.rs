@@ -21,7 +21,7 @@ use crate::request::{encode_query, parse_bool, query_pairs};
 use crate::server::ApiServer;
 
 /// Upstream reads no more of a kubelet's error.
-const ERROR_LIMIT: usize = 50_000;
+pub(super) const ERROR_LIMIT: usize = 50_000;
 
 pub(super) struct Handler;
 
