@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::negotiate::{JSON, Media, Offer, Output, PROTOBUF, Shapes, YAML};
+use crate::status;
 
 /// Answers below this are not worth compressing; upstream's threshold.
 pub(crate) const GZIP_FROM: usize = 128 * 1024;
@@ -33,7 +34,7 @@ pub(crate) fn text(code: StatusCode, content_type: &'static str, body: String) -
 pub(crate) fn error_response(error: &ApiError) -> Response {
     let status = Status::from(error);
     let code = status.code.and_then(|c| u16::try_from(c).ok()).and_then(|c| StatusCode::from_u16(c).ok());
-    let mut bytes = serde_json::to_vec(&status).expect("invariant: a status serializes");
+    let mut bytes = status::json(&status);
     bytes.push(b'\n');
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -44,15 +45,13 @@ pub(crate) fn error_response(error: &ApiError) -> Response {
     response
 }
 
-/// Answers with a JSON value that is no API object of a resource.
-pub(crate) fn json_response(headers: &HeaderMap, value: &impl serde::Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(mut bytes) => {
-            bytes.push(b'\n');
-            maybe_compress(headers, JSON, bytes)
-        }
-        Err(error) => error_response(&ApiError::internal(error)),
-    }
+/// Answers with the status of a success.
+pub(crate) fn success(status: &Status) -> Response {
+    let code = status.code.and_then(|c| u16::try_from(c).ok()).and_then(|c| StatusCode::from_u16(c).ok());
+    let mut response = Response::new(Body::from([status::json(status), b"\n".to_vec()].concat()));
+    *response.status_mut() = code.unwrap_or(StatusCode::OK);
+    describe(&mut response, JSON, false);
+    response
 }
 
 /// Answers a request with a value that is of a built-in kind but no object of a resource, in the form
@@ -118,7 +117,10 @@ pub(crate) fn text_form(output: Output, mut json: Vec<u8>) -> Result<(&'static s
     }
     if output.pretty {
         let value: Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        json = serde_json::to_vec_pretty(&value).map_err(ApiError::internal)?;
+        json = match status::of_value(&value) {
+            Some(status) => status::pretty(&status),
+            None => serde_json::to_vec_pretty(&value).map_err(ApiError::internal)?,
+        };
     }
     json.push(b'\n');
     Ok((JSON, json))
@@ -173,12 +175,18 @@ fn warning_header(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
 }
 
+/// How much memory an answer takes that was built whole, as an extension of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Buffered(pub(crate) usize);
+
 /// A 200 answer, compressed if it is large and the client can read that.
 pub(crate) fn maybe_compress(headers: &HeaderMap, content_type: &'static str, bytes: Vec<u8>) -> Response {
     let compressed = if bytes.len() >= GZIP_FROM && accepts_gzip(headers) { gzip(&bytes) } else { None };
     let mut response = Response::new(Body::empty());
     describe(&mut response, content_type, compressed.is_some());
-    *response.body_mut() = Body::from(Bytes::from(compressed.unwrap_or(bytes)));
+    let bytes = compressed.unwrap_or(bytes);
+    response.extensions_mut().insert(Buffered(bytes.capacity()));
+    *response.body_mut() = Body::from(Bytes::from(bytes));
     response
 }
 
@@ -196,7 +204,7 @@ pub(crate) fn describe(response: &mut Response, content_type: &'static str, comp
     }
 }
 
-fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     encoder.write_all(bytes).ok()?;
     encoder.finish().ok()

@@ -10,8 +10,6 @@ use crate::request::{RequestInfo, query_pairs};
 
 /// Upstream's default, which is also the most that a client may ask for.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The parts of a resource whose answers take as long as the client likes.
-const LONG_RUNNING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
 
 /// Answers a request within the time that was allotted to it, if any was.
 pub(crate) async fn within<T>(
@@ -26,17 +24,12 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// Whether a request is for a part of a resource that is streamed.
-pub(crate) fn is_long_running(info: &RequestInfo) -> bool {
-    LONG_RUNNING.contains(&&*info.subresource)
-}
-
 /// The time for a request; none if it may run on.
 ///
 /// # Errors
 /// When what the client asks for is no duration.
 pub(crate) fn allotted(info: &RequestInfo, query: Option<&str>) -> Result<Option<Duration>, ApiError> {
-    if info.is_resource && (info.verb == "watch" || is_long_running(info)) {
+    if info.is_long_running() {
         return Ok(None);
     }
     let given = query_pairs(query.unwrap_or("")).find(|(key, value)| key == "timeout" && !value.is_empty());

@@ -7,14 +7,16 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::answer::error_response;
-use crate::auth::{Attributes, User};
+use crate::auth::{Attributes, User, user};
+use crate::connections::Connection;
 use crate::deadline;
 use crate::error::ApiError;
 use crate::handlers::{self, Context};
+use crate::in_flight::{self, Full, Pass};
 use crate::negotiate::{Offer, Output};
 use crate::paths;
 use crate::registry::{Resource, Served};
@@ -39,13 +41,19 @@ impl ApiServer {
         let uri = request.uri();
         let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
         let allotted = deadline::allotted(&info, uri.query());
-        let _running = self.metrics.begin(&info);
+        let _counted = self.metrics.begin(&info);
+        // A component of this process has no connection: it holds no place and needs none.
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let running = connection.map(|connection| connection.begin(!info.is_long_running(), started));
+        let mut pass = None;
         let head = request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
         let (body, rest) = unread::lend(body);
-        let answer = self.answer(&info, Request::from_parts(parts, body));
         let answered = match allotted {
-            Ok(allotted) => deadline::within(allotted, answer).await,
+            Ok(allotted) => {
+                let request = Request::from_parts(parts, body);
+                deadline::within(allotted, self.answer(&info, request, &mut pass)).await
+            }
             Err(refused) => Err(refused),
         };
         let response = match answered {
@@ -58,16 +66,31 @@ impl ApiServer {
                 error_response(&error)
             }
         };
+        let response = match running {
+            Some(running) => self.in_flight.hold(response, running, pass),
+            None => response,
+        };
         self.metrics.observe(&info, self.registry.resources(), response.status(), started.elapsed());
         if head { without_body(response) } else { response }
     }
 
-    async fn answer(self: &Arc<Self>, info: &RequestInfo, request: Request) -> Result<Response, ApiError> {
+    async fn answer(
+        self: &Arc<Self>,
+        info: &RequestInfo,
+        request: Request,
+        pass: &mut Option<Pass>,
+    ) -> Result<Response, ApiError> {
         let (parts, body) = request.into_parts();
-        let user = self.auth.authenticate(&self.registry, &parts)?;
+        let user = self.identify(&parts)?;
+        if parts.extensions.get::<Arc<Connection>>().is_some() {
+            match self.in_flight.admit(info, &user) {
+                Ok(place) => *pass = place,
+                Err(Full) => return Ok(in_flight::too_many()),
+            }
+        }
         self.auth.require(&self.registry, &Attributes::of(&user, info))?;
         if !info.is_resource {
-            return paths::answer(self, &parts);
+            return paths::answer(self, &parts).await;
         }
         let found = self.find(info)?;
         if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
@@ -86,7 +109,7 @@ impl ApiServer {
     ) -> Result<Response, ApiError> {
         let call =
             |body| rest::Call { info: info.clone(), user: user.clone(), request: Request::from_parts(parts, body) };
-        if deadline::is_long_running(info) {
+        if info.is_long_running() {
             return handler.handle(self, call(body)).await;
         }
         let body = handlers::read_body(body).await?;
@@ -97,6 +120,20 @@ impl ApiServer {
         }
         let server = Arc::clone(self);
         self.room.run(&user.name, async move { handler.handle(&server, call).await.or_else(refusal) }).await
+    }
+
+    /// Finds out who asks, and lets the connection know whether it is a stranger's.
+    fn identify(&self, parts: &Parts) -> Result<User, ApiError> {
+        let user = self.auth.authenticate(&self.registry, parts);
+        if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
+            match &user {
+                Ok(user) if user.name != user::ANONYMOUS => connection.prove(),
+                // As upstream: one connection of HTTP/2 gives a stranger one answer.
+                Ok(_) | Err(ApiError::Unauthorized) if parts.version == Version::HTTP_2 => connection.finish.cancel(),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        user
     }
 
     async fn answer_stored(

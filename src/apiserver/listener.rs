@@ -13,17 +13,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::PeerCertificate;
+use crate::connections::{Connection, Connections, Limits, Stale};
 use crate::server::ApiServer;
 
-/// An idle connection costs 24 KB: 2,000 of them 48 MB, which a board can bear and a cluster of a
-/// hundred nodes does not reach.
-const CONNECTIONS: usize = 2_000;
 /// Upstream's limit per connection.
 const STREAMS: u32 = 250;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -33,6 +31,8 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// After a failure to accept (out of file descriptors), connections get time to end.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How often documents that nobody asks for any more are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
 
 /// Where a request came from, for those that it is passed on to.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +46,29 @@ impl ApiServer {
         tls: Arc<rustls::ServerConfig>,
         cancel: CancellationToken,
     ) {
+        self.serve_within(Limits::DEFAULT, listener, tls, cancel).await;
+    }
+
+    pub(crate) async fn serve_within(
+        self: Arc<Self>,
+        limits: Limits,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        cancel: CancellationToken,
+    ) {
         let acceptor = TlsAcceptor::from(tls);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Connections::new(limits);
         let mut connections = JoinSet::new();
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 () = cancel.cancelled() => break,
-                accepted = accept(&listener, &places) => accepted,
+                accepted = accept(&listener) => accepted,
+                _ = tidy.tick() => {
+                    self.openapi.forget_unused(Instant::now());
+                    continue;
+                }
                 Some(ended) = connections.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a connection's task failed");
@@ -60,11 +76,14 @@ impl ApiServer {
                     continue;
                 }
             };
-            let (stream, client, place) = accepted;
-            let connection = Arc::clone(&self).connection(stream, client, acceptor.clone(), cancel.clone());
+            let place = places.enter(peer, Instant::now());
+            let leave = place.leave.clone();
+            let serving =
+                Arc::clone(&self).connection(stream, ClientAddress(peer), place, acceptor.clone(), cancel.clone());
             connections.spawn(async move {
-                connection.await;
-                drop(place);
+                if leave.run_until_cancelled(serving).await.is_none() {
+                    tracing::debug!(%peer, "a stranger's connection made room for another");
+                }
             });
         }
         drop(listener);
@@ -79,6 +98,7 @@ impl ApiServer {
         self: Arc<Self>,
         stream: TcpStream,
         client: ClientAddress,
+        place: Arc<Connection>,
         acceptor: TlsAcceptor,
         cancel: CancellationToken,
     ) {
@@ -95,8 +115,10 @@ impl ApiServer {
             .1
             .peer_certificates()
             .map(|chain| PeerCertificate(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
+        let of_requests = Arc::clone(&place);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(client);
+            request.extensions_mut().insert(Arc::clone(&of_requests));
             if let Some(chain) = &chain {
                 request.extensions_mut().insert(chain.clone());
             }
@@ -106,16 +128,27 @@ impl ApiServer {
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = cancel.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+        let stale = tokio::select! {
+            ended = connection.as_mut() => return report(ended),
+            () = cancel.cancelled() => None,
+            () = place.finish.cancelled() => None,
+            stale = place.stale() => Some(stale),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke");
+        if stale == Some(Stale::Stalled) {
+            return tracing::debug!(client = %client.0, "a client did not take its answer");
         }
+        connection.as_mut().graceful_shutdown();
+        // The end is announced, but it is not left to the client: answers have their time to be taken.
+        tokio::select! {
+            ended = connection => report(ended),
+            () = place.drained() => tracing::debug!(client = %client.0, "a connection was cut"),
+        }
+    }
+}
+
+fn report(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
     }
 }
 
@@ -131,12 +164,11 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, ClientAddress, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("invariant: the semaphore is never closed");
+/// The next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => return (stream, ClientAddress(peer.ip()), place),
+            Ok((stream, peer)) => return (stream, peer.ip()),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;

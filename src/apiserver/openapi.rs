@@ -1,17 +1,23 @@
 //! `/openapi/v2` and `/openapi/v3`: the schemas and paths of what is served, for kubectl and generators.
 //!
-//! The documents are made when they are asked for and not kept: they are megabytes, and clients keep
-//! them by their tags.
+//! A document is megabytes: it is made once when it is first asked for, shared by all who ask, and
+//! forgotten when nobody has for a while. Clients keep documents by their tags.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use api::openapi::{self, ResourceDoc, SubresourceDoc};
+use axum::body::{Body, Bytes};
 use axum::response::Response;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
-use crate::answer::maybe_compress;
+use crate::answer::{GZIP_FROM, accepts_gzip, describe, gzip};
 use crate::error::ApiError;
 use crate::negotiate::JSON;
 use crate::registry::{Resources, Row, Subresource};
@@ -20,64 +26,170 @@ use crate::server::ApiServer;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A document that nobody asked for in this time is forgotten.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// Which document, in which form. There are as many as there are group versions, and a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    name: Name,
+    gzip: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    V2,
+    V2Protobuf,
+    V3Index,
+    V3 { group: &'static str, version: &'static str },
+}
+
+/// A document as it is sent.
+#[derive(Debug)]
+struct Document {
+    /// Quoted, as the header has it; none for the index.
+    tag: Option<HeaderValue>,
+    bytes: Bytes,
+    is_compressed: bool,
+}
+
+/// The documents in memory.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    known: Mutex<HashMap<Key, Known>>,
+    /// Documents are made one after the other: each takes several times its own size while it is made.
+    making: Semaphore,
+}
+
+#[derive(Debug)]
+struct Known {
+    document: Arc<OnceCell<Document>>,
+    asked: Instant,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self { known: Mutex::default(), making: Semaphore::new(1) }
+    }
+}
+
+impl Documents {
+    /// The document, made if nobody asked for it before.
+    async fn get(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Document + Send + 'static,
+    ) -> Result<Arc<OnceCell<Document>>, ApiError> {
+        let cell = {
+            let mut known = self.known.lock();
+            let asked = Instant::now();
+            let entry = known.entry(key).or_insert_with(|| Known { document: Arc::default(), asked });
+            entry.asked = asked;
+            Arc::clone(&entry.document)
+        };
+        let made = async {
+            let _turn = self.making.acquire().await.map_err(ApiError::internal)?;
+            tokio::task::spawn_blocking(make).await.map_err(ApiError::internal)
+        };
+        cell.get_or_try_init(|| made).await?;
+        Ok(cell)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.known.lock().len()
+    }
+
+    pub(crate) fn forget_unused(&self, now: Instant) {
+        let mut known = self.known.lock();
+        known.retain(|_, known| now.duration_since(known.asked) < KEPT_FOR);
+        if known.is_empty() {
+            known.shrink_to_fit();
+        }
+    }
+}
 
 /// Answers a path under `/openapi`.
-pub(crate) fn answer(server: &ApiServer, parts: &Parts, path: &[&str]) -> Result<Response, ApiError> {
-    let release = &server.config.version.git_version;
+pub(crate) async fn answer(server: &ApiServer, parts: &Parts, path: &[&str]) -> Result<Response, ApiError> {
     let resources = server.registry.resources();
-    match path {
-        ["v2"] => Ok(v2(release, parts, &rows(resources, |_, _| true))),
-        ["v3"] => Ok(index(release, resources, parts)),
-        ["v3", "api", version] => v3(release, resources, parts, "", version),
-        ["v3", "apis", group, version] => v3(release, resources, parts, group, version),
-        _ => Err(ApiError::UnknownPath),
-    }
-}
-
-fn v2(release: &str, parts: &Parts, rows: &[ResourceDoc<'_>]) -> Response {
     let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let tag = openapi::v3_hash(release, rows);
-    if accept.contains(V2_PROTOBUF) || accept.contains(V2_PROTOBUF_OLD) {
-        return tagged(parts, V2_PROTOBUF_OLD, &tag, || openapi::v2_protobuf(release, rows));
-    }
-    tagged(parts, JSON, &tag, || openapi::v2_document(release, rows))
+    let name = match path {
+        ["v2"] if accept.contains(V2_PROTOBUF) || accept.contains(V2_PROTOBUF_OLD) => Name::V2Protobuf,
+        ["v2"] => Name::V2,
+        ["v3"] => Name::V3Index,
+        ["v3", "api", version] => v3_name(resources, "", version)?,
+        ["v3", "apis", group, version] => v3_name(resources, group, version)?,
+        _ => return Err(ApiError::UnknownPath),
+    };
+    let release = server.config.version.git_version.clone();
+    let key = Key { name, gzip: accepts_gzip(&parts.headers) };
+    let rows = rows(resources, |row, version| match name {
+        Name::V2 | Name::V2Protobuf | Name::V3Index => true,
+        Name::V3 { group, version: wanted } => row.group == group && version == wanted,
+    });
+    let cell = server.openapi.get(key, move || make(key, &release, &rows)).await?;
+    let document = cell.get().ok_or_else(|| ApiError::internal("an OpenAPI document was not made"))?;
+    Ok(sent(document, parts, name))
 }
 
-fn v3(release: &str, resources: &Resources, parts: &Parts, group: &str, version: &str) -> Result<Response, ApiError> {
-    let rows = rows(resources, |row, v| row.group == group && v == version);
-    if rows.is_empty() {
-        return Err(ApiError::UnknownPath);
-    }
-    let tag = openapi::v3_hash(release, &rows);
-    let mut response = tagged(parts, JSON, &tag, || openapi::v3_document(group, version, release, &rows));
-    let query = parts.uri.query().unwrap_or("");
-    if query_pairs(query).any(|(k, v)| k == "hash" && v == tag) {
-        // The address names the content: it can be kept for ever.
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
-    }
-    Ok(response)
+fn v3_name(resources: &Resources, group: &str, version: &str) -> Result<Name, ApiError> {
+    let rows = resources.all().iter().map(|r| r.row);
+    let mut served = rows.flat_map(|row| row.versions.iter().map(move |version| (row.group, *version)));
+    let found = served.find(|(g, v)| *g == group && *v == version);
+    let (group, version) = found.ok_or(ApiError::UnknownPath)?;
+    Ok(Name::V3 { group, version })
 }
 
-fn index(release: &str, resources: &Resources, parts: &Parts) -> Response {
+fn make(key: Key, release: &str, rows: &[ResourceDoc<'_>]) -> Document {
+    let (bytes, tag) = match key.name {
+        Name::V2 => (openapi::v2_document(release, rows), Some(openapi::v3_hash(release, rows))),
+        Name::V2Protobuf => (openapi::v2_protobuf(release, rows), Some(openapi::v3_hash(release, rows))),
+        Name::V3 { group, version } => {
+            (openapi::v3_document(group, version, release, rows), Some(openapi::v3_hash(release, rows)))
+        }
+        Name::V3Index => (index(release, rows), None),
+    };
+    let tag = tag
+        .map(|tag| HeaderValue::from_str(&format!("\"{tag}\"")).expect("invariant: hexadecimal digits fit a header"));
+    let compressed = if key.gzip && bytes.len() >= GZIP_FROM { gzip(&bytes) } else { None };
+    let is_compressed = compressed.is_some();
+    let mut bytes = compressed.unwrap_or(bytes);
+    bytes.shrink_to_fit();
+    Document { tag, bytes: bytes.into(), is_compressed }
+}
+
+fn index(release: &str, rows: &[ResourceDoc<'_>]) -> Vec<u8> {
     let mut documents: BTreeMap<(&str, &str), Vec<ResourceDoc<'_>>> = BTreeMap::new();
-    for row in rows(resources, |_, _| true) {
-        documents.entry((row.group, row.version)).or_default().push(row);
+    for row in rows {
+        documents.entry((row.group, row.version)).or_default().push(row.clone());
     }
     let tags: Vec<_> = documents.iter().map(|(gv, rows)| (*gv, openapi::v3_hash(release, rows))).collect();
     let listed: Vec<_> = tags.iter().map(|((group, version), tag)| (*group, *version, tag.as_str())).collect();
-    maybe_compress(&parts.headers, JSON, openapi::v3_index(&listed))
+    openapi::v3_index(&listed)
 }
 
-fn tagged(parts: &Parts, content_type: &'static str, tag: &str, make: impl FnOnce() -> Vec<u8>) -> Response {
-    let tag = HeaderValue::from_str(&format!("\"{tag}\"")).expect("invariant: hexadecimal digits fit a header");
-    let unchanged = parts.headers.get(IF_NONE_MATCH) == Some(&tag);
-    let mut response = maybe_compress(&parts.headers, content_type, if unchanged { Vec::new() } else { make() });
-    if unchanged {
+fn sent(document: &Document, parts: &Parts, name: Name) -> Response {
+    let content_type = if name == Name::V2Protobuf { V2_PROTOBUF_OLD } else { JSON };
+    let mut response = Response::new(Body::empty());
+    describe(&mut response, content_type, document.is_compressed);
+    let Some(tag) = &document.tag else {
+        *response.body_mut() = Body::from(document.bytes.clone());
+        return response;
+    };
+    if parts.headers.get(IF_NONE_MATCH) == Some(tag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response.headers_mut().remove(CONTENT_TYPE);
+    } else {
+        *response.body_mut() = Body::from(document.bytes.clone());
     }
-    response.headers_mut().insert(ETAG, tag);
+    response.headers_mut().insert(ETAG, tag.clone());
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    let asked = query_pairs(parts.uri.query().unwrap_or("")).find(|(key, _)| key == "hash");
+    let is_named = asked.is_some_and(|(_, hash)| tag.as_bytes() == format!("\"{hash}\"").as_bytes());
+    if matches!(name, Name::V3 { .. }) && is_named {
+        // The address names the content: it can be kept for ever.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+    }
     response
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde::Serialize;
 use serde_json::json;
 
-use crate::answer::{json_response, text};
+use crate::answer::{maybe_compress, text};
 use crate::error::ApiError;
 use crate::health::{self, Endpoint};
 use crate::negotiate::JSON;
@@ -16,7 +17,7 @@ use crate::openapi;
 use crate::rest::openid;
 use crate::server::ApiServer;
 
-pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response, ApiError> {
+pub(crate) async fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response, ApiError> {
     let path = parts.uri.path();
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(if is_known(server, path) { ApiError::MethodNotAllowed } else { ApiError::UnknownPath });
@@ -24,8 +25,8 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
     let trimmed = path.trim_matches('/');
     let segments: Vec<&str> = trimmed.split('/').collect();
     match segments.as_slice() {
-        [""] => Ok(json_response(&parts.headers, &json!({"paths": index(server)}))),
-        ["version"] => Ok(json_response(&parts.headers, &version(server))),
+        [""] => indented(&parts.headers, &json!({"paths": index(server)})),
+        ["version"] => indented(&parts.headers, &Version::of(&server.config.version)),
         ["metrics"] => server.metrics.answer(&parts.headers, &server.registry, &server.config.store),
         ["api" | "apis", ..] => server.discovery.answer(&server.config, parts, &segments),
         [".well-known", "openid-configuration"] => {
@@ -33,7 +34,7 @@ pub(crate) fn answer(server: &Arc<ApiServer>, parts: &Parts) -> Result<Response,
             Ok(published(JSON, &openid::configuration(&server.auth.tokens, &host)))
         }
         ["openid", "v1", "jwks"] => Ok(published("application/jwk-set+json", &server.auth.tokens.key_set())),
-        ["openapi", rest @ ..] => openapi::answer(server, parts, rest),
+        ["openapi", rest @ ..] => openapi::answer(server, parts, rest).await,
         ["healthz", rest @ ..] => Ok(health::answer(server, Endpoint::Healthz, rest, parts)),
         ["livez", rest @ ..] => Ok(health::answer(server, Endpoint::Livez, rest, parts)),
         ["readyz", rest @ ..] => Ok(health::answer(server, Endpoint::Readyz, rest, parts)),
@@ -47,40 +48,61 @@ fn is_known(server: &ApiServer, path: &str) -> bool {
 
 /// What `/` lists.
 fn index(server: &ApiServer) -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/healthz", "/healthz/etcd", "/healthz/ping", "/livez", "/livez/etcd", "/livez/ping", "/metrics", "/readyz"]
-            .iter()
-            .chain(&[
-                "/.well-known/openid-configuration",
-                "/openid/v1/jwks",
-                "/openapi/v2",
-                "/openapi/v3",
-                "/readyz/etcd",
-                "/readyz/ping",
-                "/readyz/shutdown",
-                "/version",
-            ])
-            .map(|p| (*p).to_owned())
-            .collect();
+    const OTHERS: [&str; 6] =
+        ["/.well-known/openid-configuration", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"];
+    let mut paths: Vec<String> = OTHERS.iter().map(|path| (*path).to_owned()).chain(health::paths()).collect();
     paths.extend(server.discovery.paths());
     paths.sort();
     paths
 }
 
-fn version(server: &ApiServer) -> serde_json::Value {
-    let version = &server.config.version;
-    let mut numbers = version.git_version.trim_start_matches('v').split('.');
-    json!({
-        "major": numbers.next().unwrap_or(""),
-        "minor": numbers.next().unwrap_or(""),
-        "gitVersion": version.git_version,
-        "gitCommit": version.git_commit,
-        "gitTreeState": "clean",
-        "buildDate": version.build_date,
-        "goVersion": "",
-        "compiler": "rustc",
-        "platform": version.platform,
-    })
+/// What `/version` says, in upstream's order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Version<'c> {
+    major: &'c str,
+    minor: &'c str,
+    /// The release whose behaviour this is; nothing older is emulated.
+    emulation_major: &'c str,
+    emulation_minor: &'c str,
+    /// The oldest release whose stored objects and clients are understood: the one before.
+    min_compatibility_major: &'c str,
+    min_compatibility_minor: String,
+    git_version: &'c str,
+    git_commit: &'c str,
+    git_tree_state: &'static str,
+    build_date: &'c str,
+    go_version: &'static str,
+    compiler: &'static str,
+    platform: &'c str,
+}
+
+impl<'c> Version<'c> {
+    fn of(config: &'c crate::config::Version) -> Self {
+        let mut numbers = config.git_version.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));
+        let before = minor.parse::<u32>().ok().and_then(|minor| minor.checked_sub(1));
+        Self {
+            major,
+            minor,
+            emulation_major: major,
+            emulation_minor: minor,
+            min_compatibility_major: major,
+            min_compatibility_minor: before.map_or_else(String::new, |minor| minor.to_string()),
+            git_version: &config.git_version,
+            git_commit: &config.git_commit,
+            git_tree_state: "clean",
+            build_date: &config.build_date,
+            go_version: "",
+            compiler: "rustc",
+            platform: &config.platform,
+        }
+    }
+}
+
+/// A value for people, as upstream writes those that are no API objects.
+fn indented(headers: &HeaderMap, value: &impl Serialize) -> Result<Response, ApiError> {
+    Ok(maybe_compress(headers, JSON, serde_json::to_vec_pretty(value).map_err(ApiError::internal)?))
 }
 
 /// A document about our tokens, which verifiers may keep for as long as upstream lets them.

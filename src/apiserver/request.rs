@@ -102,6 +102,25 @@ impl RequestInfo {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// Whether the answer takes as long as the client likes: watches, logs, streams, proxied requests.
+    #[must_use]
+    pub fn is_long_running(&self) -> bool {
+        const PARTS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+        self.is_resource && (self.verb == "watch" || PARTS.contains(&&*self.subresource))
+    }
+
+    #[must_use]
+    pub fn is_mutating(&self) -> bool {
+        !matches!(&*self.verb, "get" | "list" | "watch" | "head" | "options")
+    }
+
+    /// Whether this is a probe of the server's health.
+    #[must_use]
+    pub fn is_health(&self) -> bool {
+        let first = self.path.split('/').find(|s| !s.is_empty());
+        !self.is_resource && matches!(first, Some("healthz" | "livez" | "readyz"))
+    }
+
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(&self.namespace, &self.name)

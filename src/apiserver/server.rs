@@ -8,7 +8,9 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
+use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::reader::Reader;
 use crate::registry::Registry;
 use crate::rest::kubelet::Kubelets;
@@ -26,9 +28,11 @@ pub struct ApiServer {
     pub(crate) kubelets: Kubelets,
     pub(crate) tunnels: Tunnels,
     pub(crate) discovery: Discovery,
+    pub(crate) openapi: Documents,
     pub(crate) metrics: Metrics,
     /// Where heavy requests are answered.
     pub(crate) room: Room,
+    pub(crate) in_flight: InFlight,
     /// Ends watches and turns readiness off.
     pub(crate) shutdown: CancellationToken,
 }

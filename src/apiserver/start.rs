@@ -10,7 +10,9 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
+use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, Kubelets};
 use crate::rest::tunnel::Tunnels;
@@ -51,8 +53,10 @@ impl ApiServer {
             kubelets: Kubelets::new(&config.rest)?,
             tunnels: Tunnels::default(),
             discovery: Discovery::new(registry.resources()),
+            openapi: Documents::default(),
             metrics: Metrics::default(),
             room: Room::open().map_err(StartError::Threads)?,
+            in_flight: InFlight::default(),
             shutdown: CancellationToken::new(),
             registry,
             config,

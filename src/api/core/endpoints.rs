@@ -57,7 +57,8 @@ fn validate_address(address: &api::EndpointAddress, path: &Path<'_>, errs: &mut 
 
 /// Traffic for these addresses would end on the node itself, or nowhere.
 pub(crate) fn validate_ordinary_ip(text: &str, path: &Path<'_>, errs: &mut ErrorList) {
-    let Ok(ip) = text.parse::<IpAddr>() else {
+    // An IPv4 address is the same one in the clothes of an IPv6 address.
+    let Ok(ip) = text.parse::<IpAddr>().map(|ip| ip.to_canonical()) else {
         errs.push(field::invalid(path, text, "must be a valid IP address"));
         return;
     };

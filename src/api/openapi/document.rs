@@ -12,7 +12,7 @@ use super::paths::{self, PathItem};
 use super::schemas::Schemas;
 
 /// Rises when the documents change though the rows do not.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The index of the v3 documents: group, version and hash of each.
 #[must_use]
@@ -96,8 +96,12 @@ pub fn v2_protobuf(release: &str, rows: &[ResourceDoc<'_>]) -> Vec<u8> {
     document.finish()
 }
 
-/// Every path of the rows; each group version's list of resources comes with its first row.
+/// Every path, of the server and of the rows; each group version's list of resources comes with its first row.
 fn for_each_path(rows: &[ResourceDoc<'_>], mut put: impl FnMut(&PathItem<'_>)) {
+    let mut groups: Vec<&str> = rows.iter().map(|row| row.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    paths::roots(&groups).iter().for_each(&mut put);
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for row in rows {
         let tag = paths::tag(row.group, row.version);

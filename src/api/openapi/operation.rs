@@ -1,5 +1,7 @@
 //! One operation of a path, and how it is written in each dialect.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::dialect::Dialect;
@@ -30,6 +32,8 @@ pub(super) enum Answer {
     List(&'static str),
     /// Text, or whatever a pod, service or node says.
     Text,
+    /// JSON and nothing else: of the named schema, or a text's.
+    Json(Option<&'static str>),
 }
 
 pub(super) struct Operation<'a> {
@@ -38,7 +42,7 @@ pub(super) struct Operation<'a> {
     pub(super) description: String,
     /// `x-kubernetes-action`.
     pub(super) action: &'static str,
-    pub(super) tag: &'a str,
+    pub(super) tag: Cow<'a, str>,
     pub(super) group: &'a str,
     pub(super) version: &'a str,
     pub(super) kind: &'a str,
@@ -90,6 +94,7 @@ impl Operation<'_> {
             Answer::Object(_) => TYPES.to_vec(),
             Answer::List(_) => [TYPES, STREAMS].concat(),
             Answer::Text => vec!["*/*"],
+            Answer::Json(_) => vec!["application/json"],
         }
     }
 
@@ -123,8 +128,10 @@ impl Operation<'_> {
 
     fn responses(&self, dialect: Dialect) -> Value {
         let schema = match self.answer {
-            Answer::Object(name) | Answer::List(name) => json!({"$ref": dialect.reference(name)}),
-            Answer::Text => json!({"type": "string"}),
+            Answer::Object(name) | Answer::List(name) | Answer::Json(Some(name)) => {
+                json!({"$ref": dialect.reference(name)})
+            }
+            Answer::Text | Answer::Json(None) => json!({"type": "string"}),
         };
         let mut responses = Map::new();
         let codes = [("200", "OK")].into_iter().chain(self.codes.iter().copied());

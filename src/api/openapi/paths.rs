@@ -1,5 +1,7 @@
 //! The paths of a resource and their operations, named as upstream names them.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::dialect::Dialect;
@@ -12,6 +14,12 @@ const CREATED: (&str, &str) = ("201", "Created");
 const ACCEPTED: (&str, &str) = ("202", "Accepted");
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+const API_VERSIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions";
+const GROUP: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup";
+const GROUP_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList";
+const VERSION_INFO: &str = "io.k8s.apimachinery.pkg.version.Info";
+/// The types that [`roots`] answer with.
+pub(super) const ROOT_TYPES: [&str; 4] = [API_VERSIONS, GROUP, GROUP_LIST, VERSION_INFO];
 const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
 
 /// A path and what can be done there.
@@ -62,20 +70,73 @@ pub(super) fn tag(group: &str, version: &str) -> String {
 /// The path that lists the resources of a group version.
 pub(super) fn resource_list<'a>(group: &'a str, version: &'a str, tag: &'a str) -> PathItem<'a> {
     let operation = Operation {
-        method: "get",
         id: format!("get{}{}APIResources", capital(&group_name(group)), capital(version)),
         description: "get available resources".to_owned(),
-        action: "",
-        tag,
         group,
         version,
+        ..plain(tag.into(), Answer::Object(RESOURCE_LIST))
+    };
+    PathItem { path: format!("{}/", prefix(group, version)), operations: vec![operation], parameters: Vec::new() }
+}
+
+/// A read that concerns no object.
+fn plain(tag: Cow<'_, str>, answer: Answer) -> Operation<'_> {
+    Operation {
+        method: "get",
+        id: String::new(),
+        description: String::new(),
+        action: "",
+        tag,
+        group: "",
+        version: "",
         kind: "",
         parameters: &[],
         body: Body::None,
-        answer: Answer::Object(RESOURCE_LIST),
+        answer,
         codes: &[],
+    }
+}
+
+/// The paths that belong to no group version: versions, groups, and what the server says of itself.
+pub(super) fn roots<'a>(groups: &[&str]) -> Vec<PathItem<'a>> {
+    let item = |path: String, id: String, description: &str, tag: String, answer: Answer| PathItem {
+        path,
+        operations: vec![Operation { id, description: description.to_owned(), ..plain(tag.into(), answer) }],
+        parameters: Vec::new(),
     };
-    PathItem { path: format!("{}/", prefix(group, version)), operations: vec![operation], parameters: Vec::new() }
+    let fixed = [
+        (
+            "/.well-known/openid-configuration/",
+            "getServiceAccountIssuerOpenIDConfiguration",
+            "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
+            "WellKnown",
+            Answer::Json(None),
+        ),
+        ("/api/", "getCoreAPIVersions", "get available API versions", "core", Answer::Object(API_VERSIONS)),
+        ("/apis/", "getAPIVersions", "get available API versions", "apis", Answer::Object(GROUP_LIST)),
+        (
+            "/openid/v1/jwks/",
+            "getServiceAccountIssuerOpenIDKeyset",
+            "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+            "openid",
+            Answer::Json(None),
+        ),
+        (
+            "/version/",
+            "getCodeVersion",
+            "get the version information for this server",
+            "version",
+            Answer::Json(Some(VERSION_INFO)),
+        ),
+    ];
+    let fixed =
+        fixed.map(|(path, id, what, tag, answer)| item(path.to_owned(), id.to_owned(), what, tag.to_owned(), answer));
+    let groups = groups.iter().filter(|group| !group.is_empty()).map(|group| {
+        let name = group_name(group);
+        let id = format!("get{}APIGroup", capital(&name));
+        item(format!("/apis/{group}/"), id, "get information of a group", name, Answer::Object(GROUP))
+    });
+    fixed.into_iter().chain(groups).collect()
 }
 
 /// All paths of a resource.
@@ -123,7 +184,7 @@ impl<'a> Paths<'a> {
             id: String::new(),
             description: String::new(),
             action,
-            tag: self.tag,
+            tag: self.tag.into(),
             group: self.row.group,
             version: self.row.version,
             kind: self.row.kind,

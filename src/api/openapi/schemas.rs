@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::ResourceDoc;
 use super::descriptions::Descriptions;
 use super::dialect::Dialect;
+use super::paths::ROOT_TYPES;
 use crate::schema::{
     Container, FieldRef, ListType, Scalar, Shape, Strategy, Ty, TypeId, TypeRef, built_in, describe, type_of,
 };
@@ -34,6 +35,11 @@ impl<'a> Schemas<'a> {
         let mut types = BTreeMap::new();
         for name in ["APIResourceList", "DeleteOptions", "Status", "WatchEvent"] {
             collect(built_in().type_named(&format!("{META}.{name}")), &mut types);
+        }
+        if dialect == Dialect::V2 {
+            for name in ROOT_TYPES {
+                collect(built_in().type_named(name), &mut types);
+            }
         }
         let mut group_versions = vec![("", "v1")];
         for row in rows {

@@ -236,3 +236,23 @@ fn documents_for_other_tools() {
     std::fs::write(folder.join("v2.pb"), v2_protobuf("v1.36.0", &rows())).unwrap();
     std::fs::write(folder.join("v3.json"), v3("").to_string()).unwrap();
 }
+
+#[test]
+fn the_second_version_has_the_paths_of_the_server_itself() {
+    let document: Value = serde_json::from_slice(&v2_document("v1.36.0", &rows())).unwrap();
+    #[track_caller]
+    fn check(document: &Value, path: &str, id: &str, tag: &str) {
+        let operation = &document["paths"][path]["get"];
+        assert_eq!((&operation["operationId"], &operation["tags"]), (&json!(id), &json!([tag])), "{path}");
+    }
+    check(&document, "/api/", "getCoreAPIVersions", "core");
+    check(&document, "/apis/", "getAPIVersions", "apis");
+    check(&document, "/apis/apps/", "getAppsAPIGroup", "apps");
+    check(&document, "/apis/authorization.k8s.io/", "getAuthorizationAPIGroup", "authorization");
+    check(&document, "/version/", "getCodeVersion", "version");
+    check(&document, "/openid/v1/jwks/", "getServiceAccountIssuerOpenIDKeyset", "openid");
+    let well_known = "/.well-known/openid-configuration/";
+    check(&document, well_known, "getServiceAccountIssuerOpenIDConfiguration", "WellKnown");
+    let reference = &document["paths"]["/version/"]["get"]["responses"]["200"]["schema"]["$ref"];
+    assert_eq!(reference, "#/definitions/io.k8s.apimachinery.pkg.version.Info");
+}

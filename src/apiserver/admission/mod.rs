@@ -10,7 +10,7 @@
 //! | ServiceAccount, RuntimeClass | pods | | |
 //! | Priority | pods, classes | pods: kept; classes | |
 //! | DefaultTolerationSeconds | pods | pods | |
-//! | PodSecurity | pods, templates | pods, `pods/ephemeralcontainers`, `pods/resize`, templates | |
+//! | PodSecurity | pods, templates, namespaces | pods, `pods/ephemeralcontainers`, `pods/resize`, templates, namespaces | |
 //! | TaintNodesByCondition | nodes | | |
 //! | StorageObjectInUseProtection | volumes, claims | | |
 //! | DefaultStorageClass, DefaultIngressClass | claims; ingresses | | |
@@ -34,7 +34,7 @@ mod taint_nodes_by_condition;
 
 use std::time::Duration;
 
-use api::object::{GroupResource, ObjectKey};
+use api::object::{GroupResource, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use rand::Rng;
@@ -86,14 +86,14 @@ impl Chain {
                 storage::protect(&mut volume.metadata, storage::VOLUME_PROTECTION);
             }),
             (Operation::Create, "", "persistentvolumeclaims") => {
-                let classes = all(registry, "storage.k8s.io", "storageclasses", None);
+                let classes = all(registry, "storage.k8s.io", "storageclasses", None)?;
                 edit(review, |claim: &mut PersistentVolumeClaim| {
                     storage::default_class(claim, &classes);
                     storage::protect(&mut claim.metadata, storage::CLAIM_PROTECTION);
                 })
             }
             (Operation::Create, "networking.k8s.io", "ingresses") => {
-                let classes = all(registry, "networking.k8s.io", "ingressclasses", None);
+                let classes = all(registry, "networking.k8s.io", "ingressclasses", None)?;
                 edit(review, |ingress| default_ingress_class::admit(ingress, &classes))
             }
             _ => Ok(()),
@@ -115,16 +115,17 @@ impl Chain {
             ("", "pods", "" | "ephemeralcontainers" | "resize") => {
                 let pod: Pod = review.typed()?;
                 if creates && review.subresource.is_empty() || review.subresource == "resize" {
-                    let ranges = all(registry, "", "limitranges", Some(review.namespace));
+                    let ranges = all(registry, "", "limitranges", Some(review.namespace))?;
                     limit_ranger::judge_pod(&pod, &ranges).map_err(|e| review.forbidden(e))?;
                 }
                 pod_security::admit_pod(registry, review, &pod)
             }
             ("", "persistentvolumeclaims", "") => validate_claim(registry, review),
             ("scheduling.k8s.io", "priorityclasses", "") => {
-                let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None);
+                let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None)?;
                 priority::judge_class(&review.typed()?, &classes).map_err(|e| review.forbidden(e))
             }
+            ("", "namespaces", "") => pod_security::admit_namespace(registry, review),
             (group, resource, "") => pod_security::warn_of_template(registry, review, group, resource),
             _ => Ok(()),
         }
@@ -135,28 +136,26 @@ fn validate_claim(registry: &Registry, review: &Review<'_>) -> Result<(), ApiErr
     let claim: PersistentVolumeClaim = review.typed()?;
     let old: Option<PersistentVolumeClaim> = review.old.map(|_| review.typed_old()).transpose()?;
     if old.as_ref().is_none_or(|old| old.metadata.deletion_timestamp.is_none()) {
-        let ranges = all(registry, "", "limitranges", Some(review.namespace));
+        let ranges = all(registry, "", "limitranges", Some(review.namespace))?;
         limit_ranger::judge_claim(&claim, &ranges).map_err(|e| review.forbidden(e))?;
     }
     let Some(old) = old else { return Ok(()) };
-    let classes = all(registry, "storage.k8s.io", "storageclasses", None);
+    let classes = all(registry, "storage.k8s.io", "storageclasses", None)?;
     storage::validate_growth(&claim, &old, &classes).map_err(|e| review.forbidden(e))
 }
 
 fn create_pod(registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
     let mut pod: Pod = review.typed()?;
-    let find = |group: &str, resource: &str, namespace: &str, name: &str| {
-        registry.get(&GroupResource::new(group, resource), &ObjectKey::new(namespace, name))
-    };
     let namespace = review.namespace;
-    let ranges: Vec<LimitRange> = all(registry, "", "limitranges", Some(namespace));
+    let ranges: Vec<LimitRange> = all(registry, "", "limitranges", Some(namespace))?;
     limit_ranger::apply_defaults(&mut pod, &ranges);
-    let account = |name: &str| find("", "serviceaccounts", namespace, name).and_then(|o| o.decode().ok());
+    let account = one(registry, "", "serviceaccounts", &ObjectKey::new(namespace, service_account::name_of(&pod)))?;
     service_account::admit(&mut pod, namespace, account, &random_suffix()).map_err(|e| review.forbidden(e))?;
-    let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None);
+    let classes: Vec<PriorityClass> = all(registry, "scheduling.k8s.io", "priorityclasses", None)?;
     priority::admit(&mut pod, &classes).map_err(|e| review.forbidden(e))?;
     default_toleration_seconds::admit(&mut pod);
-    let class = |name: &str| find("node.k8s.io", "runtimeclasses", "", name).and_then(|o| o.decode().ok());
+    let class = pod.spec.as_ref().and_then(|s| s.runtime_class_name.clone()).unwrap_or_default();
+    let class = one(registry, "node.k8s.io", "runtimeclasses", &ObjectKey::new("", &class))?;
     runtime_class::admit(&mut pod, class).map_err(|e| review.forbidden(e))?;
     review.replace(&pod)
 }
@@ -187,9 +186,31 @@ where
     review.replace(&object)
 }
 
-/// Every stored object of a kind that can be read.
-fn all<K: DeserializeOwned>(registry: &Registry, group: &str, resource: &str, namespace: Option<&str>) -> Vec<K> {
-    registry.list(&GroupResource::new(group, resource), namespace).iter().filter_map(|o| o.decode().ok()).collect()
+/// Every stored object of a kind. One that cannot be read is no reason to admit more than it would.
+fn all<K: DeserializeOwned>(
+    registry: &Registry,
+    group: &str,
+    resource: &str,
+    namespace: Option<&str>,
+) -> Result<Vec<K>, ApiError> {
+    let resource = GroupResource::new(group, resource);
+    registry.list(&resource, namespace).iter().map(|object| decode(&resource, object)).collect()
+}
+
+/// A stored object, if it is there.
+fn one<K: DeserializeOwned>(
+    registry: &Registry,
+    group: &str,
+    resource: &str,
+    key: &ObjectKey,
+) -> Result<Option<K>, ApiError> {
+    let resource = GroupResource::new(group, resource);
+    registry.get(&resource, key).map(|object| decode(&resource, &object)).transpose()
+}
+
+fn decode<K: DeserializeOwned>(resource: &GroupResource, object: &Object) -> Result<K, ApiError> {
+    let name = &object.index.key.name;
+    object.decode().map_err(|error| ApiError::internal(format!("{resource} {name:?} cannot be read: {error}")))
 }
 
 /// Five letters as upstream appends them to generated names.

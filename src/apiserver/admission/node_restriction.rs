@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use serde_json::Value;
 
 use super::review::{Operation, Review};
+use crate::auth::pod_references::{Referent, references_of};
 use crate::error::ApiError;
 use crate::registry::Registry;
 
@@ -121,14 +122,21 @@ fn judge_mirror_pod(pod: &Pod, node: &str, node_uid: impl FnOnce() -> Option<Str
     if spec.service_account_name.as_ref().is_some_and(|n| !n.is_empty()) {
         return reference("a service account");
     }
-    if spec.volumes.iter().flatten().any(|v| v.secret.is_some()) {
-        return reference("secrets");
-    }
-    if spec.volumes.iter().flatten().any(|v| v.config_map.is_some()) {
-        return reference("configmaps");
-    }
-    if spec.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some()) {
-        return reference("persistentvolumeclaims");
+    let references = references_of(pod);
+    let from_template = spec.resource_claims.is_some_and(|claims| !claims.is_empty());
+    let refers = |kind: Referent| {
+        kind == Referent::ResourceClaim && from_template || references.iter().any(|(found, _)| *found == kind)
+    };
+    for (kind, name) in [
+        (Referent::Secret, "secrets"),
+        (Referent::ConfigMap, "configmaps"),
+        (Referent::TrustBundle, "clustertrustbundles"),
+        (Referent::Claim, "persistentvolumeclaims"),
+        (Referent::ResourceClaim, "resourceclaims"),
+    ] {
+        if refers(kind) {
+            return reference(name);
+        }
     }
     Ok(())
 }
@@ -340,8 +348,27 @@ mod tests {
         check_pod(true, &json!({"nodeName": "m", "containers": []}), &owner, Err(message));
         let message = "node \"n\" can only create pods with an owner reference set to itself";
         check_pod(true, &spec, &json!(null), Err(message));
+        for (part, what) in [
+            (json!({"imagePullSecrets": [{"name": "s"}]}), "secrets"),
+            (
+                json!({"volumes": [{"name": "v", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}}]}),
+                "secrets",
+            ),
+            (
+                json!({"volumes": [{"name": "v", "projected": {"sources": [{"configMap": {"name": "m"}}]}}]}),
+                "configmaps",
+            ),
+            (json!({"volumes": [{"name": "v", "ephemeral": {}}]}), "persistentvolumeclaims"),
+            (json!({"resourceClaims": [{"name": "c", "resourceClaimTemplateName": "t"}]}), "resourceclaims"),
+        ] {
+            let mut spec = spec.clone();
+            spec.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+            let message = format!("node \"n\" can not create pods that reference {what}");
+            check_pod(true, &spec, &owner, Err(&message));
+        }
         let message = "node \"n\" can not create pods that reference secrets";
-        let secret = json!({"nodeName": "n", "containers": [], "volumes": [{"name": "v", "secret": {}}]});
+        let secret =
+            json!({"nodeName": "n", "containers": [], "volumes": [{"name": "v", "secret": {"secretName": "s"}}]});
         check_pod(true, &secret, &owner, Err(message));
     }
 }

@@ -3,17 +3,17 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 
-/// Applies the pod's runtime class.
+/// Applies the class that the pod names.
 ///
 /// # Errors
 /// Why the pod is refused.
-pub(super) fn admit(pod: &mut Pod, look_up: impl FnOnce(&str) -> Option<RuntimeClass>) -> Result<(), String> {
+pub(super) fn admit(pod: &mut Pod, class: Option<RuntimeClass>) -> Result<(), String> {
     let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
     let Some(name) = spec.runtime_class_name.clone() else {
         let own = spec.overhead.as_ref().is_some_and(|o| !o.is_empty());
         return if own { Err(OVERHEAD_ALONE.to_owned()) } else { Ok(()) };
     };
-    let class = look_up(&name).ok_or_else(|| format!("pod rejected: RuntimeClass {name:?} not found"))?;
+    let class = class.ok_or_else(|| format!("pod rejected: RuntimeClass {name:?} not found"))?;
     match class.overhead.and_then(|o| o.pod_fixed) {
         Some(fixed) => {
             if spec.overhead.as_ref().is_some_and(|own| *own != fixed) {
@@ -57,7 +57,8 @@ mod tests {
         let mut spec = spec;
         spec["containers"] = json!([]);
         let mut pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
-        admit(&mut pod, |name| (name == "vm").then(|| serde_json::from_value(class).unwrap()))?;
+        let named = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()) == Some("vm");
+        admit(&mut pod, named.then(|| serde_json::from_value(class).unwrap()))?;
         Ok(serde_json::to_value(pod).unwrap()["spec"].take())
     }
 

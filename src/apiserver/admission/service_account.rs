@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{
     ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 
+use crate::auth::pod_references::{Referent, references_of};
+
 const DEFAULT_NAME: &str = "default";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
@@ -15,23 +17,22 @@ const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Sets what a pod needs to run as its service account.
 ///
-/// `look_up` finds an account of the pod's namespace; `suffix` makes the volume's name unique.
+/// `account` is the one that the pod names; `suffix` makes the volume's name unique.
 ///
 /// # Errors
 /// Why the pod is refused.
 pub(super) fn admit(
     pod: &mut Pod,
     namespace: &str,
-    look_up: impl FnOnce(&str) -> Option<ServiceAccount>,
+    account: Option<ServiceAccount>,
     suffix: &str,
 ) -> Result<(), String> {
-    let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
-    let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
-    if mirror {
-        return judge_mirror(spec);
+    if pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION)) {
+        return judge_mirror(pod);
     }
-    let name = spec.service_account_name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-    let account = look_up(&name).ok_or_else(|| {
+    let name = name_of(pod).to_owned();
+    let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
+    let account = account.ok_or_else(|| {
         format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found")
     })?;
     spec.service_account = Some(name.clone());
@@ -45,17 +46,23 @@ pub(super) fn admit(
     Ok(())
 }
 
+/// The account that a pod runs as.
+pub(super) fn name_of(pod: &Pod) -> &str {
+    let named = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref());
+    named.filter(|n| !n.is_empty()).unwrap_or(DEFAULT_NAME)
+}
+
 /// The node made this pod from a file: it must not reach into the API by it.
-fn judge_mirror(spec: &PodSpec) -> Result<(), String> {
+fn judge_mirror(pod: &Pod) -> Result<(), String> {
+    let Some(spec) = pod.spec.as_ref() else { return Ok(()) };
     if spec.service_account_name.as_ref().is_some_and(|n| !n.is_empty()) {
         return Err("a mirror pod may not reference service accounts".to_owned());
     }
-    let volumes = || spec.volumes.iter().flatten();
-    if volumes().any(|v| v.secret.is_some()) {
+    if references_of(pod).iter().any(|(kind, _)| *kind == Referent::Secret) {
         return Err("a mirror pod may not reference secrets".to_owned());
     }
-    let sources = || volumes().filter_map(|v| v.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
-    if sources().any(|s| s.service_account_token.is_some()) {
+    let projected = spec.volumes.iter().flatten().filter_map(|v| v.projected.as_ref());
+    if projected.flat_map(|p| p.sources.iter().flatten()).any(|s| s.service_account_token.is_some()) {
         return Err("a mirror pod may not use ServiceAccountToken volume projections".to_owned());
     }
     Ok(())
@@ -124,7 +131,7 @@ mod tests {
     fn admitted(spec: &Value, account: &Value) -> Result<Value, String> {
         let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
         let account = (!account.is_null()).then(|| Deserialize::deserialize(account).unwrap());
-        admit(&mut pod, "a", |_| account, "x7k2p").map(|()| serde_json::to_value(pod).unwrap()["spec"].take())
+        admit(&mut pod, "a", account, "x7k2p").map(|()| serde_json::to_value(pod).unwrap()["spec"].take())
     }
 
     #[test]
@@ -185,7 +192,7 @@ mod tests {
         fn check(spec: &Value, expected: Result<(), &str>) {
             let metadata = json!({"annotations": {MIRROR_ANNOTATION: "x"}});
             let mut pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
-            let got = admit(&mut pod, "a", |_| None, "");
+            let got = admit(&mut pod, "a", None, "");
             assert_eq!(got, expected.map_err(str::to_owned), "{spec}");
         }
         check(&json!({"containers": []}), Ok(()));

@@ -13,7 +13,7 @@ use crate::auth::User;
 use crate::config::{Config, Store, Version};
 use crate::server::ApiServer;
 
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         store: Store::Memory,
         version: Version {

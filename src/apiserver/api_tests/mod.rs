@@ -1,13 +1,17 @@
 //! The router over the store in memory: what a client sends and what it gets.
 
 mod access;
-mod fixtures;
+mod admission;
+pub(crate) mod fixtures;
 mod listener;
 mod lists;
 mod negotiation;
+mod nodes;
 mod paths;
 mod restarts;
+mod running;
 mod special;
+mod strangers;
 mod updates;
 mod watches;
 mod writes;

@@ -55,12 +55,23 @@ async fn version_and_health_answer() {
         let answer = client.get(path).await;
         assert_eq!((answer.code.as_u16(), answer.body.as_slice()), (200, &b"ok"[..]), "{path}");
     }
+    for path in ["/readyz/etcd-readiness", "/readyz/poststarthook/rbac/bootstrap-roles", "/readyz/shutdown"] {
+        assert_eq!(client.get(path).await.body, b"ok", "{path}");
+    }
+    assert_eq!(version["emulationMinor"], json!("36"));
+    assert_eq!(version["minCompatibilityMinor"], json!("35"));
+    let text = String::from_utf8(client.get("/version").await.body).unwrap();
+    assert!(text.starts_with("{\n  \"major\": \"1\",\n  \"minor\": \"36\",\n  \"emulationMajor\""), "{text}");
     for path in ["/livez/nope", "/livez/ping/more"] {
         assert_eq!(client.get(path).await.code.as_u16(), 404, "{path}");
     }
     let verbose = client.get("/readyz?verbose").await;
     let text = String::from_utf8(verbose.body).unwrap();
-    assert_eq!(text, "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n");
+    assert!(text.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]etcd-readiness ok\n"), "{text}");
+    assert!(text.ends_with("[+]shutdown ok\nreadyz check passed\n"), "{text}");
+    let excluded = client.get("/livez?verbose&exclude=etcd&exclude=ping").await;
+    let text = String::from_utf8(excluded.body).unwrap();
+    assert!(text.starts_with("[+]ping excluded: ok\n[+]log ok\n[+]etcd excluded: ok\n"), "{text}");
     client.server.close().await.unwrap();
     assert_eq!(client.get("/readyz").await.code.as_u16(), 500);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::User;
 use super::attributes::{Attributes, ResourceTarget};
@@ -22,26 +22,29 @@ pub(super) struct Request {
     extra: BTreeMap<String, Vec<String>>,
 }
 
+fn text_of(value: &HeaderValue) -> Result<String, ApiError> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned).map_err(|_| ApiError::BadRequest("an impersonation header is not UTF-8".to_owned()))
+}
+
 impl Request {
     /// `None` without any such header.
     ///
     /// # Errors
-    /// When something besides the user is impersonated, but no user.
+    /// When something besides the user is impersonated, but no user; when a header cannot be read: it would
+    /// else leave the client with more rights than it asked for.
     pub(super) fn read(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
-        let value = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let value = |name: &str| headers.get(name).map(text_of).transpose().map(Option::unwrap_or_default);
+        let groups: Result<Vec<String>, ApiError> = headers.get_all("impersonate-group").iter().map(text_of).collect();
         let mut request = Self {
-            user: value("impersonate-user"),
-            uid: value("impersonate-uid"),
-            groups: headers
-                .get_all("impersonate-group")
-                .iter()
-                .filter_map(|v| v.to_str().ok().map(str::to_owned))
-                .collect(),
+            user: value("impersonate-user")?,
+            uid: value("impersonate-uid")?,
+            groups: groups?,
             extra: BTreeMap::new(),
         };
         for (name, value) in headers {
-            if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA_PREFIX), value.to_str()) {
-                request.extra.entry(unescape(key)).or_default().push(value.to_owned());
+            if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
+                request.extra.entry(unescape(key)).or_default().push(text_of(value)?);
             }
         }
         if request == Self::default() {

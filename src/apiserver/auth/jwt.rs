@@ -9,7 +9,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -44,6 +44,9 @@ pub enum TokenError {
 struct Header {
     alg: String,
     kid: String,
+    /// Extensions that must be understood; none is (RFC 7515, section 4.1.11).
+    #[serde(default, skip_serializing)]
+    crit: Option<IgnoredAny>,
 }
 
 /// The key that signs the cluster's service account tokens.
@@ -85,7 +88,7 @@ impl SigningKey {
     /// # Panics
     /// Never for claims that are plain structures: only a map with keys other than strings cannot be JSON.
     pub fn sign<C: Serialize>(&self, claims: &C) -> String {
-        let header = Header { alg: "ES256".to_owned(), kid: self.public.kid.clone() };
+        let header = Header { alg: "ES256".to_owned(), kid: self.public.kid.clone(), crit: None };
         let mut token = encode(&serde_json::to_vec(&header).expect("invariant: a header of two strings is JSON"));
         token.push('.');
         token.push_str(&encode(&serde_json::to_vec(claims).expect("invariant: claims are plain structures")));
@@ -124,6 +127,9 @@ pub fn verify<C: DeserializeOwned>(token: &str, keys: &[VerifyingKey]) -> Result
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
     let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
     let header: Header = parse(header)?;
+    if header.crit.is_some() {
+        return Err(TokenError::Malformed);
+    }
     let key = keys.iter().find(|k| k.kid == header.kid && header.alg == "ES256").ok_or(TokenError::UnknownKey)?;
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?;
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point)
@@ -178,6 +184,24 @@ pub(crate) mod tests {
         ];
         for (token, expected) in cases {
             assert_eq!(verify::<Value>(&token, &keys), Err(expected), "{token}");
+        }
+    }
+
+    #[test]
+    fn an_extension_that_must_be_understood_is_refused() {
+        let key = key();
+        let keys = [key.public().clone()];
+        let signed = |header: &Value| {
+            let token = format!("{}.{}", encode(header.to_string().as_bytes()), encode(br#"{"sub":"a"}"#));
+            let signature = key.pair.sign(&key.random, token.as_bytes()).unwrap();
+            format!("{token}.{}", encode(signature.as_ref()))
+        };
+        let header = json!({"alg": "ES256", "kid": keys[0].kid});
+        assert!(verify::<Value>(&signed(&header), &keys).is_ok());
+        for crit in [json!(["exp"]), json!([])] {
+            let mut header = header.clone();
+            header["crit"] = crit;
+            assert_eq!(verify::<Value>(&signed(&header), &keys), Err(TokenError::Malformed), "{header}");
         }
     }
 

@@ -12,6 +12,7 @@ mod impersonate;
 pub mod jwt;
 mod node;
 mod node_references;
+pub(crate) mod pod_references;
 pub mod rbac;
 pub mod service_account;
 pub mod user;

@@ -6,7 +6,8 @@ use api::object::{GroupResource, ObjectKey};
 use super::attributes::{Attributes, ResourceTarget, Target, selected_value};
 use super::bootstrap;
 use super::decision::Decision;
-use super::node_references::{NodeReferences, Referent};
+use super::node_references::NodeReferences;
+use super::pod_references::Referent;
 use super::rbac::Rule;
 use crate::registry::Registry;
 

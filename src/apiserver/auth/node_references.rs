@@ -7,27 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectKey};
-use k8s_openapi::api::core::v1::{
-    Container, EnvFromSource, EnvVar, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Volume,
-};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use parking_lot::Mutex;
 
+use super::pod_references::{References, Referent, references_of};
 use crate::registry::Registry;
-
-/// The kinds of object that a node reaches through its pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Referent {
-    Secret,
-    ConfigMap,
-    ServiceAccount,
-    Claim,
-    ResourceClaim,
-    Volume,
-    Attachment,
-}
-
-type References = HashSet<(Referent, Box<str>)>;
 
 /// By the pod's uid: the revision that was read and what it refers to in its namespace.
 type PodsOfNode = HashMap<Arc<str>, (u64, References)>;
@@ -44,7 +29,8 @@ impl NodeReferences {
             | Referent::ConfigMap
             | Referent::ServiceAccount
             | Referent::Claim
-            | Referent::ResourceClaim => {
+            | Referent::ResourceClaim
+            | Referent::TrustBundle => {
                 self.pods_refer(registry, node, kind, key)
                     || kind == Referent::Secret && self.volumes_refer(registry, node, key)
             }
@@ -77,7 +63,7 @@ impl NodeReferences {
             if known.get(&pod.index.uid).is_some_and(|(seen, _)| *seen == revision) {
                 continue;
             }
-            let references = pod.decode::<Pod>().map(|p| references_of(&p)).unwrap_or_default();
+            let references = pod.decode::<Pod>().map(|p| opened_by(&p)).unwrap_or_default();
             let found = references.contains(&wanted);
             known.insert(Arc::clone(&pod.index.uid), (revision, references));
             if found {
@@ -134,64 +120,11 @@ fn volume_secrets(volume: &PersistentVolume) -> impl Iterator<Item = ObjectKey> 
     references.into_iter().flatten()
 }
 
-fn references_of(pod: &Pod) -> References {
-    let mut found = References::new();
+/// What a pod opens to its node. A mirror pod was made by the node itself: it must not widen what the
+/// node may read.
+fn opened_by(pod: &Pod) -> References {
     let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key("kubernetes.io/config.mirror"));
-    // A mirror pod was made by the node itself: it must not widen what the node may read.
-    let Some(spec) = pod.spec.as_ref().filter(|_| !mirror) else { return found };
-    let mut add = |kind, name: Option<&str>| {
-        if let Some(name) = name.filter(|n| !n.is_empty()) {
-            found.insert((kind, name.into()));
-        }
-    };
-    add(Referent::ServiceAccount, spec.service_account_name.as_deref());
-    for secret in spec.image_pull_secrets.iter().flatten() {
-        add(Referent::Secret, Some(&secret.name));
-    }
-    visit_environment(spec, &mut add);
-    for volume in spec.volumes.iter().flatten() {
-        visit_volume(volume, pod.metadata.name.as_deref().unwrap_or_default(), &mut add);
-    }
-    let statuses = pod.status.as_ref().and_then(|s| s.resource_claim_statuses.as_deref()).unwrap_or_default();
-    for claim in statuses {
-        add(Referent::ResourceClaim, claim.resource_claim_name.as_deref());
-    }
-    found
-}
-
-fn visit_environment(spec: &PodSpec, add: &mut impl FnMut(Referent, Option<&str>)) {
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let sources = containers
-        .map(|Container { env, env_from, .. }| (env, env_from))
-        .chain(spec.ephemeral_containers.iter().flatten().map(|c| (&c.env, &c.env_from)));
-    for (env, env_from) in sources {
-        for EnvVar { value_from, .. } in env.iter().flatten() {
-            let source = value_from.as_ref();
-            add(Referent::Secret, source.and_then(|s| Some(s.secret_key_ref.as_ref()?.name.as_str())));
-            add(Referent::ConfigMap, source.and_then(|s| Some(s.config_map_key_ref.as_ref()?.name.as_str())));
-        }
-        for EnvFromSource { secret_ref, config_map_ref, .. } in env_from.iter().flatten() {
-            add(Referent::Secret, secret_ref.as_ref().map(|r| r.name.as_str()));
-            add(Referent::ConfigMap, config_map_ref.as_ref().map(|r| r.name.as_str()));
-        }
-    }
-}
-
-fn visit_volume(volume: &Volume, pod: &str, add: &mut impl FnMut(Referent, Option<&str>)) {
-    add(Referent::Secret, volume.secret.as_ref().and_then(|s| s.secret_name.as_deref()));
-    add(Referent::ConfigMap, volume.config_map.as_ref().map(|c| c.name.as_str()));
-    add(Referent::Claim, volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.as_str()));
-    if volume.ephemeral.is_some() {
-        add(Referent::Claim, Some(&format!("{pod}-{}", volume.name)));
-    }
-    let csi = volume.csi.as_ref().and_then(|c| c.node_publish_secret_ref.as_ref());
-    add(Referent::Secret, csi.map(|r| r.name.as_str()));
-    add(Referent::Secret, volume.iscsi.as_ref().and_then(|i| Some(i.secret_ref.as_ref()?.name.as_str())));
-    let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-    for source in projected {
-        add(Referent::Secret, source.secret.as_ref().map(|s| s.name.as_str()));
-        add(Referent::ConfigMap, source.config_map.as_ref().map(|c| c.name.as_str()));
-    }
+    if mirror { References::new() } else { references_of(pod) }
 }
 
 #[cfg(test)]
@@ -200,49 +133,14 @@ mod tests {
 
     use super::*;
 
-    fn pod(mirror: bool) -> Pod {
-        let annotations = if mirror { json!({"kubernetes.io/config.mirror": "x"}) } else { json!({}) };
-        serde_json::from_value(json!({
-            "metadata": {"name": "web", "annotations": annotations},
-            "spec": {
-                "serviceAccountName": "sa",
-                "imagePullSecrets": [{"name": "pull"}],
-                "initContainers": [{"name": "i", "envFrom": [{"configMapRef": {"name": "from-map"}}]}],
-                "containers": [{"name": "c", "env": [
-                    {"name": "A", "valueFrom": {"secretKeyRef": {"name": "env-secret", "key": "k"}}}]}],
-                "volumes": [
-                    {"name": "v1", "secret": {"secretName": "vol-secret"}},
-                    {"name": "v2", "persistentVolumeClaim": {"claimName": "claim"}},
-                    {"name": "v3", "ephemeral": {}},
-                    {"name": "v4", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}}
-                ]
-            }
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn every_place_of_a_reference_is_found() {
-        let mut found: Vec<String> =
-            references_of(&pod(false)).into_iter().map(|(kind, name)| format!("{kind:?} {name}")).collect();
-        found.sort();
-        assert_eq!(
-            found,
-            [
-                "Claim claim",
-                "Claim web-v3",
-                "ConfigMap from-map",
-                "ConfigMap kube-root-ca.crt",
-                "Secret env-secret",
-                "Secret pull",
-                "Secret vol-secret",
-                "ServiceAccount sa",
-            ]
-        );
-    }
-
     #[test]
     fn a_mirror_pod_opens_nothing() {
-        assert!(references_of(&pod(true)).is_empty());
+        let pod = |annotations: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "web", "annotations": annotations},
+                "spec": {"containers": [], "serviceAccountName": "sa"}}))
+            .unwrap()
+        };
+        assert_eq!(opened_by(&pod(json!({}))).len(), 1);
+        assert!(opened_by(&pod(json!({"kubernetes.io/config.mirror": "x"}))).is_empty());
     }
 }

@@ -8,9 +8,11 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// Members of this group may do everything; no role can take that away.
 pub const MASTERS: &str = "system:masters";
 pub const NODES: &str = "system:nodes";
+/// The API server towards kubelets. It reaches them by `system:kubelet-api-admin` and nothing else.
+pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
-const NODE_PREFIX: &str = "system:node:";
+pub const NODE_PREFIX: &str = "system:node:";
 
 /// The identity of a request. It travels as a request extension and is never read from a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

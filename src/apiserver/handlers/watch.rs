@@ -32,6 +32,7 @@ use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
 use crate::registry::{ObjectEntry, Resource, Served, at_revision, object_of};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
+use crate::status;
 
 /// A watch without a time-out ends after this, or up to twice as long: upstream's default.
 const SHORTEST: Duration = Duration::from_secs(1800);
@@ -293,5 +294,5 @@ fn too_old(requested: u64, oldest: u64) -> ApiError {
 }
 
 fn status_json(error: &ApiError) -> Vec<u8> {
-    serde_json::to_vec(&Status::from(error)).expect("invariant: a status serializes")
+    status::json(&Status::from(error))
 }

@@ -1,15 +1,16 @@
 //! What the special handlers share: reading the object of a request, admitting it, answering.
 
 use api::object::GroupResource;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Call;
 use crate::admission::{Operation, Review};
-use crate::answer::{ValueForm, json_response};
+use crate::answer::{self, ValueForm};
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::handlers::{BodyTarget, WriteOptions, decode_body, read_body};
@@ -97,8 +98,7 @@ impl Posted {
     }
 
     /// Answers 201 with a status of success.
-    pub(super) fn success(&self) -> Response {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        (StatusCode::CREATED, json_response(&self.headers, &status)).into_response()
+    pub(super) fn success() -> Response {
+        answer::success(&Status { status: Some("Success".to_owned()), code: Some(201), ..Status::default() })
     }
 }

@@ -44,7 +44,7 @@ impl SpecialHandler for Handler {
         } else {
             server.registry.update(&pods, &key, |pod| bind(pod, &name, &binding, &now)).await?;
         }
-        Ok(posted.success())
+        Ok(Posted::success())
     }
 }
 

@@ -48,7 +48,7 @@ impl SpecialHandler for Handler {
         // Who may evict need not have the right to delete.
         let path = format!("/api/v1/namespaces/{}/pods/{name}", posted.info.namespace);
         loopback::send(server, Method::DELETE, &path, &options).await?;
-        Ok(posted.success())
+        Ok(Posted::success())
     }
 }
 

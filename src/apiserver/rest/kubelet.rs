@@ -1,6 +1,10 @@
 //! Reaching the kubelets: the node's address, and a TLS connection under the API server's own
 //! certificate.
+//!
+//! A node's status is written by the node, so the address in it proves nothing: the server there must
+//! show a certificate of the cluster's CA that was made for this very node.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::object::{GroupResource, ObjectKey};
@@ -11,13 +15,15 @@ use k8s_openapi::api::core::v1::Node;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::tunnel::{self, Tunnels};
+use super::dial::{self, Guard, Peer};
+use super::tunnel;
+use crate::auth::user;
 use crate::error::ApiError;
 use crate::registry::Registry;
+use crate::server::ApiServer;
 
 const DEFAULT_PORT: u16 = 10250;
 /// Upstream's preference, for clusters in which host names need not resolve.
@@ -82,12 +88,12 @@ impl Kubelets {
     /// Sends a request, whose URI is a path, to a node's kubelet.
     pub(super) async fn send(
         &self,
-        registry: &Registry,
-        tunnels: &Tunnels,
+        server: &ApiServer,
         node: &str,
         mut request: Request<Body>,
     ) -> Result<Response, ApiError> {
-        let endpoint = locate(registry, node)?;
+        let endpoint = locate(&server.registry, node)?;
+        let addresses = Guard(&server.config).resolve(Peer::Kubelet, &endpoint.host, endpoint.port).await?;
         let url = format!("https://{}{}", authority(&endpoint.host, endpoint.port), request.uri());
         let method = go_method(request.method());
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("{method} {url:?}: {error}"));
@@ -95,17 +101,15 @@ impl Kubelets {
             .tls
             .clone()
             .ok_or_else(|| ApiError::ServiceUnavailable("the API server has no identity for kubelets".to_owned()))?;
-        let address = (endpoint.host.as_str(), endpoint.port);
-        let stream = TcpStream::connect(address).await.map_err(|e| {
-            failed(&format!("dial tcp {}: {}", authority(&endpoint.host, endpoint.port), connect_error(&e)))
-        })?;
-        let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| failed(&e))?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|e| failed(&e))?;
+        let stream = dial::tcp(&addresses).await.map_err(|e| failed(&e))?;
+        let stream = dial::handshake(tls, &endpoint.host, stream).await.map_err(|e| failed(&e))?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        proves_node(leaf, node).map_err(|e| failed(&e))?;
         let host = authority(&endpoint.host, endpoint.port)
             .parse()
             .map_err(|e: http::header::InvalidHeaderValue| failed(&e))?;
         request.headers_mut().insert(http::header::HOST, host);
-        tunnel::forward(stream, request, tunnels).await.map_err(|e| failed(&e))
+        tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e))
     }
 }
 
@@ -149,7 +153,22 @@ fn endpoint_of(node: &Node) -> Result<Endpoint, ApiError> {
     })?;
     let port = status.daemon_endpoints.and_then(|d| d.kubelet_endpoint).map(|e| e.port);
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(DEFAULT_PORT);
-    Ok(Endpoint { host: address.address.clone(), port })
+    let host =
+        address.address.parse().map_or_else(|_| address.address.clone(), |ip: IpAddr| ip.to_canonical().to_string());
+    Ok(Endpoint { host, port })
+}
+
+/// Whether a certificate that the TLS layer verified is the serving certificate of a node.
+fn proves_node(leaf: Option<&CertificateDer<'_>>, node: &str) -> Result<(), String> {
+    let damaged = || "tls: failed to verify certificate: x509: malformed certificate".to_owned();
+    let (_, certificate) = X509Certificate::from_der(leaf.ok_or_else(damaged)?).map_err(|_| damaged())?;
+    let subject = certificate.subject();
+    let wanted = format!("{}{node}", user::NODE_PREFIX);
+    let name = subject.iter_common_name().next().and_then(|n| n.as_str().ok()).unwrap_or_default();
+    if name == wanted && subject.iter_organization().any(|o| o.as_str() == Ok(user::NODES)) {
+        return Ok(());
+    }
+    Err(format!("tls: failed to verify certificate: x509: certificate is valid for {name}, not {wanted}"))
 }
 
 /// As upstream's HTTP client names the operation.
@@ -157,16 +176,6 @@ fn go_method(method: &http::Method) -> String {
     let text = method.as_str().to_ascii_lowercase();
     let mut letters = text.chars();
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
-}
-
-/// As upstream's network library tells of a failure to connect.
-pub(super) fn connect_error(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
-        std::io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

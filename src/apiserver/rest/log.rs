@@ -21,7 +21,7 @@ use crate::request::{encode_query, parse_bool, query_pairs};
 use crate::server::ApiServer;
 
 /// Upstream reads no more of a kubelet's error.
-const ERROR_LIMIT: usize = 50_000;
+pub(super) const ERROR_LIMIT: usize = 50_000;
 
 pub(super) struct Handler;
 
@@ -45,7 +45,7 @@ impl SpecialHandler for Handler {
         } else {
             Request::get(uri).body(Body::empty()).map_err(ApiError::internal)?
         };
-        let response = server.kubelets.send(&server.registry, &server.tunnels, &node, request).await?;
+        let response = server.kubelets.send(server, &node, request).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }

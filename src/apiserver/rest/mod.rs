@@ -4,6 +4,7 @@ mod access_review;
 mod answer;
 mod binding;
 mod container;
+mod dial;
 mod eviction;
 pub(crate) mod kubelet;
 mod log;

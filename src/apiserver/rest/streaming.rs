@@ -4,10 +4,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::body::Body;
 use axum::response::Response;
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use super::kubelet::path_uri;
-use super::log::pod_of;
+use super::log::{ERROR_LIMIT, pod_of};
 use super::tunnel::is_upgrade;
 use super::{Call, SpecialHandler, container};
 use crate::error::ApiError;
@@ -44,8 +49,43 @@ impl SpecialHandler for Handler {
         let path = target.map_or_else(|| base.clone(), |container| format!("{base}/{container}"));
         let mut request = call.request;
         *request.uri_mut() = path_uri(&path, &encode_query(&self.parameters(&query)?))?;
-        server.kubelets.send(&server.registry, &server.tunnels, &node, request).await
+        let response = server.kubelets.send(server, &node, request).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS { Ok(response) } else { refused(response).await }
     }
+}
+
+/// The kubelet's refusal, in its own words as upstream passes it on.
+///
+/// Clients look for an object in the text before they print it, and take `a: b` for one in YAML that says
+/// nothing: such words go into a status.
+async fn refused(response: Response) -> Result<Response, ApiError> {
+    let (mut parts, body) = response.into_parts();
+    let read = Limited::new(body, ERROR_LIMIT).collect().await;
+    let text = read.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+    if parts.status.is_success() || !is_taken_for_object(&text) {
+        parts.headers.remove(CONTENT_LENGTH);
+        return Ok(Response::from_parts(parts, Body::from(text)));
+    }
+    let reason = match parts.status {
+        StatusCode::BAD_REQUEST => Some("BadRequest"),
+        StatusCode::UNAUTHORIZED => Some("Unauthorized"),
+        StatusCode::FORBIDDEN => Some("Forbidden"),
+        StatusCode::NOT_FOUND => Some("NotFound"),
+        StatusCode::INTERNAL_SERVER_ERROR => Some("InternalError"),
+        _ => None,
+    };
+    Err(ApiError::Status(Box::new(Status {
+        status: Some("Failure".to_owned()),
+        message: Some(format!("unable to upgrade connection: {}", text.trim_end())),
+        reason: reason.map(str::to_owned),
+        code: Some(i32::from(parts.status.as_u16())),
+        ..Status::default()
+    })))
+}
+
+fn is_taken_for_object(text: &str) -> bool {
+    let text = text.trim();
+    text.is_empty() || text.contains(": ") || text.contains(":\n") || text.ends_with(':') || text.starts_with('{')
 }
 
 impl Handler {
@@ -101,6 +141,35 @@ mod tests {
     fn check(handler: &Handler, query: &str, expected: Result<&str, &str>) {
         let got = handler.parameters(query).map(|p| encode_query(&p)).map_err(|e| e.to_string());
         assert_eq!(got, expected.map(str::to_owned).map_err(str::to_owned), "{query}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_reaches_the_client_as_text() {
+        let check = async |code: u16, text: &'static str, expected: Result<&str, &str>| {
+            let response = http::Response::builder().status(code).body(Body::from(text)).unwrap();
+            let got = match refused(response).await {
+                Ok(response) => {
+                    assert_eq!(response.status().as_u16(), code);
+                    let body = response.into_body().collect().await.unwrap().to_bytes();
+                    Ok(String::from_utf8(body.to_vec()).unwrap())
+                }
+                Err(error) => {
+                    let status = Status::from(&error);
+                    assert_eq!(status.code, Some(i32::from(code)));
+                    Err(status.message.unwrap_or_default())
+                }
+            };
+            assert_eq!(got, expected.map(str::to_owned).map_err(str::to_owned), "{text}");
+        };
+        check(500, "container not found (\"web\")", Ok("container not found (\"web\")")).await;
+        check(
+            501,
+            "SPDY is not served: use a WebSocket",
+            Err("unable to upgrade connection: SPDY is not served: use a WebSocket"),
+        )
+        .await;
+        check(403, "", Err("unable to upgrade connection: ")).await;
+        check(404, "{\"a\": 1}\n", Err("unable to upgrade connection: {\"a\": 1}")).await;
     }
 
     #[test]

@@ -23,6 +23,9 @@ const NOT_FORWARDED: [HeaderName; 6] = [
     header::TRANSFER_ENCODING,
     header::PROXY_AUTHENTICATE,
 ];
+/// Headers that say who somebody is, which a server behind the proxy might believe.
+const IDENTITY_PREFIXES: [&str; 5] =
+    ["impersonate-", "x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-"];
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The connections that were upgraded and live on without their request.
@@ -116,9 +119,9 @@ fn clean(headers: &mut HeaderMap) {
         headers.remove(header::CONNECTION);
         headers.remove(header::UPGRADE);
     }
-    let impersonation: Vec<HeaderName> =
-        headers.keys().filter(|n| n.as_str().starts_with("impersonate-")).cloned().collect();
-    for name in impersonation {
+    let identities: Vec<HeaderName> =
+        headers.keys().filter(|n| IDENTITY_PREFIXES.iter().any(|p| n.as_str().starts_with(p))).cloned().collect();
+    for name in identities {
         headers.remove(name);
     }
     hide_token(headers);
@@ -189,6 +192,9 @@ mod tests {
         let mut map = headers(&[
             ("authorization", "Bearer x"),
             ("impersonate-user", "ann"),
+            ("x-remote-user", "ann"),
+            ("x-remote-group", "system:masters"),
+            ("x-remote-extra-scopes", "all"),
             ("connection", "keep-alive"),
             ("sec-websocket-protocol", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.YWJj"),
             ("accept", "*/*"),

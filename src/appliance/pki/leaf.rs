@@ -32,10 +32,10 @@ impl Leaf {
     /// Renewed at a start with less left.
     const RENEW_DAYS: i64 = 90;
 
-    pub(super) fn client(common_name: &str, organization: &str) -> Self {
+    pub(super) fn client(common_name: &str, organization: Option<&str>) -> Self {
         Self {
             common_name: common_name.to_owned(),
-            organization: Some(organization.to_owned()),
+            organization: organization.map(str::to_owned),
             usage: ExtendedKeyUsagePurpose::ClientAuth,
             names: BTreeSet::new(),
             addresses: BTreeSet::new(),
@@ -93,7 +93,7 @@ impl Leaf {
         Ok(params)
     }
 
-    /// Whether the pair belongs together, names these subjects and has enough of its time left.
+    /// Whether the pair belongs together, is for this subject and these names, and has enough of its time left.
     pub(super) fn is_served_by(&self, pair: &KeyPair, now: Timestamp) -> bool {
         let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return false };
         let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return false };
@@ -102,7 +102,15 @@ impl Leaf {
             return false;
         }
         let left = certificate.validity().not_after.timestamp() - now.as_second();
-        left > Self::RENEW_DAYS * 24 * 3600 && self.is_named_in(&certificate)
+        left > Self::RENEW_DAYS * 24 * 3600 && self.is_subject_of(&certificate) && self.is_named_in(&certificate)
+    }
+
+    fn is_subject_of(&self, certificate: &X509Certificate<'_>) -> bool {
+        let subject = certificate.subject();
+        let names: Vec<_> = subject.iter_common_name().map(|n| n.as_str().ok()).collect();
+        let organizations: Vec<_> = subject.iter_organization().map(|o| o.as_str().ok()).collect();
+        let wanted: Vec<_> = self.organization.iter().map(|o| Some(o.as_str())).collect();
+        names == [Some(self.common_name.as_str())] && organizations == wanted
     }
 
     fn is_named_in(&self, certificate: &X509Certificate<'_>) -> bool {

@@ -26,7 +26,8 @@ pub(crate) struct Pki {
     pub server: KeyPair,
     /// The kubelet's serving certificate.
     pub kubelet: KeyPair,
-    /// What the API server shows to kubelets.
+    /// What the API server shows to kubelets: a user who may do nothing but that, because a server that is
+    /// not the kubelet may be made to look like one.
     pub kubelet_client: KeyPair,
     /// The administrator's client certificate, group `system:masters`.
     pub admin: KeyPair,
@@ -59,9 +60,9 @@ impl Pki {
             kubelet: leaf("kubelet", Leaf::kubelet(subjects))?,
             kubelet_client: leaf(
                 "kube-apiserver-kubelet-client",
-                Leaf::client("kube-apiserver-kubelet-client", "system:masters"),
+                Leaf::client(apiserver::auth::user::KUBELET_CLIENT, None),
             )?,
-            admin: leaf("admin", Leaf::client("kubernetes-admin", "system:masters"))?,
+            admin: leaf("admin", Leaf::client("kubernetes-admin", Some("system:masters")))?,
             service_account_key_pem: key_file(&dir.join("service-account.key"))?,
             authority,
         })

@@ -83,3 +83,17 @@ fn keys_are_for_root_alone() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
+
+#[test]
+fn a_leaf_of_another_subject_is_issued_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = at("2026-06-01T00:00:00Z");
+    let authority = Pki::open(dir.path(), &subjects(&[]), now).unwrap().authority;
+    // As earlier releases made it: an administrator's.
+    fs::remove_file(dir.path().join("kube-apiserver-kubelet-client.crt")).unwrap();
+    let master = Leaf::client("kube-apiserver-kubelet-client", Some("system:masters"));
+    authority.leaf(dir.path(), "kube-apiserver-kubelet-client", &master, now).unwrap();
+    let pki = Pki::open(dir.path(), &subjects(&[]), now).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pki.kubelet_client.certificate_pem.as_bytes()).unwrap();
+    assert_eq!(pem.parse_x509().unwrap().subject().to_string(), "CN=kube-apiserver-kubelet-client");
+}

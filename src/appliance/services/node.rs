@@ -142,7 +142,7 @@ fn kubelet_config(
         server: Some(kubelet::ServerConfig {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
             tls: tls::kubelet(pki)?,
-            client_name: "kube-apiserver-kubelet-client".to_owned(),
+            client_name: apiserver::auth::user::KUBELET_CLIENT.to_owned(),
         }),
         own_ports: vec![own_port(config.listen.port()), own_port(KUBELET_PORT)],
         thresholds: kubelet::Thresholds::default(),

@@ -2,9 +2,12 @@
 //! for them.
 //!
 //! `enforce` refuses pods, `warn` tells the client, also about the templates of workloads. Every level
-//! is judged by the newest version of the standards.
+//! is judged by the newest version of the standards. [`labels`] reads what a namespace asks for, and
+//! [`namespace`] refuses what cannot be read.
 
 mod baseline;
+mod labels;
+mod namespace;
 mod restricted;
 
 use api::object::{GroupResource, ObjectKey};
@@ -15,22 +18,9 @@ use serde_json::Value;
 use super::review::{Operation, Review};
 use crate::error::ApiError;
 use crate::registry::Registry;
+use labels::{Level, Policies, Policy};
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
-
-/// `privileged` forbids nothing and is no policy at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Baseline,
-    Restricted,
-}
-
-/// A level as a label states it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Policy {
-    level: Level,
-    version: String,
-}
+pub(super) use namespace::admit as admit_namespace;
 
 /// One rule that a pod breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +54,7 @@ pub(super) fn admit_pod(registry: &Registry, review: &mut Review<'_>, pod: &Pod)
     if review.operation == Operation::Update && !is_significant(review, pod) {
         return Ok(());
     }
-    let policies = policies(registry, review.namespace);
+    let policies = policies(registry, review.namespace)?;
     if let Some(enforce) = &policies.enforce
         && let Some(text) = judge(spec, annotations_of(pod), enforce)
     {
@@ -79,7 +69,7 @@ pub(super) fn admit_pod(registry: &Registry, review: &mut Review<'_>, pod: &Pod)
 /// Warns of a workload whose pods would break a level. Nothing is refused: the pods will be.
 ///
 /// # Errors
-/// Never.
+/// When the namespace or the template cannot be read.
 pub(super) fn warn_of_template(
     registry: &Registry,
     review: &mut Review<'_>,
@@ -94,13 +84,13 @@ pub(super) fn warn_of_template(
         ("batch", "cronjobs") => "/spec/jobTemplate/spec/template",
         _ => return Ok(()),
     };
-    let policies = policies(registry, review.namespace);
+    let policies = policies(registry, review.namespace)?;
     let wanted: Vec<Policy> = policies.warn.into_iter().chain(policies.enforce).collect();
     let strictest = wanted.iter().max_by_key(|p| p.level);
     let Some(policy) = strictest else { return Ok(()) };
-    let pod =
-        review.object.as_ref().and_then(|o| o.pointer(template)).and_then(|t| Pod::deserialize(with_meta(t)).ok());
-    let text = pod.as_ref().and_then(|p| judge(p.spec.as_ref()?, annotations_of(p), policy));
+    let Some(template) = review.object.as_ref().and_then(|o| o.pointer(template)) else { return Ok(()) };
+    let pod = Pod::deserialize(with_meta(template)).map_err(ApiError::internal)?;
+    let text = pod.spec.as_ref().and_then(|spec| judge(spec, annotations_of(&pod), policy));
     if let Some(text) = text {
         review.warnings.push(format!("would violate PodSecurity {text}"));
     }
@@ -128,36 +118,13 @@ fn is_significant(review: &Review<'_>, new: &Pod) -> bool {
     images(&old) != images(new)
 }
 
-#[derive(Default)]
-struct Policies {
-    enforce: Option<Policy>,
-    warn: Option<Policy>,
-}
-
-#[derive(Deserialize)]
-struct Labelled {
-    metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-}
-
-/// What the namespace's labels ask for beyond `privileged`.
-fn policies(registry: &Registry, namespace: &str) -> Policies {
-    let key = ObjectKey::new("", namespace);
-    let Some(object) = registry.get(&GroupResource::new("", "namespaces"), &key) else { return Policies::default() };
-    if !object.index.labels.keys().any(|k| k.starts_with(PREFIX)) {
-        return Policies::default();
-    }
-    let labels = object.decode::<Labelled>().ok().and_then(|n| n.metadata.labels).unwrap_or_default();
-    let read = |mode: &str| {
-        let level = match labels.get(&format!("{PREFIX}{mode}"))?.as_str() {
-            "privileged" => return None,
-            "baseline" => Level::Baseline,
-            // An unknown level is the strictest one, as upstream has it.
-            _ => Level::Restricted,
-        };
-        let version = labels.get(&format!("{PREFIX}{mode}-version")).cloned();
-        Some(Policy { level, version: version.unwrap_or_else(|| "latest".to_owned()) })
-    };
-    Policies { enforce: read("enforce"), warn: read("warn") }
+/// What the namespace's labels ask for beyond `privileged`. A namespace that cannot be read asks for
+/// nothing that could be granted.
+fn policies(registry: &Registry, namespace: &str) -> Result<Policies, ApiError> {
+    let namespaces = GroupResource::new("", "namespaces");
+    let object = registry.get(&namespaces, &ObjectKey::new("", namespace));
+    let object = object.ok_or_else(|| ApiError::not_found(&namespaces, namespace))?;
+    Ok(labels::read(&object.index.labels).0)
 }
 
 type Annotations<'p> = Option<&'p std::collections::BTreeMap<String, String>>;
@@ -168,20 +135,23 @@ fn annotations_of(pod: &Pod) -> Annotations<'_> {
 
 /// What the pod breaks, as upstream prints it: `"baseline:latest": reason (detail), …`.
 fn judge(spec: &PodSpec, annotations: Annotations<'_>, policy: &Policy) -> Option<String> {
-    let violations = match policy.level {
+    let violations = violations(spec, annotations, policy.level);
+    if violations.is_empty() {
+        return None;
+    }
+    let list: Vec<String> = violations.iter().map(|v| format!("{} ({})", v.reason, v.detail)).collect();
+    Some(format!("\"{policy}\": {}", list.join(", ")))
+}
+
+fn violations(spec: &PodSpec, annotations: Annotations<'_>, level: Level) -> Vec<Violation> {
+    match level {
         Level::Baseline => baseline::judge(spec, annotations, Level::Baseline),
         Level::Restricted => {
             let mut all = baseline::judge(spec, annotations, Level::Restricted);
             all.extend(restricted::judge(spec));
             all
         }
-    };
-    if violations.is_empty() {
-        return None;
     }
-    let level = if policy.level == Level::Baseline { "baseline" } else { "restricted" };
-    let list: Vec<String> = violations.iter().map(|v| format!("{} ({})", v.reason, v.detail)).collect();
-    Some(format!("\"{level}:{}\": {}", policy.version, list.join(", ")))
 }
 
 /// Init containers, containers, ephemeral containers: upstream's order of visiting.

@@ -83,8 +83,8 @@ fn restricted_type(volume: &Volume) -> Option<String> {
     if allowed {
         return None;
     }
-    let value = serde_json::to_value(volume).ok()?;
-    let kind = value.as_object()?.keys().find(|k| *k != "name").cloned();
+    let value = serde_json::to_value(volume).unwrap_or_default();
+    let kind = value.as_object().and_then(|v| v.keys().find(|k| *k != "name").cloned());
     Some(kind.unwrap_or_else(|| "unknown".to_owned()))
 }
 

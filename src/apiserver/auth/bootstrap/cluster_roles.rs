@@ -273,6 +273,13 @@ pub(super) const BINDINGS: &[Bound] = &[
     to("system:kube-scheduler", "system:kube-scheduler", "", ""),
     to("system:volume-scheduler", "system:kube-scheduler", "", ""),
     to("system:service-account-issuer-discovery", "", "system:serviceaccounts", ""),
+    Bound {
+        name: "kube-apiserver-kubelet-admin",
+        role: "system:kubelet-api-admin",
+        users: super::super::user::KUBELET_CLIENT,
+        groups: "",
+        accounts: "",
+    },
     // Nobody by default: the node authorizer grants what nodes need.
     to("system:node", "", "", ""),
 ];

@@ -7,7 +7,7 @@ fn the_policy_is_complete() {
     assert_eq!(cluster_roles::ROLES.len(), 29, "roles beside admin, edit, view and the controllers'");
     assert_eq!(controller_roles::ROLES.len(), 38);
     assert_eq!(cluster_roles().len(), 29 + 38 + 3);
-    assert_eq!(cluster_role_bindings().len(), 13 + 38);
+    assert_eq!(cluster_role_bindings().len(), 14 + 38);
     assert_eq!((roles().len(), role_bindings().len()), (7, 7));
 }
 

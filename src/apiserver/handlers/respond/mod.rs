@@ -20,6 +20,7 @@ use super::context::Context;
 use crate::answer::{encode_protobuf, respond};
 use crate::error::ApiError;
 use crate::negotiate::{Media, PROTOBUF, Shape};
+use crate::status;
 
 pub(crate) use list::list;
 
@@ -46,7 +47,10 @@ pub(crate) fn plain(
     value: &Value,
     warnings: &[String],
 ) -> Result<Response, ApiError> {
-    let json = serde_json::to_vec(value).map_err(ApiError::internal)?;
+    let json = match status::of_value(value) {
+        Some(status) => status::json(&status),
+        None => serde_json::to_vec(value).map_err(ApiError::internal)?,
+    };
     finish(cx, code, json, warnings)
 }
 

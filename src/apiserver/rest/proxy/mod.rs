@@ -5,10 +5,10 @@
 //! reaches it, [`answer`] and [`links`] mend what it says.
 
 mod answer;
-mod dial;
 mod links;
 mod target;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use super::dial::{self, Guard, Peer};
 use super::kubelet::path_uri;
 use super::{Call, SpecialHandler, tunnel};
 use crate::error::ApiError;
@@ -44,6 +45,10 @@ impl SpecialHandler for Handler {
             Self::Pod => target::of_pod(&server.registry, &info.namespace, &requested)?,
             Self::Service => target::of_service(&server.registry, &info.namespace, &requested)?,
         };
+        let addresses = match &target {
+            Target::Kubelet { .. } => Vec::new(),
+            Target::Address(to) => Guard(&server.config).resolve(Peer::Any, &to.host, to.port).await?,
+        };
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or("").to_owned();
         let upgrade = tunnel::is_upgrade(request.headers());
@@ -57,10 +62,8 @@ impl SpecialHandler for Handler {
         announce(&mut request, &path, &links)?;
         *request.uri_mut() = path_uri(if rest.is_empty() { "/" } else { rest }, &query)?;
         let response = match target {
-            Target::Kubelet { node, .. } => {
-                server.kubelets.send(&server.registry, &server.tunnels, &node, request).await?
-            }
-            Target::Address(address) => send(server, &address, request).await?,
+            Target::Kubelet { node, .. } => server.kubelets.send(server, &node, request).await?,
+            Target::Address(target) => send(server, &target, &addresses, request).await?,
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             Ok(response)
@@ -80,14 +83,19 @@ impl Handler {
     }
 }
 
-async fn send(server: &ApiServer, address: &Address, request: Request) -> Result<Response, ApiError> {
+async fn send(
+    server: &ApiServer,
+    target: &Address,
+    addresses: &[SocketAddr],
+    request: Request,
+) -> Result<Response, ApiError> {
     let failed =
         |error: &dyn std::fmt::Display| ApiError::ServiceUnavailable(format!("error trying to reach service: {error}"));
-    let stream = dial::tcp(&address.host, address.port).await.map_err(|e| failed(&e))?;
-    match address.scheme {
+    let stream = dial::tcp(addresses).await.map_err(|e| failed(&e))?;
+    match target.scheme {
         Scheme::Http => tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e)),
         Scheme::Https => {
-            let stream = dial::tls(stream, &address.host).await.map_err(|e| failed(&e))?;
+            let stream = dial::tls(stream, &target.host).await.map_err(|e| failed(&e))?;
             tunnel::forward(stream, request, &server.tunnels).await.map_err(|e| failed(&e))
         }
     }

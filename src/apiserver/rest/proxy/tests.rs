@@ -110,9 +110,9 @@ async fn serve_tls(listener: tokio::net::TcpListener) {
 #[tokio::test]
 async fn servers_with_certificates_of_their_own_are_reached() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
     let asked = async {
-        let stream = dial::tls(dial::tcp("127.0.0.1", port).await.unwrap(), "127.0.0.1").await.unwrap();
+        let stream = dial::tls(dial::tcp(&[address]).await.unwrap(), "127.0.0.1").await.unwrap();
         let request = Request::get("/").header("host", "x").body(Body::empty()).unwrap();
         let response = tunnel::forward(stream, request, &tunnel::Tunnels::default()).await.unwrap();
         response.into_body().collect().await.unwrap().to_bytes()
@@ -124,8 +124,8 @@ async fn servers_with_certificates_of_their_own_are_reached() {
 #[tokio::test]
 async fn who_does_not_listen_is_named() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = dial::tcp("127.0.0.1", port).await.unwrap_err();
-    assert_eq!(error, format!("dial tcp 127.0.0.1:{port}: connect: connection refused"));
+    let error = dial::tcp(&[address]).await.unwrap_err();
+    assert_eq!(error, format!("dial tcp {address}: connect: connection refused"));
 }

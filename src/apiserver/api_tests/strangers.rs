@@ -1,0 +1,114 @@
+//! Clients who hold what others need: connections, streams, answers that they do not take.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::ExtendedKeyUsagePurpose;
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::running::{Leaf, Running};
+use crate::connections::Limits;
+
+const SOON: Duration = Duration::from_secs(20);
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// A connection of HTTP/2 whose streams have the given window, and the task that ends with it.
+async fn http2(running: &Running, leaf: Option<Leaf>, window: u32) -> (Sender, JoinSet<()>) {
+    let tls = running.connect(leaf, b"h2").await;
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(tls)).await.unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(async move { drop(connection.await) });
+    (sender, task)
+}
+
+async fn ask(sender: &mut Sender, path: &str) -> http::Response<Incoming> {
+    let request = Request::get(format!("https://localhost{path}")).body(Empty::new()).unwrap();
+    timeout(SOON, sender.send_request(request)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn strangers_keep_nobody_out() {
+    let mut running = Running::start().await;
+    let (mut known, _connection) = http2(&running, running.admin(), 65_535).await;
+    assert_eq!(ask(&mut known, "/api/v1/nodes").await.status(), StatusCode::OK);
+    let mut strangers = Vec::new();
+    for n in 0..300 {
+        strangers.push(running.connect(None, if n % 2 == 0 { b"h2" } else { b"http/1.1" }).await);
+    }
+    // Whoever was known keeps the connection; whoever comes with a credential gets one.
+    assert_eq!(ask(&mut known, "/api/v1/nodes").await.status(), StatusCode::OK);
+    let admin = running.admin();
+    let answer = timeout(SOON, running.get("/api/v1/nodes", admin, false)).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    // The oldest strangers are gone.
+    let mut rest = Vec::new();
+    timeout(SOON, strangers[0].read_to_end(&mut rest)).await.unwrap().ok();
+}
+
+#[tokio::test]
+async fn a_stranger_on_http2_gets_one_answer() {
+    let running = Running::start().await;
+    for path in ["/readyz", "/api/v1/nodes"] {
+        let (mut sender, mut connection) = http2(&running, None, 65_535).await;
+        drop(ask(&mut sender, path).await.into_body().collect().await.unwrap());
+        assert!(timeout(SOON, connection.join_next()).await.is_ok(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_only_answers_pings_ends() {
+    let idle = Duration::from_millis(300);
+    let running = Running::start_within(Limits { stranger_idle: idle, ..Limits::DEFAULT }).await;
+    // Kept, so that the client has no reason of its own to hang up.
+    let (_sender, mut connection) = http2(&running, None, 65_535).await;
+    assert!(timeout(SOON, connection.join_next()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_client_who_takes_no_answer_is_cut_off_and_leaves_nothing_behind() {
+    let within = Duration::from_millis(700);
+    // Looks again whether an answer stalls as often as it looks whether anything is asked.
+    let idle = Duration::from_secs(3);
+    let limits = Limits { answered_within: within, stranger_idle: idle, member_idle: idle, ..Limits::DEFAULT };
+    let running = Running::start_within(limits).await;
+    let (mut sender, mut connection) = http2(&running, running.admin(), 0).await;
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let answer = ask(&mut sender, "/openapi/v2").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        stalled.push(answer);
+    }
+    assert_eq!(running.server.openapi.len(), 1, "one document for all of them");
+    assert!(timeout(SOON, connection.join_next()).await.is_ok());
+    drop(stalled);
+    let later = tokio::time::Instant::now() + Duration::from_secs(120);
+    running.server.openapi.forget_unused(later);
+    assert_eq!(running.server.openapi.len(), 0);
+}
+
+#[tokio::test]
+async fn one_user_gets_a_share_of_the_requests_in_flight() {
+    let running = Running::start().await;
+    let leaf = Some(running.pki.leaf("ann", "devs", ExtendedKeyUsagePurpose::ClientAuth));
+    let (mut sender, _connection) = http2(&running, leaf, 0).await;
+    let mut answers = Vec::new();
+    for _ in 0..110 {
+        answers.push(ask(&mut sender, "/api/v1/secrets").await);
+    }
+    let of = |code: StatusCode| answers.iter().filter(|a| a.status() == code).count();
+    assert_eq!((of(StatusCode::FORBIDDEN), of(StatusCode::TOO_MANY_REQUESTS)), (100, 10));
+    assert_eq!(answers[109].headers()["retry-after"], "1");
+    // Others are not concerned.
+    let leaf = Some(running.pki.leaf("bob", "devs", ExtendedKeyUsagePurpose::ClientAuth));
+    let (mut other, _connection) = http2(&running, leaf, 65_535).await;
+    assert_eq!(ask(&mut other, "/api/v1/secrets").await.status(), StatusCode::FORBIDDEN);
+}

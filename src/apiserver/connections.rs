@@ -1,0 +1,349 @@
+//! Places for connections: few for strangers, most for clients who have proved who they are.
+//!
+//! A connection is a stranger's until a request on it is authenticated. A stranger is never kept
+//! waiting and never keeps anybody waiting: the newest takes the place of the oldest, of the same
+//! source where that source has had its share. A client who is known keeps its place.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How many connections there may be, and how long they may stand still.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) strangers: usize,
+    pub(crate) strangers_of_source: usize,
+    pub(crate) members: usize,
+    pub(crate) members_of_source: usize,
+    /// Without a request under way.
+    pub(crate) stranger_idle: Duration,
+    pub(crate) member_idle: Duration,
+    /// From the head of a request to the last byte of its answer; watches and streams excepted.
+    pub(crate) answered_within: Duration,
+}
+
+impl Limits {
+    /// An idle connection costs 24 KB: 2,000 of them 48 MB, which a board can bear and a cluster of a
+    /// hundred nodes does not reach. A stranger needs a place for one handshake, an eighth will do.
+    /// Upstream ends idle connections after 90 s and requests after 60 s; ten more deliver the refusal.
+    pub(crate) const DEFAULT: Self = Self {
+        strangers: 256,
+        strangers_of_source: 64,
+        members: 1_744,
+        members_of_source: 872,
+        stranger_idle: Duration::from_secs(30),
+        member_idle: Duration::from_secs(90),
+        answered_within: Duration::from_secs(70),
+    };
+}
+
+/// How long the other end has to hang up when nothing is left to be answered.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+
+/// The connections that there are.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    limits: Limits,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    next: u64,
+    /// By age.
+    strangers: BTreeMap<u64, Stranger>,
+    members: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    source: IpAddr,
+    leave: CancellationToken,
+}
+
+/// One connection: its place and what goes on upon it. The place is free when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    connections: Arc<Connections>,
+    id: u64,
+    source: IpAddr,
+    is_member: AtomicBool,
+    /// Cancelled when another connection gets the place.
+    pub(crate) leave: CancellationToken,
+    /// Cancelled when the connection is to end after the requests that are under way.
+    pub(crate) finish: CancellationToken,
+    activity: Mutex<Activity>,
+}
+
+#[derive(Debug)]
+struct Activity {
+    next: u64,
+    /// The requests under way: when the answer has to be out, if it has to.
+    running: HashMap<u64, Option<Instant>>,
+    idle_since: Instant,
+}
+
+/// A request under way: until this is dropped, which is after the last byte of its answer.
+#[derive(Debug)]
+pub(crate) struct Running {
+    connection: Arc<Connection>,
+    id: u64,
+}
+
+/// Why a connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// Nothing has been asked for too long.
+    Idle,
+    /// The client does not take an answer.
+    Stalled,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, places: Mutex::default() })
+    }
+
+    /// A stranger's place for a connection from `peer`; whoever held it is told to leave.
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Arc<Connection> {
+        let source = source_of(peer);
+        let leave = CancellationToken::new();
+        let mut places = self.places.lock();
+        if let Some(oldest) = places.to_displace(source, &self.limits)
+            && let Some(displaced) = places.strangers.remove(&oldest)
+        {
+            displaced.leave.cancel();
+        }
+        let id = places.next;
+        places.next += 1;
+        places.strangers.insert(id, Stranger { source, leave: leave.clone() });
+        Arc::new(Connection {
+            connections: Arc::clone(self),
+            id,
+            source,
+            is_member: AtomicBool::new(false),
+            leave,
+            finish: CancellationToken::new(),
+            activity: Mutex::new(Activity { next: 0, running: HashMap::new(), idle_since: now }),
+        })
+    }
+}
+
+impl Places {
+    /// The stranger who has to make room for one from `source`, if somebody has to.
+    fn to_displace(&self, source: IpAddr, limits: &Limits) -> Option<u64> {
+        let mut of: HashMap<IpAddr, usize> = HashMap::new();
+        for stranger in self.strangers.values() {
+            *of.entry(stranger.source).or_default() += 1;
+        }
+        let oldest_of = |source| self.strangers.iter().find(|(_, s)| s.source == source).map(|(id, _)| *id);
+        if of.get(&source).is_some_and(|n| *n >= limits.strangers_of_source) {
+            return oldest_of(source);
+        }
+        if self.strangers.len() < limits.strangers {
+            return None;
+        }
+        let (greediest, _) = of.into_iter().max_by_key(|(source, n)| (*n, *source))?;
+        oldest_of(greediest)
+    }
+}
+
+impl Connection {
+    /// A request on this connection proved who the client is. Where the places for such are taken, the
+    /// connection goes on as a stranger's.
+    pub(crate) fn prove(&self) {
+        if self.is_member.load(Ordering::Relaxed) {
+            return;
+        }
+        let limits = &self.connections.limits;
+        let mut places = self.connections.places.lock();
+        let all: usize = places.members.values().sum();
+        let of_source = places.members.get(&self.source).copied().unwrap_or(0);
+        if all >= limits.members || of_source >= limits.members_of_source {
+            return;
+        }
+        // Two requests may prove it at once; who was displaced meanwhile has no place to give up.
+        if places.strangers.remove(&self.id).is_some() {
+            *places.members.entry(self.source).or_default() += 1;
+            self.is_member.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a request; `has_deadline` unless its answer takes as long as the client likes.
+    pub(crate) fn begin(self: &Arc<Self>, has_deadline: bool, now: Instant) -> Running {
+        let deadline = has_deadline.then(|| now + self.connections.limits.answered_within);
+        let mut activity = self.activity.lock();
+        let id = activity.next;
+        activity.next += 1;
+        activity.running.insert(id, deadline);
+        Running { connection: Arc::clone(self), id }
+    }
+
+    /// Whether the connection has to end now, and when to ask again if not.
+    fn judge(&self, now: Instant) -> Result<Stale, Instant> {
+        let limits = &self.connections.limits;
+        let idle = if self.is_member.load(Ordering::Relaxed) { limits.member_idle } else { limits.stranger_idle };
+        let activity = self.activity.lock();
+        if activity.running.is_empty() {
+            let until = activity.idle_since + idle;
+            return if now >= until { Ok(Stale::Idle) } else { Err(until) };
+        }
+        let deadline = activity.running.values().flatten().min().copied();
+        match deadline {
+            Some(deadline) if now >= deadline => Ok(Stale::Stalled),
+            // Nobody wakes this up when a request begins or ends: it looks again after a while.
+            Some(deadline) => Err(deadline.min(now + idle)),
+            None => Err(now + idle),
+        }
+    }
+
+    /// Waits until a connection that was told to finish has had its time: until an answer stalls, or for a
+    /// moment after the last one.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let now = Instant::now();
+            let until = {
+                let activity = self.activity.lock();
+                match activity.running.values().flatten().min() {
+                    Some(deadline) => *deadline,
+                    None if activity.running.is_empty() => activity.idle_since.max(now) + GOODBYE_WITHIN,
+                    None => now + self.connections.limits.answered_within,
+                }
+            };
+            tokio::time::sleep_until(until).await;
+            let activity = self.activity.lock();
+            let stalled = activity.running.values().flatten().any(|deadline| *deadline <= until);
+            if stalled || activity.running.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the connection has to end.
+    pub(crate) async fn stale(&self) -> Stale {
+        loop {
+            match self.judge(Instant::now()) {
+                Ok(why) => return why,
+                Err(again) => tokio::time::sleep_until(again).await,
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut places = self.connections.places.lock();
+        places.strangers.remove(&self.id);
+        if *self.is_member.get_mut()
+            && let Some(count) = places.members.get_mut(&self.source)
+        {
+            *count -= 1;
+            if *count == 0 {
+                places.members.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut activity = self.connection.activity.lock();
+        activity.running.remove(&self.id);
+        if activity.running.is_empty() {
+            activity.idle_since = Instant::now();
+        }
+    }
+}
+
+/// Who is counted together: one IPv4 address, or one IPv6 network, in which a host has as many
+/// addresses as it likes.
+fn source_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEW: Limits =
+        Limits { strangers: 4, strangers_of_source: 2, members: 3, members_of_source: 2, ..Limits::DEFAULT };
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn left(connections: &[Arc<Connection>]) -> Vec<bool> {
+        connections.iter().map(|c| c.leave.is_cancelled()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_source_displaces_itself_first() {
+        let all = Connections::new(FEW);
+        let now = Instant::now();
+        let held: Vec<_> = [1, 2, 1, 1].iter().map(|n| all.enter(ip(*n), now)).collect();
+        assert_eq!(left(&held), [true, false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn a_full_house_costs_the_source_with_most_its_oldest() {
+        let all = Connections::new(FEW);
+        let now = Instant::now();
+        let held: Vec<_> = [1, 2, 2, 3, 4].iter().map(|n| all.enter(ip(*n), now)).collect();
+        assert_eq!(left(&held), [false, true, false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn who_is_known_stays_and_leaves_room_for_strangers() {
+        let all = Connections::new(FEW);
+        let now = Instant::now();
+        let held: Vec<_> = (0..3).map(|_| all.enter(ip(1), now)).collect();
+        assert_eq!(left(&held), [true, false, false]);
+        held.iter().for_each(|c| c.prove());
+        let more: Vec<_> = (0..3).map(|_| all.enter(ip(1), now)).collect();
+        assert_eq!((left(&held), left(&more)), (vec![true, false, false], vec![true, false, false]));
+        // The source has as many places as it gets; these two stay strangers.
+        more.iter().for_each(|c| c.prove());
+        assert_eq!(all.places.lock().strangers.len(), 2);
+        drop((held, more));
+        let places = all.places.lock();
+        assert!(places.strangers.is_empty() && places.members.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_when_nothing_moves() {
+        let all = Connections::new(Limits::DEFAULT);
+        let connection = all.enter(ip(1), Instant::now());
+        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(connection.judge(after(29)), Err(after(30)));
+        assert_eq!(connection.judge(after(30)), Ok(Stale::Idle));
+        connection.prove();
+        assert_eq!(connection.judge(after(30)), Err(after(90)));
+        assert_eq!(connection.judge(after(90)), Ok(Stale::Idle));
+        let watch = connection.begin(false, Instant::now());
+        assert_eq!(connection.judge(after(900)), Err(after(990)));
+        let list = connection.begin(true, Instant::now());
+        assert_eq!(connection.judge(after(69)), Err(after(70)));
+        assert_eq!(connection.judge(after(70)), Ok(Stale::Stalled));
+        drop((watch, list));
+        tokio::time::advance(Duration::from_secs(91)).await;
+        assert_eq!(connection.stale().await, Stale::Idle);
+    }
+
+    #[test]
+    fn sources_are_hosts() {
+        assert_eq!(source_of("::ffff:10.0.0.1".parse().unwrap()), ip(1));
+        assert_eq!(source_of("2001:db8:1:2:3::4".parse().unwrap()), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
+    }
+}
