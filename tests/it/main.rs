@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod cluster;
+mod eviction;
 mod lifecycle;
 mod machine;
 mod notes;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     .into_iter()
     .filter(|(name, _)| is_wanted(name))
     .collect();
-    let alone = [restart::TESTS, scale::TESTS, siege::TESTS].concat();
+    let alone = [restart::TESTS, scale::TESTS, siege::TESTS, eviction::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {
         println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());

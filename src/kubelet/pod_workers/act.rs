@@ -46,12 +46,18 @@ pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[Cont
             warn!(container = c.name, "dead container not removed: {e}");
             continue;
         }
-        // Rotated logs carry a suffix; what is gone already is fine.
         let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, pod), &c.name, c.attempt);
-        for file in crate::server::log_files(&log) {
-            let _ = std::fs::remove_file(file);
+        let message = message_file(kubelet, pod.uid(), &c.name, c.attempt);
+        let removed = tokio::task::spawn_blocking(move || {
+            // Rotated logs carry a suffix; what is gone already is fine.
+            for file in crate::server::log_files(&log) {
+                let _ = std::fs::remove_file(file);
+            }
+            let _ = std::fs::remove_file(message);
+        });
+        if let Err(e) = removed.await {
+            error!(container = c.name, "logs of a dead container not removed: {e}");
         }
-        let _ = std::fs::remove_file(message_file(kubelet, pod.uid(), &c.name, c.attempt));
     }
 }
 
