@@ -117,6 +117,11 @@ impl ContainerPaths {
         self.data.join("work")
     }
 
+    /// Of the image's own volumes, by number.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
+    }
+
     /// The OCI bundle: the generated specification.
     pub(crate) fn bundle(&self) -> PathBuf {
         self.run.join("bundle")

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tar::{Archive as Tar, EntryType};
 
 use super::config::ImageConfig;
-use super::layer::decompress;
-use super::manifest::{Document, IndexEntry, Kind, select};
-use super::store::{ImageStore, is_digest};
+use super::layer::{UnpackError, decompress};
+use super::manifest::{Descriptor, Document, IndexEntry, Kind, runs_here, select};
+use super::store::{AddError, ImageStore, LayerKey, is_digest};
 use super::{PullError, reference};
 use crate::sys::rootdir::relative;
 use crate::types::ImageStatus;
@@ -122,6 +122,12 @@ impl Archive {
         if found == digest { Ok(bytes) } else { Err(format!("blob has digest {found}, expected {digest}")) }
     }
 
+    fn layer_path(&self, layer: &Descriptor) -> Result<PathBuf, String> {
+        let path = blob_path(&layer.digest)?;
+        layer.check_size(self.reader(&path)?.left)?;
+        Ok(path)
+    }
+
     fn candidates(&self) -> Result<Vec<Candidate>, String> {
         if self.entries.contains_key(Path::new("manifest.json")) {
             return self.docker_images();
@@ -153,12 +159,14 @@ impl Archive {
         let Kind::Manifest { config, layers } = Document::parse(&json)? else {
             return Err("an index inside an index".to_owned());
         };
-        let layers = layers.iter().map(|layer| blob_path(&layer.digest)).collect::<Result<_, _>>()?;
+        let layers = layers.iter().map(|layer| self.layer_path(layer)).collect::<Result<_, _>>()?;
         let mut names = name.cloned().into_iter().collect::<Vec<_>>();
         if let Some(complete) = name.and_then(|name| reference::parse(name).ok()) {
             names.push(reference::by_digest(&complete, &entry.digest));
         }
-        Ok(Candidate { config: self.blob(&config.digest)?, layers, names })
+        let blob = self.blob(&config.digest)?;
+        config.check_size(blob.len() as u64)?;
+        Ok(Candidate { config: blob, layers, names })
     }
 
     fn add(&self, store: &ImageStore, image: &Candidate) -> Result<ImageStatus, String> {
@@ -169,13 +177,23 @@ impl Archive {
         if diff_ids.len() != image.layers.len() || !diff_ids.iter().all(|diff_id| is_digest(diff_id)) {
             return Err("the image's configuration does not match its layers".to_owned());
         }
-        let _pins = store.pin(diff_ids);
+        if !runs_here(&config.architecture) {
+            return Err(format!("no match for platform in manifest {id}: not found"));
+        }
+        let keys = LayerKey::chain(diff_ids);
+        let _pins = store.pin(&keys);
         let mut layers = Vec::new();
-        for (path, diff_id) in image.layers.iter().zip(diff_ids) {
-            let layer = match store.layer(diff_id) {
+        for (path, key) in image.layers.iter().zip(&keys) {
+            let layer = match store.layer(key) {
                 Some(layer) => layer,
                 None => {
-                    let staged = store.stage(self.reader(path)?, diff_id).map_err(|error| error.to_string())?;
+                    let staged = match store.stage(self.reader(path)?, key) {
+                        Err(AddError::Unpack(UnpackError::NeedsParents { .. })) => {
+                            store.stage_onto(self.reader(path)?, key, &layers)
+                        }
+                        staged => staged,
+                    };
+                    let staged = staged.map_err(|error| error.to_string())?;
                     staged.commit().map_err(|error| error.to_string())?
                 }
             };

@@ -3,8 +3,13 @@
 //! A layer is hostile input: every path is resolved inside the directory, nothing is followed out of
 //! it, and overlayfs' own marks are only ever set by us. Deletions (`.wh.name`) become character
 //! devices 0/0, opaque directories (`.wh..wh..opq`) an extended attribute.
+//!
+//! Most layers name every directory that they put something into, and so mean the same whatever lies
+//! below. Where one does not, its parents count: directories keep the owner and mode that they have
+//! there, links to directories are followed, and hard links reach files of lower layers. Such a layer is
+//! unpacked once more, through an overlay on its parents.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +25,7 @@ use sha2::{Digest, Sha256};
 use tar::{Archive, Entry, EntryType};
 use xattr::FileExt;
 
+use crate::sys::mount::{self, Overlay};
 use crate::sys::rootdir::{RootDir, relative};
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -34,6 +40,26 @@ pub(crate) struct Unpacked {
     pub diff_id: String,
     /// Bytes of file content.
     pub bytes: u64,
+    /// What came out depends on what lies below the layer.
+    pub dependent: bool,
+}
+
+/// What a layer is unpacked onto.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Footing {
+    /// Nothing: it is the lowest one of its image. Parents that it does not name are root's, mode 0755.
+    Bottom,
+    /// Something that is not looked at: it fails where that would matter.
+    Alone,
+    /// The merged view of the layers below; deletions are only noted.
+    Merged,
+}
+
+/// A deletion in a layer that is unpacked onto its parents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    parent: PathBuf,
+    name: OsString,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +74,24 @@ pub(crate) enum UnpackError {
     Kind { path: PathBuf, kind: EntryType },
     #[error("sync the layer: {0}")]
     Sync(#[source] io::Error),
+    /// It cannot be unpacked alone.
+    #[error("layer entry {path:?} needs what lies below the layer")]
+    NeedsParents { path: PathBuf },
+    #[error("put the layer onto its parents: {0}")]
+    Parents(#[source] io::Error),
 }
 
-/// Unpacks a layer (plain, gzip or zstd) into the empty directory `into` and flushes it to the medium.
-pub(crate) fn unpack(layer: impl Read, into: &Path) -> Result<Unpacked, UnpackError> {
+/// Unpacks a layer (plain, gzip or zstd) into the directory `into` and flushes it to the medium. The
+/// deletions are those that are left to be made.
+pub(crate) fn unpack(
+    layer: impl Read,
+    into: &Path,
+    footing: Footing,
+) -> Result<(Unpacked, Vec<Deletion>), UnpackError> {
     let mut stream = Hashing { inner: decompress(layer).map_err(UnpackError::Read)?, hash: Sha256::new() };
     let root = RootDir::open(into).map_err(|source| UnpackError::Entry { path: into.to_owned(), source })?;
-    let mut unpacker = Unpacker { root, directories: vec![], bytes: 0 };
+    let mut unpacker =
+        Unpacker { root, at: into, footing, dependent: false, directories: vec![], deletions: vec![], bytes: 0 };
     let mut archive = Archive::new(&mut stream);
     for entry in archive.entries().map_err(UnpackError::Read)? {
         unpacker.place(entry.map_err(UnpackError::Read)?)?;
@@ -62,7 +99,42 @@ pub(crate) fn unpack(layer: impl Read, into: &Path) -> Result<Unpacked, UnpackEr
     // The digest covers the padding behind the last entry too.
     io::copy(&mut stream, &mut io::sink()).map_err(UnpackError::Read)?;
     unpacker.finish()?;
-    Ok(Unpacked { diff_id: format!("sha256:{}", hex::encode(stream.hash.finalize())), bytes: unpacker.bytes })
+    let Unpacker { bytes, dependent, deletions, .. } = unpacker;
+    let diff_id = format!("sha256:{}", hex::encode(stream.hash.finalize()));
+    Ok((Unpacked { diff_id, bytes, dependent: dependent || footing == Footing::Merged }, deletions))
+}
+
+/// Unpacks a layer onto those below it, of which there is at least one, lowest first: into `upper`, beside
+/// which `scratch` is an empty directory.
+pub(crate) fn unpack_onto(
+    layer: impl Read + Send,
+    layer_dir: &Path,
+    layers: &[String],
+    upper: &Path,
+    scratch: &Path,
+) -> Result<Unpacked, UnpackError> {
+    let (work, merged) = (scratch.join("work"), scratch.join("merged"));
+    for dir in [&work, &merged] {
+        fs::create_dir(dir).map_err(UnpackError::Parents)?;
+    }
+    // As the kernel will name it.
+    let merged = merged.canonicalize().map_err(UnpackError::Parents)?;
+    let overlay = Overlay { layer_dir, layers, upper, work: &work };
+    let unpacked = mount::in_private(|| {
+        overlay.mount(&merged).map_err(UnpackError::Parents)?;
+        unpack(layer, &merged, Footing::Merged)
+    });
+    let (unpacked, deletions) = unpacked.map_err(UnpackError::Parents)??;
+    let root = RootDir::open(upper).map_err(UnpackError::Parents)?;
+    for Deletion { parent, name } in deletions {
+        let failed = |source: io::Error| UnpackError::Entry { path: parent.join(&name), source };
+        let dir = root.dir(&parent, false).map_err(failed)?;
+        let deleted = name.as_bytes().strip_prefix(WHITEOUT).unwrap_or_default();
+        whiteout(&dir, &name, OsStr::from_bytes(deleted)).map_err(failed)?;
+    }
+    // The overlay was told not to.
+    nix::unistd::syncfs(root.as_fd()).map_err(|error| UnpackError::Sync(error.into()))?;
+    Ok(unpacked)
 }
 
 /// The plain stream, whatever the media type claims.
@@ -89,8 +161,12 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-struct Unpacker {
+struct Unpacker<'a> {
     root: RootDir,
+    at: &'a Path,
+    footing: Footing,
+    dependent: bool,
+    deletions: Vec<Deletion>,
     /// Their times are set last: filling a directory changes them.
     directories: Vec<(PathBuf, TimeSpec)>,
     bytes: u64,
@@ -105,7 +181,7 @@ struct Attributes {
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn place<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), UnpackError> {
         let path = entry.path().map_err(UnpackError::Read)?.into_owned();
         let plain = relative(&path).ok_or_else(|| UnpackError::Escapes { path: path.clone() })?;
@@ -121,8 +197,13 @@ impl Unpacker {
             self.directories.push((plain, attributes.mtime));
             return apply(root, &attributes).map_err(failed);
         };
-        let parent = self.root.dir(plain.parent().unwrap_or(Path::new("")), true).map_err(failed)?;
+        let Some(parent) = self.parent(&plain, &name)? else { return Ok(()) };
         if let Some(deleted) = name.as_bytes().strip_prefix(WHITEOUT) {
+            if self.footing == Footing::Merged {
+                let deletion = self.deletion(&parent, &name).map_err(failed)?;
+                self.deletions.push(deletion);
+                return Ok(());
+            }
             return whiteout(&parent, &name, OsStr::from_bytes(deleted)).map_err(failed);
         }
         if kind != EntryType::Directory {
@@ -153,13 +234,59 @@ impl Unpacker {
         Ok(())
     }
 
+    /// The directory that an entry belongs into; `None` for a deletion where there is nothing.
+    fn parent(&mut self, plain: &Path, name: &OsStr) -> Result<Option<OwnedFd>, UnpackError> {
+        let path = plain.parent().unwrap_or(Path::new(""));
+        let failed = |source: io::Error| UnpackError::Entry { path: plain.to_owned(), source };
+        match self.root.dir(path, false) {
+            Ok(dir) => return Ok(Some(dir)),
+            Err(_) if self.footing == Footing::Alone => {
+                return Err(UnpackError::NeedsParents { path: plain.to_owned() });
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) if self.footing == Footing::Merged && name.as_bytes().starts_with(WHITEOUT) => return Ok(None),
+            Err(_) => self.dependent = true,
+        }
+        self.root.dir(path, true).map(Some).map_err(failed)
+    }
+
+    /// Where the deletion is to be made once the parents are gone. The directory moves into the layer,
+    /// as it is.
+    fn deletion(&self, parent: &OwnedFd, name: &OsStr) -> io::Result<Deletion> {
+        let deleted = name.as_bytes().strip_prefix(WHITEOUT).unwrap_or_default();
+        check_whiteout(name, OsStr::from_bytes(deleted))?;
+        let mode = Mode::from_bits_truncate(nix::sys::stat::fstat(parent)?.st_mode);
+        fchmod(parent, mode)?;
+        let path = fs::read_link(Path::new("/proc/thread-self/fd").join(parent.as_raw_fd().to_string()))?;
+        let path = path.strip_prefix(self.at).map_err(|_| io::Error::from(Errno::EXDEV))?;
+        Ok(Deletion { parent: path.to_owned(), name: name.to_owned() })
+    }
+
     fn hard_link(&self, target: &Path, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), UnpackError> {
         let failed = |source: io::Error| UnpackError::Entry { path: path.to_owned(), source };
         let plain = relative(target).ok_or_else(|| UnpackError::Escapes { path: target.to_owned() })?;
         let target_name = plain.file_name().ok_or_else(|| failed(Errno::EINVAL.into()))?;
-        let from = self.root.dir(plain.parent().unwrap_or(Path::new("")), false).map_err(failed)?;
+        let from = self.root.dir(plain.parent().unwrap_or(Path::new("")), false);
+        if self.footing == Footing::Merged
+            && let Ok(from) = &from
+        {
+            // Opened for writing, a file of a lower layer comes up with its content. Links and nodes need
+            // no such thing, and are not opened.
+            let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let regular = nix::sys::stat::fstatat(from, target_name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG);
+            if regular {
+                openat(from, target_name, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+            }
+        }
         // Without following: a link to a link is a link.
-        linkat(&from, target_name, parent, name, LinkatFlags::empty()).map_err(|error| failed(error.into()))
+        let linked = from.and_then(|from| Ok(linkat(&from, target_name, parent, name, LinkatFlags::empty())?));
+        linked.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if self.footing == Footing::Alone => {
+                UnpackError::NeedsParents { path: path.to_owned() }
+            }
+            _ => failed(error),
+        })
     }
 
     fn finish(&self) -> Result<(), UnpackError> {
@@ -246,9 +373,15 @@ fn make_directory(parent: &OwnedFd, name: &OsStr, attributes: &Attributes) -> io
             open()?
         }
         Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            let deleted = is_whiteout(parent, name);
             clear(parent, name)?;
             mkdirat(parent, name, Mode::from_bits_truncate(0o700))?;
-            open()?
+            let dir = open()?;
+            if deleted {
+                // What lower layers have there stays deleted.
+                File::from(dir.try_clone()?).set_xattr(OPAQUE_ATTRIBUTE, b"y")?;
+            }
+            dir
         }
         Err(error) => return Err(error.into()),
     };
@@ -284,17 +417,36 @@ fn whiteout(parent: &OwnedFd, name: &OsStr, deleted: &OsStr) -> io::Result<()> {
         let dir = File::from(parent.try_clone()?);
         return dir.set_xattr(OPAQUE_ATTRIBUTE, b"y");
     }
+    check_whiteout(name, deleted)?;
     if deleted.as_bytes().starts_with(WHITEOUT) {
         return Ok(());
     }
-    if deleted.is_empty() || deleted == "." || deleted == ".." {
-        return Err(Errno::EINVAL.into());
-    }
     match mknodat(parent, deleted, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)) {
-        // The layer itself has something new there.
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Ok(()) => Ok(()),
+        // The layer itself has something new there: of a directory only what it puts in is seen.
+        Err(Errno::EEXIST) => {
+            let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            match openat(parent, deleted, flags, Mode::empty()) {
+                Ok(dir) => File::from(dir).set_xattr(OPAQUE_ATTRIBUTE, b"y"),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn check_whiteout(name: &OsStr, deleted: &OsStr) -> io::Result<()> {
+    if name.as_bytes() != OPAQUE && (deleted.is_empty() || deleted == "." || deleted == "..") {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(())
+}
+
+fn is_whiteout(parent: &OwnedFd, name: &OsStr) -> bool {
+    nix::sys::stat::fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| {
+        SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && found.st_rdev == 0
+    })
 }
 
 /// Removes what an earlier entry put at this name.

@@ -28,6 +28,18 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Descriptor {
     pub digest: String,
+    /// The specification wants it; some archives lack it.
+    pub size: Option<u64>,
+}
+
+impl Descriptor {
+    /// Fails for content of another size.
+    pub(crate) fn check_size(&self, found: u64) -> Result<(), String> {
+        match self.size {
+            Some(size) if size != found => Err(format!("{} has {found} bytes, expected {size}", self.digest)),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -64,6 +76,11 @@ const PLATFORMS: &[(&str, Option<&str>)] = if cfg!(target_arch = "aarch64") {
 } else {
     &[("amd64", None)]
 };
+
+/// Whether programs for an architecture run on this machine; an image that names none may.
+pub(crate) fn runs_here(architecture: &str) -> bool {
+    architecture.is_empty() || PLATFORMS.iter().any(|(known, _)| *known == architecture)
+}
 
 /// The entry for this machine.
 pub(crate) fn select(entries: &[IndexEntry]) -> Option<&IndexEntry> {
@@ -111,6 +128,15 @@ mod tests {
         entries.pop();
         assert_eq!(digest(&arm, &entries).as_deref(), Some("armv7"));
         assert_eq!(digest(&[("riscv64", None)], &entries), None);
+    }
+
+    #[test]
+    fn images_for_other_machines_and_of_other_sizes_are_refused() {
+        let (ours, other) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+        assert_eq!(["", ours, other, "riscv64"].map(runs_here), [true, true, false, false]);
+        let blob = |size| Descriptor { digest: "sha256:a".to_owned(), size };
+        assert_eq!((blob(Some(3)).check_size(3), blob(None).check_size(4)), (Ok(()), Ok(())));
+        assert_eq!(blob(Some(3)).check_size(4).unwrap_err(), "sha256:a has 4 bytes, expected 3");
     }
 
     #[test]

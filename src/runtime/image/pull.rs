@@ -1,11 +1,13 @@
 //! Pulls images from registries.
 //!
 //! Layers are unpacked as they arrive, so a compressed copy never wears out the medium. An image
-//! counts only when every digest has been verified.
+//! counts only when every digest and size has been verified. A layer that turns out to depend on what
+//! lies below it is fetched again once that is there.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -15,13 +17,15 @@ use oci_client::secrets::RegistryAuth as OciAuth;
 use oci_client::{Client, Reference};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::clients::{Clients, Key};
 use super::config::ImageConfig;
-use super::manifest::{Document, Kind, MEDIA_TYPES, select};
+use super::layer::UnpackError;
+use super::manifest::{Descriptor, Document, Kind, MEDIA_TYPES, runs_here, select};
 use super::registries::{Endpoint, Registries};
-use super::store::{ImageStore, Layer, is_digest};
+use super::store::{AddError, ImageStore, Layer, LayerKey, is_digest};
 use super::{PullError, reference};
 use crate::types::{ImageStatus, RegistryAuth};
 
@@ -33,6 +37,13 @@ const CHUNKS_AHEAD: usize = 16;
 const DOCUMENT_MAX: usize = 8 << 20;
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
+/// Layers that are unpacked at a time, of all pulls together: each takes one of the few threads that
+/// blocking work has.
+const UNPACKERS: usize = 3;
+/// For what a registry says of an image before its layers: a handful of small requests.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(300);
+/// A registry that sends less than this much in that much time of waiting for it is given up.
+const PACE: (usize, Duration) = (64 << 10, Duration::from_secs(60));
 
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -40,6 +51,7 @@ pub(crate) struct Puller {
     clients: Clients,
     /// One at a time for each name and each layer; the next in line finds the work done.
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    unpackers: Semaphore,
 }
 
 /// Everything that one endpoint said about an image, before its layers.
@@ -50,13 +62,31 @@ struct Found {
     digest: String,
     config_digest: String,
     config: ImageConfig,
-    layers: Vec<String>,
+    layers: Vec<Descriptor>,
 }
 
 /// A failure, and whether trying again may help.
 enum Failure {
     Remote(OciDistributionError),
+    /// It does not answer, or too slowly.
+    Slow,
     Content(String),
+}
+
+/// Why a layer was not unpacked.
+enum Unplaced {
+    /// Only what lies below it tells what it means.
+    NeedsParents,
+    Content(String),
+}
+
+impl From<AddError> for Unplaced {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::Unpack(UnpackError::NeedsParents { .. }) => Self::NeedsParents,
+            error => Self::Content(error.to_string()),
+        }
+    }
 }
 
 impl From<OciDistributionError> for Failure {
@@ -69,7 +99,7 @@ impl Puller {
     pub(crate) fn new(registries: Registries) -> Self {
         // The TLS library asks for a provider of cryptography once a process; whoever was first wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { registries, clients: Clients::default(), busy: Mutex::default() }
+        Self { registries, clients: Clients::default(), busy: Mutex::default(), unpackers: Semaphore::new(UNPACKERS) }
     }
 
     fn turn(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
@@ -121,13 +151,23 @@ impl Puller {
         let auth = endpoint.auth.as_ref().or(auth.filter(|_| own));
         let key = Key::new(endpoint, auth);
         let client = self.clients.get(&key)?;
-        let found = resolve(client, endpoint, &key.auth).await.inspect_err(|_| self.clients.forget(&key))?;
-        let diff_ids = &found.config.rootfs.diff_ids;
-        let _pins = store.pin(diff_ids);
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, resolve(client, endpoint, &key.auth)).await;
+        let found = found.unwrap_or(Err(Failure::Slow)).inspect_err(|_| self.clients.forget(&key))?;
+        let keys = LayerKey::chain(&found.config.rootfs.diff_ids);
+        let _pins = store.pin(&keys);
         // Made outside of the stream, so that this future is `Send` for every caller.
-        let jobs = found.layers.iter().zip(diff_ids);
-        let jobs = jobs.map(|(digest, diff_id)| self.layer(store, &found, digest, diff_id)).collect::<Vec<_>>();
-        let layers = futures::stream::iter(jobs).buffered(PARALLEL_LAYERS).try_collect::<Vec<_>>().await?;
+        let jobs = found.layers.iter().zip(&keys);
+        let jobs = jobs.map(|(blob, key)| self.layer(store, &found, blob, key, None)).collect::<Vec<_>>();
+        let alone = futures::stream::iter(jobs).buffered(PARALLEL_LAYERS).try_collect::<Vec<_>>().await?;
+        let mut layers = Vec::new();
+        for ((layer, blob), key) in alone.into_iter().zip(&found.layers).zip(&keys) {
+            let layer = match layer {
+                Some(layer) => Some(layer),
+                None => self.layer(store, &found, blob, key, Some(&layers)).await?,
+            };
+            let unplaced = || Failure::Content(format!("layer {} cannot be put onto its parents", blob.digest));
+            layers.push(layer.ok_or_else(unplaced)?);
+        }
         let mut names = vec![reference::by_digest(wanted, &found.digest)];
         if wanted.tag().is_some() {
             names.push(wanted.to_string());
@@ -136,21 +176,25 @@ impl Puller {
         put.map_err(|error| Failure::Content(error.to_string()))
     }
 
+    /// Sees to it that a layer is there; `None` when that takes the layers `below` it, which are not given.
     async fn layer(
         &self,
         store: &Arc<ImageStore>,
         found: &Found,
-        digest: &str,
-        diff_id: &str,
-    ) -> Result<Layer, Failure> {
-        let turn = self.turn(diff_id.to_owned());
+        blob: &Descriptor,
+        key: &LayerKey,
+        below: Option<&[Layer]>,
+    ) -> Result<Option<Layer>, Failure> {
+        let turn = self.turn(key.diff_id.clone());
         let _turn = turn.lock().await;
-        if let Some(layer) = store.layer(diff_id) {
-            return Ok(layer);
+        if let Some(layer) = store.layer(key) {
+            return Ok(Some(layer));
         }
+        let _permit = self.unpackers.acquire().await;
         let mut attempt = 1;
         loop {
-            match download(store, found, digest, diff_id).await {
+            match download(store, found, blob, key, below).await {
+                Err(Failure::Slow) if attempt < ATTEMPTS => attempt += 1,
                 Err(Failure::Remote(error)) if attempt < ATTEMPTS && transient(&error) => attempt += 1,
                 result => return result,
             }
@@ -177,11 +221,13 @@ async fn resolve(client: Client, endpoint: &Endpoint, auth: &OciAuth) -> Result<
             }
         }
     };
-    let json = document(&client, &at, &config.digest).await?;
+    let json = document(&client, &at, &config).await?;
     let config_digest = config.digest;
     let config = serde_json::from_slice::<ImageConfig>(&json)
         .map_err(|error| Failure::Content(format!("read image configuration: {error}")))?;
-    let layers = layers.into_iter().map(|layer| layer.digest).collect::<Vec<_>>();
+    if !runs_here(&config.architecture) {
+        return Err(Failure::Content(format!("no match for platform in manifest {digest}: not found")));
+    }
     let diff_ids = &config.rootfs.diff_ids;
     if diff_ids.len() != layers.len() || !diff_ids.iter().chain([&config_digest]).all(|digest| is_digest(digest)) {
         return Err(Failure::Content("the image's configuration does not match its layers".to_owned()));
@@ -198,7 +244,8 @@ fn check_digest(bytes: &[u8], expected: &str) -> Result<(), Failure> {
 }
 
 /// A small blob as a whole.
-async fn document(client: &Client, at: &Reference, digest: &str) -> Result<Vec<u8>, Failure> {
+async fn document(client: &Client, at: &Reference, blob: &Descriptor) -> Result<Vec<u8>, Failure> {
+    let digest = &blob.digest;
     let mut stream = client.pull_blob_stream(at, &descriptor(digest)).await?.stream;
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
@@ -207,6 +254,7 @@ async fn document(client: &Client, at: &Reference, digest: &str) -> Result<Vec<u
             return Err(Failure::Content(format!("{digest} is too large")));
         }
     }
+    blob.check_size(bytes.len() as u64).map_err(Failure::Content)?;
     check_digest(&bytes, digest)?;
     Ok(bytes)
 }
@@ -215,23 +263,32 @@ fn descriptor(digest: &str) -> OciDescriptor {
     OciDescriptor { digest: digest.to_owned(), ..OciDescriptor::default() }
 }
 
-/// Downloads and unpacks one layer, both at once.
-async fn download(store: &Arc<ImageStore>, found: &Found, digest: &str, diff_id: &str) -> Result<Layer, Failure> {
+/// Downloads and unpacks one layer, both at once; `None` when it needs what is below it.
+async fn download(
+    store: &Arc<ImageStore>,
+    found: &Found,
+    blob: &Descriptor,
+    key: &LayerKey,
+    below: Option<&[Layer]>,
+) -> Result<Option<Layer>, Failure> {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let (verified_sender, verified) = tokio::sync::oneshot::channel();
     let unpacking = {
-        let (store, diff_id) = (Arc::clone(store), diff_id.to_owned());
-        tokio::task::spawn_blocking(move || -> Result<Layer, String> {
+        let (store, key, below) = (Arc::clone(store), key.clone(), below.map(<[Layer]>::to_vec));
+        tokio::task::spawn_blocking(move || -> Result<Layer, Unplaced> {
             let reader = Incoming { receiver, current: Bytes::new() };
-            let staged = store.stage(reader, &diff_id).map_err(|error| error.to_string())?;
+            let staged = match below {
+                None => store.stage(reader, &key)?,
+                Some(below) => store.stage_onto(reader, &key, &below)?,
+            };
             // The layer counts only when the transfer itself was what the manifest names.
             match verified.blocking_recv() {
-                Ok(()) => staged.commit().map_err(|error| error.to_string()),
-                Err(_) => Err("the transfer broke off".to_owned()),
+                Ok(()) => staged.commit().map_err(|error| Unplaced::Content(error.to_string())),
+                Err(_) => Err(Unplaced::Content("the transfer broke off".to_owned())),
             }
         })
     };
-    let transferred = transfer(found, digest, sender).await;
+    let transferred = transfer(found, blob, sender).await;
     if transferred.is_ok() {
         // The unpacker may have failed already; its own error is told below.
         let _ = verified_sender.send(());
@@ -240,22 +297,55 @@ async fn download(store: &Arc<ImageStore>, found: &Found, digest: &str, diff_id:
     }
     let unpacked = unpacking.await.map_err(|error| Failure::Content(error.to_string()))?;
     transferred?;
-    unpacked.map_err(Failure::Content)
+    match unpacked {
+        Ok(layer) => Ok(Some(layer)),
+        Err(Unplaced::NeedsParents) => Ok(None),
+        Err(Unplaced::Content(text)) => Err(Failure::Content(text)),
+    }
 }
 
-async fn transfer(found: &Found, digest: &str, sender: mpsc::Sender<Bytes>) -> Result<(), Failure> {
+/// How much a registry sent lately, and how long it was waited for.
+#[derive(Default)]
+struct Pace {
+    bytes: usize,
+    waited: Duration,
+}
+
+impl Pace {
+    async fn next<T>(&mut self, chunk: impl Future<Output = T>, len: impl Fn(&T) -> usize) -> Result<T, Failure> {
+        let (least, patience) = PACE;
+        let began = Instant::now();
+        let chunk = tokio::time::timeout(patience.saturating_sub(self.waited), chunk).await;
+        let chunk = chunk.map_err(|_| Failure::Slow)?;
+        self.bytes += len(&chunk);
+        self.waited += began.elapsed();
+        if self.bytes >= least {
+            *self = Self::default();
+        }
+        Ok(chunk)
+    }
+}
+
+async fn transfer(found: &Found, blob: &Descriptor, sender: mpsc::Sender<Bytes>) -> Result<(), Failure> {
+    let digest = &blob.digest;
     let mut stream = found.client.pull_blob_stream(&found.at, &descriptor(digest)).await?.stream;
-    let mut hash = Sha256::new();
-    while let Some(chunk) = stream.next().await {
+    let (mut hash, mut pace, mut size) = (Sha256::new(), Pace::default(), 0);
+    let len = |chunk: &Option<io::Result<Bytes>>| chunk.as_ref().and_then(|c| c.as_ref().ok()).map_or(0, Bytes::len);
+    while let Some(chunk) = pace.next(stream.next(), len).await? {
         let chunk = chunk.map_err(|error| Failure::Remote(error.into()))?;
         hash.update(&chunk);
+        size += chunk.len() as u64;
+        if blob.size.is_some_and(|expected| size > expected) {
+            blob.check_size(size).map_err(Failure::Content)?;
+        }
         if sender.send(chunk).await.is_err() {
             // The unpacker gave up and says why.
             return Ok(());
         }
     }
+    blob.check_size(size).map_err(Failure::Content)?;
     let actual = format!("sha256:{}", hex::encode(hash.finalize()));
-    if actual != digest {
+    if actual != *digest {
         return Err(Failure::Content(format!("layer has digest {actual}, expected {digest}")));
     }
     Ok(())
@@ -295,6 +385,10 @@ impl Failure {
         let reference = reference.to_owned();
         let error = match self {
             Self::Content(reason) => return PullError::Content { reference, reason },
+            Self::Slow => {
+                let reason = "the registry does not answer in time".to_owned();
+                return PullError::Network { reference, reason };
+            }
             Self::Remote(error) => error,
         };
         match &error {
@@ -330,4 +424,28 @@ fn causes(error: &dyn std::error::Error) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_trickles_is_given_up() {
+        let chunk = |len: usize, after: u64| async move {
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            len
+        };
+        let len = |len: &usize| *len;
+        let mut pace = Pace::default();
+        for _ in 0..10 {
+            assert!(pace.next(chunk(64 << 10, 50), len).await.is_ok(), "slow, but moving");
+        }
+        let mut taken = 0;
+        while pace.next(chunk(1, 9), len).await.is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, 6);
+        assert!(Pace::default().next(chunk(1 << 20, 61), len).await.is_err(), "nothing at all");
+    }
 }

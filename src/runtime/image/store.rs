@@ -6,23 +6,25 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::config::{ImageConfig, ProcessDefaults};
-use super::layer::{self, UnpackError};
+use super::layer::{self, Footing, UnpackError, Unpacked};
 use super::reference;
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::tree::content_bytes;
 use crate::types::ImageStatus;
 
-/// Hex digits of a layer's digest that name its directory: collisions stay out of reach, and the
-/// most layers that images have (127) still fit into the options of one mount.
-const NAME_DIGITS: usize = 24;
+/// Letters of the name of a layer's directory, most of them of a digest: collisions stay out of reach,
+/// and the most layers that images have (127) still fit into the options of one mount.
+const NAME_LENGTH: usize = 24;
 
 const INDEX: &str = "index.json";
 
@@ -41,8 +43,9 @@ struct State {
     temporary: u64,
 }
 
+/// The second version names the layers' directories.
 impl durable::Record for Index {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 /// `index.json`
@@ -66,17 +69,60 @@ pub(crate) struct Image {
 pub(crate) struct Layer {
     pub diff_id: String,
     pub bytes: u64,
+    /// Of its directory. In the first version all layers were unpacked alone, and named by `diff_id`.
+    #[serde(default)]
+    pub name: String,
+}
+
+/// What tells a layer from others: its content, and where that matters, all that lies below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayerKey {
+    pub diff_id: String,
+    chain_id: String,
+    lowest: bool,
+}
+
+impl LayerKey {
+    /// Of all layers of an image, lowest first.
+    pub(crate) fn chain(diff_ids: &[String]) -> Vec<Self> {
+        let mut below: Option<String> = None;
+        let key = |diff_id: &String| {
+            let chain_id = match &below {
+                None => diff_id.clone(),
+                Some(below) => format!("sha256:{}", hex::encode(Sha256::digest(format!("{below} {diff_id}")))),
+            };
+            let lowest = below.replace(chain_id.clone()).is_none();
+            Self { diff_id: diff_id.clone(), chain_id, lowest }
+        };
+        diff_ids.iter().map(key).collect()
+    }
+
+    /// The name when it depends on its parents, and when it does not.
+    fn name(&self, dependent: bool) -> String {
+        let (letter, digest) = if dependent { ('c', &self.chain_id) } else { ('u', &self.diff_id) };
+        let digest = digest.split_once(':').map_or(digest.as_str(), |(_, digest)| digest);
+        std::iter::once(letter).chain(digest.chars()).take(NAME_LENGTH).collect()
+    }
+
+    fn names(&self) -> [String; 2] {
+        [self.name(true), self.name(false)]
+    }
 }
 
 impl Image {
     pub(crate) fn layer_names(&self) -> Vec<String> {
-        self.layers.iter().map(|layer| layer_name(&layer.diff_id)).collect()
+        self.layers.iter().map(Layer::directory).collect()
     }
 }
 
-fn layer_name(diff_id: &str) -> String {
-    let digest = diff_id.split_once(':').map_or(diff_id, |(_, digest)| digest);
-    digest.chars().take(NAME_DIGITS).collect()
+impl Layer {
+    fn directory(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        let digest = self.diff_id.split_once(':').map_or(self.diff_id.as_str(), |(_, digest)| digest);
+        digest.chars().take(NAME_LENGTH).collect()
+    }
 }
 
 /// Only what `sha256:` digests look like may name a directory.
@@ -106,7 +152,7 @@ pub(crate) struct Staged<'a> {
 impl Staged<'_> {
     /// Makes it count.
     pub(crate) fn commit(self) -> Result<Layer> {
-        let target = self.store.layer_path(&self.layer.diff_id);
+        let target = self.store.layer_path(&self.layer);
         match fs::rename(&self.dir, &target) {
             // Somebody else was faster; ours goes with the drop.
             Err(_) if target.is_dir() => {}
@@ -167,7 +213,7 @@ impl ImageStore {
             Err(error) => return Err(error),
         };
         // An image without all its layers is pulled again.
-        index.images.retain(|_, image| image.layers.iter().all(|layer| store.layer_path(&layer.diff_id).is_dir()));
+        index.images.retain(|_, image| image.layers.iter().all(|layer| store.layer_path(layer).is_dir()));
         let images = &index.images;
         index.names.retain(|_, id| images.contains_key(id));
         store.state.lock().index = index;
@@ -182,8 +228,8 @@ impl ImageStore {
         self.root.join("tmp")
     }
 
-    fn layer_path(&self, diff_id: &str) -> PathBuf {
-        self.layer_dir.join(layer_name(diff_id))
+    fn layer_path(&self, layer: &Layer) -> PathBuf {
+        self.layer_dir.join(layer.directory())
     }
 
     /// Where the layers are.
@@ -198,8 +244,8 @@ impl ImageStore {
         self.temporary_dir().join(state.temporary.to_string())
     }
 
-    pub(crate) fn pin(&self, diff_ids: &[String]) -> Pins<'_> {
-        let names = diff_ids.iter().map(|diff_id| layer_name(diff_id)).collect::<Vec<_>>();
+    pub(crate) fn pin(&self, keys: &[LayerKey]) -> Pins<'_> {
+        let names = keys.iter().flat_map(LayerKey::names).collect::<Vec<_>>();
         let mut state = self.state.lock();
         for name in &names {
             *state.pins.entry(name.clone()).or_default() += 1;
@@ -208,29 +254,62 @@ impl ImageStore {
     }
 
     /// A layer that is there already.
-    pub(crate) fn layer(&self, diff_id: &str) -> Option<Layer> {
+    pub(crate) fn layer(&self, key: &LayerKey) -> Option<Layer> {
+        let names = key.names();
         let known = {
             let state = self.state.lock();
             let mut layers = state.index.images.values().flat_map(|image| &image.layers);
-            layers.find(|layer| layer.diff_id == diff_id).cloned()
+            layers.find(|layer| names.contains(&layer.name)).cloned()
         };
         known.or_else(|| {
-            let path = self.layer_path(diff_id);
             // Left by a pull that was cut short after this layer.
-            path.is_dir().then(|| Layer { diff_id: diff_id.to_owned(), bytes: content_bytes(&path) })
+            names.into_iter().find_map(|name| {
+                let path = self.layer_dir.join(&name);
+                path.is_dir().then(|| Layer { diff_id: key.diff_id.clone(), bytes: content_bytes(&path), name })
+            })
         })
     }
 
-    /// Unpacks a layer beside the others. It counts once committed.
-    pub(crate) fn stage(&self, content: impl Read, diff_id: &str) -> Result<Staged<'_>, AddError> {
+    /// Unpacks a layer beside the others, without looking at what is below it. It counts once committed.
+    pub(crate) fn stage(&self, content: impl Read, key: &LayerKey) -> Result<Staged<'_>, AddError> {
+        let staged = self.new_staged(key)?;
+        let footing = if key.lowest { Footing::Bottom } else { Footing::Alone };
+        let (unpacked, _) = layer::unpack(content, &staged.dir, footing)?;
+        Self::check_staged(staged, key, unpacked)
+    }
+
+    /// The same for a layer that depends on what is below it: all those layers, lowest first.
+    pub(crate) fn stage_onto(
+        &self,
+        content: impl Read + Send,
+        key: &LayerKey,
+        below: &[Layer],
+    ) -> Result<Staged<'_>, AddError> {
+        let staged = self.new_staged(key)?;
+        let scratch = self.temporary();
+        fs::create_dir(&scratch).at("create", &scratch)?;
+        let names = below.iter().map(Layer::directory).collect::<Vec<_>>();
+        let unpacked = layer::unpack_onto(content, &self.layer_dir, &names, &staged.dir, &scratch);
+        // What stays behind goes at the next start.
+        let _ = durable::remove_tree(&scratch);
+        Self::check_staged(staged, key, unpacked?)
+    }
+
+    fn new_staged(&self, key: &LayerKey) -> Result<Staged<'_>, AddError> {
         let dir = self.temporary();
         fs::create_dir(&dir).at("create", &dir)?;
-        let mut staged = Staged { store: self, dir, layer: Layer { diff_id: diff_id.to_owned(), bytes: 0 } };
-        let unpacked = layer::unpack(content, &staged.dir)?;
-        if unpacked.diff_id != diff_id {
-            return Err(AddError::Digest { expected: diff_id.to_owned(), found: unpacked.diff_id });
+        // A root that the layer does not describe.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).at("set the mode of", &dir)?;
+        let layer = Layer { diff_id: key.diff_id.clone(), bytes: 0, name: String::new() };
+        Ok(Staged { store: self, dir, layer })
+    }
+
+    fn check_staged<'a>(mut staged: Staged<'a>, key: &LayerKey, unpacked: Unpacked) -> Result<Staged<'a>, AddError> {
+        if unpacked.diff_id != key.diff_id {
+            return Err(AddError::Digest { expected: key.diff_id.clone(), found: unpacked.diff_id });
         }
         staged.layer.bytes = unpacked.bytes;
+        staged.layer.name = key.name(unpacked.dependent);
         Ok(staged)
     }
 
@@ -356,10 +435,13 @@ mod tests {
     use super::*;
 
     fn empty_layer() -> (Vec<u8>, String) {
-        use sha2::{Digest, Sha256};
         let tar = vec![0; 1024];
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(&tar)));
         (tar, digest)
+    }
+
+    fn key(diff_id: &str) -> LayerKey {
+        LayerKey::chain(&[diff_id.to_owned()]).remove(0)
     }
 
     fn id(digit: char) -> String {
@@ -371,7 +453,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tar, diff_id) = empty_layer();
         let store = ImageStore::open(dir.path()).unwrap();
-        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
         let config = ImageConfig {
             config: ProcessDefaults { user: "web:www".to_owned(), ..Default::default() },
             ..Default::default()
@@ -395,16 +477,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tar, diff_id) = empty_layer();
         let store = ImageStore::open(dir.path()).unwrap();
-        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
         store.put(&id('a'), &ImageConfig::default(), vec![layer], &["docker.io/library/app:1".to_owned()]).unwrap();
-        let present = || store.layer(&diff_id).is_some();
+        let present = || store.layer(&key(&diff_id)).is_some();
         store.remove_unused_layers(&BTreeSet::new()).unwrap();
         assert!(present(), "an image has it");
-        let of_container = BTreeSet::from([layer_name(&diff_id)]);
+        let of_container = BTreeSet::from([key(&diff_id).name(false)]);
         assert!(store.remove("app:1", &of_container).unwrap());
         assert!(!store.remove("app:1", &of_container).unwrap());
         assert!(present(), "a container has it");
-        let pins = store.pin(std::slice::from_ref(&diff_id));
+        let pins = store.pin(&[key(&diff_id)]);
         store.remove_unused_layers(&BTreeSet::new()).unwrap();
         assert!(present(), "a pull has it");
         drop(pins);
@@ -424,7 +506,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tar, diff_id) = empty_layer();
         let store = ImageStore::open(dir.path()).unwrap();
-        let layer = store.stage(tar.as_slice(), &diff_id).unwrap().commit().unwrap();
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
         let blocker = block_index(&store);
         let names = ["docker.io/library/app:1".to_owned()];
         store.put(&id('a'), &ImageConfig::default(), vec![layer.clone()], &names).unwrap_err();
@@ -433,7 +515,7 @@ mod tests {
         store.put(&id('a'), &ImageConfig::default(), vec![layer], &names).unwrap();
         block_index(&store);
         store.remove("app:1", &BTreeSet::new()).unwrap_err();
-        assert!(store.layer(&diff_id).is_none(), "its room is free");
+        assert!(store.layer(&key(&diff_id)).is_none(), "its room is free");
         drop(store);
         assert!(ImageStore::open(dir.path()).unwrap().find("app:1").is_none());
     }
@@ -449,10 +531,18 @@ mod tests {
     fn a_layer_with_another_digest_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let store = ImageStore::open(dir.path()).unwrap();
-        let Err(error) = store.stage(empty_layer().0.as_slice(), &id('f')) else { panic!("must fail") };
+        let Err(error) = store.stage(empty_layer().0.as_slice(), &key(&id('f'))) else { panic!("must fail") };
         assert!(matches!(error, AddError::Digest { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
-        assert!(store.layer(&id('f')).is_none());
+        assert!(store.layer(&key(&id('f'))).is_none());
+    }
+
+    #[test]
+    fn indexes_of_all_releases_are_read() {
+        let forms = [include_str!("../contract/golden/index-1.json"), include_str!("../contract/golden/index-2.json")];
+        let indexes = crate::contract::check_forms::<Index>(&forms);
+        let names = indexes.iter().map(|index| index.images.values().next().unwrap().layer_names());
+        assert_eq!(names.collect::<Vec<_>>(), [["a488e66aa9372177a63b2705"], ["ua488e66aa9372177a63b270"]]);
     }
 
     #[test]

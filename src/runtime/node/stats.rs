@@ -16,11 +16,11 @@ impl Runtime {
         blocking(move || cgroups.stats(&path, now_ns())).await
     }
 
-    /// What a container wrote into its own layer, whether it runs or not.
+    /// What a container wrote into its own layer and its image's volumes, whether it runs or not.
     pub async fn layer_usage(&self, id: &str) -> Result<TreeUsage> {
         let uid = self.with_container(id, |container| container.record.sandbox_uid.clone())?;
-        let upper = self.sandbox_paths(&uid).container(id).upper();
-        blocking(move || Ok(tree_usage(&upper))).await
+        let paths = self.sandbox_paths(&uid).container(id);
+        blocking(move || Ok(tree_usage(&paths.upper()) + tree_usage(&paths.volumes()))).await
     }
 
     /// Use of a whole pod.

@@ -40,6 +40,8 @@ const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_ARGUMENTS: u32 = 16;
 
 const ENOSYS: u16 = 38;
+/// The first number of x32's calls, which come as x86-64's own.
+const X32: u32 = 0x4000_0000;
 /// The kernel's limit of instructions in one filter.
 const PROGRAM_MAX: usize = 4096;
 
@@ -130,6 +132,10 @@ fn ranges(profile: &Profile, architecture: Architecture) -> Vec<(u32, Treatment)
     for (number, call) in calls {
         push(number, call);
         push(number + 1, after(number));
+    }
+    if architecture == X86_64 {
+        // The same calls once more, by other numbers that no profile names: as on a kernel without x32.
+        push(X32, Treatment::always(Action::Errno(ENOSYS)));
     }
     ranges
 }

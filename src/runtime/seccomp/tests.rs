@@ -150,3 +150,16 @@ fn impossible_profiles_are_refused() {
     let missing = filter(&Seccomp::Localhost("/nonexistent.json".into()), &[]).unwrap_err();
     assert!(missing.to_string().starts_with("failed to load seccomp profile /nonexistent.json: "));
 }
+
+#[test]
+fn x32_is_no_way_round_a_profile() {
+    let deny = Rule { names: vec!["mkdir".to_owned()], conditions: vec![], action: Action::Errno(1) };
+    let profile = Profile { default: Action::Allow, rules: vec![deny] };
+    let program = compile(&profile, &[X86_64]).unwrap();
+    let mkdir = number("mkdir", X86_64);
+    assert_eq!(run(&program, X86_64.audit, mkdir, &[]), EPERM);
+    assert_eq!(run(&program, X86_64.audit, number("read", X86_64), &[]), ALLOW);
+    for call in [mkdir, number("read", X86_64), 512] {
+        assert_eq!(run(&program, X86_64.audit, 0x4000_0000 | call, &[]), ENOSYS, "{call}");
+    }
+}

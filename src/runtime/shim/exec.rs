@@ -61,6 +61,7 @@ fn run(
     let launcher = Launcher {
         filter: filter.map_err(|error| Error::Start(error.to_string()))?,
         capabilities: capability_sets(&launch.capabilities)?,
+        no_new_privileges: record.config.security.no_new_privileges,
         propagation: vec![],
         dev: None,
     };

@@ -1,6 +1,6 @@
 //! The last steps in a container's new process, for its first process and for commands alike:
 //! find the program, set right what libcontainer leaves undone, load the seccomp filter, give up
-//! the capabilities that took, and become the program.
+//! the capabilities that took (in the other order where the filter takes none), and become the program.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -21,6 +21,8 @@ pub(super) struct Launcher {
     pub filter: Option<Filter>,
     /// What the program keeps.
     pub capabilities: LinuxCapabilities,
+    /// Then a filter takes no capability, and is loaded last: it may forbid what giving them up takes.
+    pub no_new_privileges: bool,
     /// Mounts whose propagation differs from the whole tree's; none for commands.
     pub propagation: Vec<(PathBuf, Propagation)>,
     /// A mount to move over `/dev` when everything else is in place.
@@ -66,12 +68,19 @@ impl Launcher {
         let program = CString::new(program.into_os_string().into_encoded_bytes());
         let program = program.map_err(|_| ExecutorError::InvalidArg)?;
         let (args, env) = (strings(args)?, strings(env)?);
-        if let Some(filter) = &self.filter {
-            filter.load().map_err(|error| other("load seccomp filter", error.to_string()))?;
+        let load = || match &self.filter {
+            Some(filter) => filter.load().map_err(|error| other("load seccomp filter", error.to_string())),
+            None => Ok(()),
+        };
+        if !self.no_new_privileges {
+            load()?;
         }
         let syscall = libcontainer::syscall::syscall::create_syscall();
         libcontainer::capabilities::drop_privileges(&self.capabilities, &*syscall)
             .map_err(|error| other("drop capabilities", error.to_string()))?;
+        if self.no_new_privileges {
+            load()?;
+        }
         let Err(error) = execve(&program, &args, &env);
         Err(other(&format!("exec {}", program.to_string_lossy()), error.desc().to_ascii_lowercase()))
     }

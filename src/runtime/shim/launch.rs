@@ -19,6 +19,7 @@ use oci_spec::runtime::LinuxCapabilities;
 use serde::{Deserialize, Serialize};
 
 use super::executor::Launcher;
+use super::volumes;
 use crate::cgroup::{Cgroups, Version};
 use crate::contract::records::{ContainerPaths, ContainerRecord, SandboxPaths, cgroup_path};
 use crate::durable::{self, Durability, Record};
@@ -79,6 +80,11 @@ pub(super) fn launch(pod: &Pod<'_>, record: &ContainerRecord, stdio: Stdio) -> R
     let paths = pod.paths.container(&record.id);
     let cgroup = cgroup_path(pod.config, &record.id);
     mount_root(record, &paths)?;
+    // As if the pod had asked for them.
+    let mut with_volumes = record.clone();
+    with_volumes.config.mounts.extend(volumes::make(record, &paths)?);
+    let record = &with_volumes;
+    create_working_dir(record, &paths.rootfs())?;
     let plan = plan(pod, record, &paths, &cgroup)?;
     let launcher = launcher(record, &plan)?;
     write_bundle(&paths, &plan)?;
@@ -147,8 +153,7 @@ fn mount_root(record: &ContainerRecord, paths: &ContainerPaths) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).at("make a mount namespace for", &rootfs)?;
     let overlay =
         Overlay { layer_dir: &record.layer_dir, layers: &record.layers, upper: &paths.upper(), work: &paths.work() };
-    overlay.mount(&rootfs).at("mount the container's root at", &rootfs)?;
-    create_working_dir(record, &rootfs)
+    overlay.mount(&rootfs).at("mount the container's root at", &rootfs)
 }
 
 /// A missing working directory is made, also inside a volume.
@@ -219,6 +224,7 @@ fn launcher(record: &ContainerRecord, plan: &Plan) -> Result<Launcher> {
     Ok(Launcher {
         filter: filter.map_err(|error| Error::Start(error.to_string()))?,
         capabilities: capability_sets(&plan.capabilities)?,
+        no_new_privileges: config.security.no_new_privileges,
         propagation: plan.propagation.clone(),
         dev: dev.transpose()?.map(Rc::new),
     })

@@ -14,6 +14,7 @@ mod log;
 mod pause;
 mod server;
 mod trace;
+mod volumes;
 
 use std::ffi::OsString;
 use std::fs;

@@ -44,6 +44,18 @@ pub(crate) fn mount_layers(layer_dir: &Path, layers: &[String], target: &Path) -
     })
 }
 
+/// Runs `work` in a thread with mounts and a working directory of its own: what it mounts goes with it.
+pub(crate) fn in_private<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            Ok(work())
+        });
+        done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 fn mount_lower(layers: &[String], target: &Path) -> io::Result<()> {
     // The kernel wants two lower directories where there is no upper one; an empty one adds nothing.
     let bottom = target.to_str().ok_or(io::ErrorKind::InvalidFilename)?;

@@ -46,8 +46,8 @@ impl Layer {
 fn unpacked(layer: Layer) -> (tempfile::TempDir, Result<Unpacked, UnpackError>) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("layer")).unwrap();
-    let result = unpack(layer.bytes().as_slice(), &dir.path().join("layer"));
-    (dir, result)
+    let result = unpack(layer.bytes().as_slice(), &dir.path().join("layer"), Footing::Bottom);
+    (dir, result.map(|(unpacked, _)| unpacked))
 }
 
 fn root() -> bool {
@@ -159,9 +159,125 @@ fn the_digest_is_of_the_plain_archive_whatever_the_compression() {
     let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
     for bytes in [plain, gzip.finish().unwrap(), zstd] {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(unpack(bytes.as_slice(), dir.path()).unwrap().diff_id, expected);
+        assert_eq!(unpack(bytes.as_slice(), dir.path(), Footing::Bottom).unwrap().0.diff_id, expected);
         assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "content");
     }
     let dir = tempfile::tempdir().unwrap();
-    assert!(unpack(&b"\x1f\x8bbroken"[..], dir.path()).is_err());
+    assert!(unpack(&b"\x1f\x8bbroken"[..], dir.path(), Footing::Bottom).is_err());
+}
+
+/// A base system with a merged /usr, whose owners and modes are those of `Layer::entry`.
+fn base() -> Layer {
+    Layer::new()
+        .entry(EntryType::Directory, "usr/", "", b"")
+        .entry(EntryType::Directory, "usr/bin/", "", b"")
+        .file("usr/bin/sh", "shell")
+        .entry(EntryType::Symlink, "bin", "usr/bin", b"")
+        .entry(EntryType::Directory, "tmp/", "", b"")
+        .file("tmp/old", "old")
+        .entry(EntryType::Symlink, "tmp/link", "old", b"")
+}
+
+/// Puts `layer` onto `base` if it needs that, and looks at both through an overlay; whether it did.
+fn onto_base<T: Send>(layer: Layer, look: impl FnOnce(&Path) -> T + Send) -> (bool, T) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        dir.path().join(name)
+    };
+    let (lower, alone, upper, scratch, shown) = (at("lower"), at("alone"), at("upper"), at("scratch"), at("shown"));
+    unpack(base().bytes().as_slice(), &lower, Footing::Bottom).unwrap();
+    let bytes = layer.bytes();
+    let names = vec!["lower".to_owned()];
+    let (dependent, top) = match unpack(bytes.as_slice(), &alone, Footing::Alone) {
+        Ok((unpacked, deletions)) => {
+            assert!(!unpacked.dependent && deletions.is_empty());
+            (false, "alone")
+        }
+        Err(UnpackError::NeedsParents { .. }) => {
+            let unpacked = unpack_onto(bytes.as_slice(), dir.path(), &names, &upper, &scratch).unwrap();
+            assert!(unpacked.dependent);
+            assert_eq!(unpacked.diff_id, format!("sha256:{}", hex::encode(Sha256::digest(&bytes))));
+            (true, "upper")
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let seen = mount::in_private(|| {
+        mount::mount_layers(dir.path(), &["lower".to_owned(), top.to_owned()], &shown).unwrap();
+        look(&shown)
+    });
+    (dependent, seen.unwrap())
+}
+
+#[test]
+fn directories_that_a_layer_does_not_name_stay_as_they_are_below() {
+    if !root() {
+        return;
+    }
+    let (dependent, ()) = onto_base(Layer::new().file("tmp/new", "new").file("bin/tool", "tool"), |root| {
+        let tmp = fs::metadata(root.join("tmp")).unwrap();
+        assert_eq!((tmp.uid(), tmp.gid(), tmp.mode() & 0o7777), (1000, 1001, 0o4755));
+        assert_eq!(fs::read_to_string(root.join("tmp/old")).unwrap(), "old");
+        assert_eq!(fs::read_link(root.join("bin")).unwrap(), Path::new("usr/bin"), "the link is not hidden");
+        for (path, content) in [("bin/sh", "shell"), ("usr/bin/tool", "tool"), ("tmp/new", "new")] {
+            assert_eq!(fs::read_to_string(root.join(path)).unwrap(), content);
+        }
+    });
+    assert!(dependent);
+}
+
+#[test]
+fn hard_links_reach_lower_layers() {
+    if !root() {
+        return;
+    }
+    let layer = Layer::new()
+        .entry(EntryType::Link, "same", "usr/bin/sh", b"")
+        .entry(EntryType::Link, "through", "bin/sh", b"")
+        .entry(EntryType::Link, "link", "tmp/link", b"");
+    let (dependent, ()) = onto_base(layer, |root| {
+        for name in ["same", "through", "usr/bin/sh"] {
+            let found = fs::metadata(root.join(name)).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o7777, found.len()), (1000, 0o4755, 5), "{name}");
+            assert_eq!(fs::read_to_string(root.join(name)).unwrap(), "shell");
+        }
+        assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("old"));
+    });
+    assert!(dependent);
+}
+
+#[test]
+fn deletions_are_made_where_the_parents_lead() {
+    if !root() {
+        return;
+    }
+    let gone = |root: &Path, path: &str| assert!(fs::symlink_metadata(root.join(path)).is_err(), "{path}");
+    let (dependent, ()) = onto_base(Layer::new().file("bin/.wh.sh", "").file("tmp/.wh..wh..opq", ""), |root| {
+        gone(root, "usr/bin/sh");
+        gone(root, "tmp/old");
+        assert_eq!(fs::metadata(root.join("tmp")).unwrap().uid(), 1000);
+    });
+    assert!(dependent);
+    let (_, ()) = onto_base(Layer::new().file("nowhere/.wh.x", "").file("tmp/new", ""), |root| gone(root, "nowhere"));
+    // A directory that is deleted and made anew, in either order, has only what is new.
+    for layer in [
+        Layer::new().file(".wh.tmp", "").entry(EntryType::Directory, "tmp/", "", b"").file("tmp/new", "new"),
+        Layer::new().entry(EntryType::Directory, "tmp/", "", b"").file("tmp/new", "new").file(".wh.tmp", ""),
+    ] {
+        let (dependent, ()) = onto_base(layer, |root| {
+            gone(root, "tmp/old");
+            assert_eq!(fs::read_to_string(root.join("tmp/new")).unwrap(), "new");
+        });
+        assert!(!dependent);
+    }
+}
+
+#[test]
+fn a_layer_that_names_its_directories_means_the_same_anywhere() {
+    if !root() {
+        return;
+    }
+    let layer = Layer::new().entry(EntryType::Directory, "bin/", "", b"").file("bin/x", "x").file("y", "y");
+    let (dependent, kind) = onto_base(layer, |root| fs::symlink_metadata(root.join("bin")).unwrap().is_dir());
+    assert!(!dependent && kind);
 }

@@ -230,6 +230,7 @@ pub(crate) fn busybox_layer() -> Vec<u8> {
         add(tar::EntryType::Directory, dir, "", 0o755, b"");
     }
     add(tar::EntryType::Directory, "tmp/", "", 0o1777, b"");
+    add(tar::EntryType::Symlink, "sbin", "bin", 0o777, b"");
     add(tar::EntryType::Regular, "bin/busybox", "", 0o755, &fs::read(BUSYBOX).unwrap());
     for applet in APPLETS.split_whitespace() {
         add(tar::EntryType::Symlink, &format!("bin/{applet}"), "busybox", 0o777, b"");
@@ -250,17 +251,24 @@ const APPLETS: &str = "sh cat echo sleep id ls mknod mount dd head tail stty tty
 
 /// An image as `docker save` writes it.
 pub(crate) fn write_archive(path: &Path, name: &str, layer: &[u8], config: &serde_json::Value) {
-    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    write_layers(path, name, &[layer], config);
+}
+
+/// The same with several layers, lowest first.
+pub(crate) fn write_layers(path: &Path, name: &str, layers: &[&[u8]], config: &serde_json::Value) {
+    let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = serde_json::json!({
-        "architecture": "amd64", "os": "linux", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(layer))]},
+        "architecture": arch, "os": "linux", "config": config,
+        "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>()},
     });
     let config = serde_json::to_vec(&config).unwrap();
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+    let names = (0..layers.len()).map(|n| format!("layer{n}.tar")).collect::<Vec<_>>();
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": names}]).to_string();
     let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
-    for (name, content) in
-        [("config.json", config.as_slice()), ("layer.tar", layer), ("manifest.json", manifest.to_string().as_bytes())]
-    {
+    let documents = [("config.json", config.as_slice()), ("manifest.json", manifest.as_bytes())];
+    let layers = names.iter().map(String::as_str).zip(layers.iter().copied());
+    for (name, content) in documents.into_iter().chain(layers) {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(content.len() as u64);

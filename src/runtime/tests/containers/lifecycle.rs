@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Security};
 
-use crate::fixture::{Node, PATIENCE, busybox_layer, write_archive};
+use crate::fixture::{Node, PATIENCE, busybox_layer, write_archive, write_layers};
 
 pub(crate) async fn runs_logs_and_ends(node: &mut Node) {
     let sandbox = node.sandbox("p1").await;
@@ -61,6 +61,82 @@ pub(crate) async fn image_defaults_apply(node: &mut Node) {
     };
     let (_, log) = node.run("p1", config).await;
     assert_eq!(log, "uid=1234 gid=5 groups=5,77\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n");
+}
+
+pub(crate) async fn image_volumes(node: &mut Node) {
+    let archive = node.dir.path().join("db.tar");
+    let config = serde_json::json!({
+        "User": "web", "Cmd": ["sh"], "Volumes": {"/home/web": {}, "/etc": {}, "/var/made": {}, "/own/": {}},
+    });
+    write_archive(&archive, "db:1", &busybox_layer(), &config);
+    let image = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    node.sandbox("p1").await;
+    let own = node.dir.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("file"), "").unwrap();
+    let mut config = node.shell(
+        "ls /own; touch /x 2>/dev/null || echo read-only; cat /etc/group | wc -l; ls -ld /var/made >/dev/null && echo made; \
+         touch /etc/new 2>/dev/null || echo owned; until [ -e /own/go ]; do sleep 0.02; done",
+    );
+    config.image_id.clone_from(&image.id);
+    config.security.read_only_rootfs = true;
+    config.mounts = vec![Mount {
+        host_path: own.clone(),
+        container_path: "/own".into(),
+        read_only: false,
+        recursive_read_only: false,
+        propagation: Propagation::Private,
+    }];
+    let id = node.start("p1", config.clone()).await;
+    let mut root = config.clone();
+    root.security.run_as_user = Some(0);
+    root.command =
+        ["sh", "-c", "touch /etc/new && ls /etc; touch /var/made/x && echo written"].map(str::to_owned).to_vec();
+    root.log_path = node.dir.path().join("logs/root/0.log");
+    let (_, log) = node.run("p1", root.clone()).await;
+    assert_eq!(log, "group\nnew\npasswd\nwritten\n");
+    let (_, log) = node.run("p1", root).await;
+    assert_eq!(log, "group\nnew\npasswd\nwritten\n", "each container has volumes of its own");
+    fs::write(own.join("go"), "").unwrap();
+    let status = node.ended(&id).await;
+    assert_eq!(crate::fixture::plain(&status.log_path), "file\nread-only\n3\nmade\nowned\n");
+}
+
+/// Above a base whose `/sbin` is a link: a layer that names none of its directories.
+pub(crate) async fn layers_on_parents(node: &mut Node) {
+    let mut second = tar::Builder::new(Vec::new());
+    for (path, content) in [("tmp/new", "new\n"), ("sbin/tool", "#!/bin/sh\necho tool\n")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        second.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_mode(0o755);
+    header.set_size(0);
+    second.append_link(&mut header, "busybox-linked", "bin/busybox").unwrap();
+    let second = second.into_inner().unwrap();
+    let archive = node.dir.path().join("layers.tar");
+    write_layers(&archive, "layers:1", &[&busybox_layer(), &second], &serde_json::json!({}));
+    let image = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    node.sandbox("p1").await;
+    let mut config =
+        node.shell("ls -ld /tmp | cut -c1-10; cat /tmp/new; readlink /sbin; sbin/tool; /busybox-linked echo linked");
+    config.image_id = image.id;
+    let (_, log) = node.run("p1", config).await;
+    assert_eq!(log, "drwxrwxrwt\nnew\nbin\ntool\nlinked\n");
+    let again = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    assert_eq!(again.tags, ["docker.io/library/layers:1"]);
+    assert_eq!(
+        fs::read_dir(node.dir.path().join("data/imagestore/layers")).unwrap().count(),
+        2,
+        "nothing is unpacked twice"
+    );
+    assert_eq!(fs::read_dir(node.dir.path().join("data/imagestore/tmp")).unwrap().count(), 0);
 }
 
 pub(crate) async fn what_cannot_start_says_why(node: &mut Node) {

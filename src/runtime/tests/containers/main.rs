@@ -23,6 +23,8 @@ type Test = (&'static str, fn(&mut Node) -> Outcome<'_>);
 const TESTS: &[Test] = &[
     ("a_container_runs_logs_and_ends", |node| Box::pin(lifecycle::runs_logs_and_ends(node))),
     ("images_defaults_apply", |node| Box::pin(lifecycle::image_defaults_apply(node))),
+    ("volumes_of_images_are_writable_and_filled", |node| Box::pin(lifecycle::image_volumes(node))),
+    ("layers_are_put_onto_their_parents", |node| Box::pin(lifecycle::layers_on_parents(node))),
     ("what_cannot_start_says_why", |node| Box::pin(lifecycle::what_cannot_start_says_why(node))),
     ("stop_asks_then_kills", |node| Box::pin(lifecycle::stop_asks_then_kills(node))),
     ("limits_stand_and_memory_hogs_are_killed", |node| Box::pin(lifecycle::limits_and_oom(node))),
