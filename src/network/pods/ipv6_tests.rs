@@ -1,5 +1,6 @@
 //! Router advertisements and link-local addresses, from a pod that may do anything on its own link.
 
+use std::path::Path;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
