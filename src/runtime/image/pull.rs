@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -23,6 +24,7 @@ use super::manifest::{Document, Kind, MEDIA_TYPES, select};
 use super::registries::{Endpoint, Registries};
 use super::store::{ImageStore, Layer, is_digest};
 use super::{PullError, reference};
+use crate::disk::{DiskRoom, Lane};
 use crate::types::{ImageStatus, RegistryAuth};
 
 /// At once for one image; more only makes a small board thrash.
@@ -33,10 +35,15 @@ const CHUNKS_AHEAD: usize = 16;
 const DOCUMENT_MAX: usize = 8 << 20;
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
+/// Gigabytes over a thin line onto a slow card.
+const LAYER_DEADLINE: Duration = Duration::from_secs(4 * 3600);
+/// One small file and its flush.
+const RECORD_DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(crate) struct Puller {
     registries: Registries,
+    disk: Arc<DiskRoom>,
     clients: Clients,
     /// One at a time for each name and each layer; the next in line finds the work done.
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
@@ -66,10 +73,10 @@ impl From<OciDistributionError> for Failure {
 }
 
 impl Puller {
-    pub(crate) fn new(registries: Registries) -> Self {
+    pub(crate) fn new(registries: Registries, disk: Arc<DiskRoom>) -> Self {
         // The TLS library asks for a provider of cryptography once a process; whoever was first wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { registries, clients: Clients::default(), busy: Mutex::default() }
+        Self { registries, disk, clients: Clients::default(), busy: Mutex::default() }
     }
 
     fn turn(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
@@ -132,8 +139,10 @@ impl Puller {
         if wanted.tag().is_some() {
             names.push(wanted.to_string());
         }
-        let put = store.put(&found.config_digest, &found.config, layers, &names);
-        put.map_err(|error| Failure::Content(error.to_string()))
+        let (store, digest, config) = (Arc::clone(store), found.config_digest.clone(), found.config.clone());
+        let put = move || store.put(&digest, &config, layers, &names);
+        let put = self.disk.run(Lane::Images, "", RECORD_DEADLINE, put).await;
+        put.map_err(|error| Failure::Content(error.to_string()))?.map_err(|error| Failure::Content(error.to_string()))
     }
 
     async fn layer(
@@ -145,12 +154,14 @@ impl Puller {
     ) -> Result<Layer, Failure> {
         let turn = self.turn(diff_id.to_owned());
         let _turn = turn.lock().await;
-        if let Some(layer) = store.layer(diff_id) {
+        let (at, wanted) = (Arc::clone(store), diff_id.to_owned());
+        let known = self.disk.run(Lane::Images, "", LAYER_DEADLINE, move || at.layer(&wanted)).await;
+        if let Some(layer) = known.map_err(|error| Failure::Content(error.to_string()))? {
             return Ok(layer);
         }
         let mut attempt = 1;
         loop {
-            match download(store, found, digest, diff_id).await {
+            match download(&self.disk, store, found, digest, diff_id).await {
                 Err(Failure::Remote(error)) if attempt < ATTEMPTS && transient(&error) => attempt += 1,
                 result => return result,
             }
@@ -216,12 +227,18 @@ fn descriptor(digest: &str) -> OciDescriptor {
 }
 
 /// Downloads and unpacks one layer, both at once.
-async fn download(store: &Arc<ImageStore>, found: &Found, digest: &str, diff_id: &str) -> Result<Layer, Failure> {
+async fn download(
+    disk: &DiskRoom,
+    store: &Arc<ImageStore>,
+    found: &Found,
+    digest: &str,
+    diff_id: &str,
+) -> Result<Layer, Failure> {
     let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
     let (verified_sender, verified) = tokio::sync::oneshot::channel();
     let unpacking = {
         let (store, diff_id) = (Arc::clone(store), diff_id.to_owned());
-        tokio::task::spawn_blocking(move || -> Result<Layer, String> {
+        disk.run(Lane::Images, "", LAYER_DEADLINE, move || -> Result<Layer, String> {
             let reader = Incoming { receiver, current: Bytes::new() };
             let staged = store.stage(reader, &diff_id).map_err(|error| error.to_string())?;
             // The layer counts only when the transfer itself was what the manifest names.
@@ -231,15 +248,17 @@ async fn download(store: &Arc<ImageStore>, found: &Found, digest: &str, diff_id:
             }
         })
     };
-    let transferred = transfer(found, digest, sender).await;
-    if transferred.is_ok() {
-        // The unpacker may have failed already; its own error is told below.
-        let _ = verified_sender.send(());
-    } else {
-        drop(verified_sender);
-    }
-    let unpacked = unpacking.await.map_err(|error| Failure::Content(error.to_string()))?;
+    let transfer = async {
+        let transferred = transfer(found, digest, sender).await;
+        if transferred.is_ok() {
+            // The unpacker may have failed already; its own error is told below.
+            let _ = verified_sender.send(());
+        }
+        transferred
+    };
+    let (unpacked, transferred) = tokio::join!(unpacking, transfer);
     transferred?;
+    let unpacked = unpacked.map_err(|error| Failure::Content(error.to_string()))?;
     unpacked.map_err(Failure::Content)
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::Runtime;
 use super::connection::{CallError, Connection};
 use super::sandboxes::now_ns;
 use super::state::{Container, Phase, Sandbox};
-use super::{Runtime, blocking};
 use crate::contract::protocol::{Answer, Failure, Request};
 use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, cgroup_path};
 use crate::durable::{self, Durability};
@@ -46,7 +46,7 @@ impl Runtime {
         };
         let paths = self.sandbox_paths(sandbox_uid).container(&id);
         let (at, written) = (paths.clone(), record.clone());
-        blocking(move || {
+        self.blocking(sandbox_uid, move || {
             write_record(&at, &written).inspect_err(|_| {
                 // A full disk is asked again and again; what stays behind goes at the next start.
                 let _ = durable::remove_tree(&at.data);
@@ -59,7 +59,7 @@ impl Runtime {
             sandbox.map(|s| s.containers.insert(id.clone(), Container::new(record, Phase::Created))).is_some()
         };
         if !entered {
-            blocking(move || durable::remove_tree(&paths.data)).await?;
+            self.blocking(sandbox_uid, move || durable::remove_tree(&paths.data)).await?;
             return Err(Error::SandboxNotFound(sandbox_uid.to_owned()));
         }
         Ok(id)
@@ -166,7 +166,7 @@ impl Runtime {
         let paths = self.sandbox_paths(&uid).container(id);
         let cgroup = self.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, id))?;
         let cgroups = self.cgroups.clone();
-        blocking(move || {
+        self.blocking(&uid, move || {
             cgroups.remove(&cgroup)?;
             durable::remove_tree(&paths.run)?;
             durable::remove_tree(&paths.data)
@@ -197,7 +197,7 @@ impl Runtime {
     pub async fn update_container_resources(&self, id: &str, resources: Resources) -> Result<()> {
         let path = self.container_cgroup(id)?;
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.update(&path, &resources)).await
+        self.blocking("", move || cgroups.update(&path, &resources)).await
     }
 
     pub(super) async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
