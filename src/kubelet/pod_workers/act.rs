@@ -11,6 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::last_words;
 use super::plan::{Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
@@ -46,12 +47,11 @@ pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[Cont
             warn!(container = c.name, "dead container not removed: {e}");
             continue;
         }
-        // Rotated logs carry a suffix; what is gone already is fine.
         let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, pod), &c.name, c.attempt);
-        for file in crate::server::log_files(&log) {
-            let _ = std::fs::remove_file(file);
+        let message = message_file(kubelet, pod.uid(), &c.name, c.attempt);
+        if let Err(e) = kubelet.on_disk(pod.uid(), move || last_words::remove(&log, &message)).await {
+            warn!(container = c.name, "log of a dead container not removed: {e}");
         }
-        let _ = std::fs::remove_file(message_file(kubelet, pod.uid(), &c.name, c.attempt));
     }
 }
 
@@ -120,7 +120,7 @@ impl Worker {
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
         self.spawn(Op::SetUp, async move {
-            let result = setup::mount(&kubelet, &pod, &ips, &mut tokens).await;
+            let result = setup::set_up_volumes(&kubelet, &pod, &ips, false, &mut tokens).await;
             Done::Refreshed { result, tokens }
         });
     }
