@@ -163,7 +163,11 @@ impl Start {
             let (pod, c, mounted, env) = (self.pod.clone(), c.clone(), self.mounted.clone(), env.clone());
             move || container_mounts(&pod, &c, &mounted, &env, &pod_dir, &message_file)
         };
-        let mounts = kubelet.disk().run(Lane::Foreign, pod.uid(), MOUNTS_DEADLINE, work).await;
+        let (lane, owner) = match self.mounted.elsewhere(c) {
+            Some(owner) => (Lane::Foreign, owner),
+            None => (Lane::Pod, pod.uid()),
+        };
+        let mounts = kubelet.disk().run(lane, owner, MOUNTS_DEADLINE, work).await;
         let mounts = mounts.map_err(|e| bad(e.to_string()))?.map_err(bad)?;
         container_config::build(container_config::Inputs {
             pod,

@@ -46,7 +46,7 @@ pub(crate) async fn read(disk: &DiskRoom, pod: &Pod, container: &Container, pod_
     let work = move || -> Vec<_> {
         wanted.into_iter().map(|((volume, path), dir)| ((volume, path.clone()), text(&dir, &path))).collect()
     };
-    match disk.run(Lane::Foreign, pod.uid(), DEADLINE, work).await {
+    match disk.run(Lane::Pod, pod.uid(), DEADLINE, work).await {
         Ok(read) => files.extend(read),
         Err(e) => files.extend(keys.into_iter().map(|key| (key, Err(e.to_string())))),
     }

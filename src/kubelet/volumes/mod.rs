@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api::k8s_openapi::api::core::v1::Pod;
+use api::k8s_openapi::api::core::v1::{Container, Pod};
 use client::{Cluster, kube};
 use jiff::Timestamp;
 use runtime::{DiskRoom, Lane};
@@ -48,6 +48,8 @@ use wanted::Wanted;
 
 /// A recursive change of owners on a slow card takes minutes; whatever takes longer hangs.
 const OWN_DEADLINE: Duration = Duration::from_secs(600);
+/// The kernel's table of mounts waits for no file system.
+const OWNER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A volume that cannot be set up; its text is upstream's event.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,17 +73,27 @@ pub(crate) struct VolumePath {
     pub(crate) read_only: bool,
     /// A path of the node that is made with the first container that mounts it.
     pub(crate) make: bool,
+    /// Of a volume that leads elsewhere: in whose name its file system is asked.
+    pub(crate) elsewhere: Option<String>,
+}
+
+impl Mounted {
+    /// In whose name to ask, when the container mounts a volume that leads elsewhere.
+    pub(crate) fn elsewhere(&self, c: &Container) -> Option<&str> {
+        let names = c.volume_mounts.iter().flatten().map(|m| &m.name);
+        names.filter_map(|name| self.paths.get(name)?.elsewhere.as_deref()).next()
+    }
 }
 
 impl VolumePath {
     fn writable(path: PathBuf) -> Self {
-        Self { path, read_only: false, make: false }
+        Self { path, read_only: false, make: false, elsewhere: None }
     }
 
     /// A volume whose files the kubelet writes is read-only for containers, whatever they ask for: one
     /// that could put links in the files' place would lead the kubelet anywhere on the node.
     fn of_files(path: PathBuf) -> Self {
-        Self { path, read_only: true, make: false }
+        Self { path, read_only: true, make: false, elsewhere: None }
     }
 }
 
@@ -148,11 +160,16 @@ async fn set_up_own(cx: &Setup<'_>, volumes: Vec<(String, Wanted)>) -> Vec<Outco
 }
 
 async fn set_up_foreign(cx: &Setup<'_>, name: String, wanted: Wanted) -> Outcome {
-    let owner = wanted.owner().unwrap_or_else(|| cx.pod.uid().to_owned());
     let deadline = wanted.deadline();
+    let asked = cx.disk.run(Lane::Node, "", OWNER_DEADLINE, move || (wanted.owner(), wanted)).await;
+    let (owner, wanted) = match asked {
+        Ok((owner, wanted)) => (owner.unwrap_or_else(|| cx.pod.uid().to_owned()), wanted),
+        Err(e) => return (name, Err(e.to_string())),
+    };
     let (pod_dir, volume) = (cx.pod_dir.to_owned(), name.clone());
     let done = cx.disk.run(Lane::Foreign, &owner, deadline, move || wanted.set_up(&pod_dir, &volume)).await;
-    done.unwrap_or_else(|e| (name, Err(e.to_string())))
+    let (_, outcome) = done.unwrap_or_else(|e| (String::new(), Err(e.to_string())));
+    (name, outcome.map(|path| VolumePath { elsewhere: Some(owner), ..path }))
 }
 
 /// What upstream says when the volumes were not there in time.

@@ -95,11 +95,17 @@ impl Wanted {
         }
     }
 
-    /// Who takes threads for it, where that is not the pod: pods share a server.
+    /// Who takes threads for it, where that is not the pod: pods share servers, and file systems that are
+    /// mounted on the node. Reads the kernel's table of mounts.
     pub(super) fn owner(&self) -> Option<String> {
         match self {
             Self::Nfs(nfs) => Some(nfs.owner()),
-            Self::EmptyDir(_) | Self::HostPath { .. } | Self::Local { .. } | Self::Image | Self::Files(_) => None,
+            Self::HostPath { path, .. } | Self::Local { path, .. } => {
+                // The root and what is not in the table are asked in each pod's own name.
+                let points = runtime::mount_points().unwrap_or_default();
+                file_system(&points, path).map(|point| point.display().to_string())
+            }
+            Self::EmptyDir(_) | Self::Image | Self::Files(_) => None,
         }
     }
 
@@ -126,7 +132,7 @@ impl Wanted {
             Self::HostPath { path, kind, read_only } => {
                 host_path::prepare(&path, kind.as_deref())?;
                 let make = kind.as_deref().unwrap_or_default().is_empty();
-                Ok(VolumePath { path, read_only, make })
+                Ok(VolumePath { read_only, make, ..VolumePath::writable(path) })
             }
             Self::Local { path, group, read_only } => {
                 if !path.exists() {
@@ -156,6 +162,12 @@ impl Wanted {
     }
 }
 
+/// The mount point that a path lies on by its name, unless that is the root.
+fn file_system<'a>(points: &'a [PathBuf], path: &Path) -> Option<&'a Path> {
+    let above = points.iter().filter(|point| path.starts_with(point));
+    above.max_by_key(|point| point.components().count()).map(PathBuf::as_path).filter(|point| point.parent().is_some())
+}
+
 impl Files {
     fn write(&self, dir: &Path) -> std::io::Result<()> {
         if self.in_memory {
@@ -167,6 +179,24 @@ impl Files {
         match self.group {
             Some(group) if changed => ownership::apply(dir, group),
             Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_share_the_file_system_that_a_path_is_on() {
+        let points = ["/", "/mnt", "/mnt/nas"].map(PathBuf::from);
+        for (path, expected) in [
+            ("/mnt/nas/media", Some("/mnt/nas")),
+            ("/mnt/nas", Some("/mnt/nas")),
+            ("/mnt/nasty", Some("/mnt")),
+            ("/srv", None),
+        ] {
+            assert_eq!(file_system(&points, Path::new(path)), expected.map(Path::new), "{path}");
         }
     }
 }

@@ -224,7 +224,7 @@ async fn heal(disk: &DiskRoom, paths: &SandboxPaths, uid: &str, known: &Known) {
         for record in containers {
             let files = at.container(&record.id);
             durable::private_dir(&files.data)?;
-            durable::write(&files.record(), &record, Durability::Atomic)?;
+            durable::write(&files.record(), &record.bare(), Durability::Atomic)?;
         }
         Ok(())
     });

@@ -33,7 +33,7 @@ impl Runtime {
     /// Use of a cgroup of several pods, such as `kubepods`.
     pub async fn cgroup_stats(&self, path: &str) -> Result<Stats> {
         let (path, cgroups) = (path.to_owned(), self.cgroups.clone());
-        blocking(move || cgroups.stats(&path, now_ns())).await
+        self.blocking("", move || cgroups.stats(&path, now_ns())).await
     }
 
     /// The file system that holds images and containers.
