@@ -60,7 +60,11 @@ impl Runtime {
             sandbox.map(|s| s.containers.insert(id.clone(), Container::new(kept, Phase::Created))).is_some()
         };
         if !entered {
-            self.blocking(sandbox_uid, move || durable::remove_tree(&paths.data)).await?;
+            self.blocking(sandbox_uid, move || {
+                durable::remove_tree(&paths.run)?;
+                durable::remove_tree(&paths.data)
+            })
+            .await?;
             return Err(Error::SandboxNotFound(sandbox_uid.to_owned()));
         }
         Ok(id)
