@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tidy/disk.rs"]
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Command;
@@ -374,4 +377,9 @@ fn pod_fields_are_listed_read_and_tested() {
         }
     }
     none(&found, "list these fields of a pod with the test that shows them, and read them or refuse them");
+}
+
+#[test]
+fn file_systems_are_asked_in_the_disk_room() {
+    none(&disk::offenders(&sources()), "move this into a job of the disk room (runtime::DiskRoom)");
 }

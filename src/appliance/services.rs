@@ -11,7 +11,7 @@ mod tls;
 
 use std::fs::DirBuilder;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -104,13 +104,12 @@ pub(crate) fn report<E: std::error::Error>(part: &str, result: Result<(), E>) {
     }
 }
 
-/// A directory that only root may enter.
+/// A directory that only root may enter; one that is there is closed.
 fn make_private(path: &Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("creating the directory {}", path.display()))
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("creating the directory {}", path.display()))?;
+    let closed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    closed.with_context(|| format!("closing the directory {}", path.display()))
 }
 
 fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {

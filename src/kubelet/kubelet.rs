@@ -1,11 +1,13 @@
 //! What all parts of one node's kubelet share.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Cluster, Recorder, kube};
 use network::PodNetwork;
 use parking_lot::Mutex;
-use runtime::Runtime;
+use runtime::{DiskRoom, Lane, Runtime};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -16,6 +18,9 @@ use crate::registry::Registry;
 use crate::resources::Allocatable;
 use crate::server::Rates;
 use crate::volumes::References;
+
+/// To remove what a pod leaves, millions of files maybe, takes minutes on a slow card.
+const DISK_DEADLINE: Duration = Duration::from_secs(600);
 
 pub(crate) struct Kubelet {
     pub(crate) cfg: Config,
@@ -36,4 +41,19 @@ pub(crate) struct Kubelet {
     pub(crate) pressure: Mutex<Pressure>,
     pub(crate) cpu_rates: Mutex<Rates>,
     pub(crate) metrics: Metrics,
+}
+
+impl Kubelet {
+    pub(crate) fn disk(&self) -> &DiskRoom {
+        self.runtime.disk()
+    }
+
+    /// Runs work on what a pod has on the node's own file systems, in its name.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        &self,
+        uid: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.disk().run(Lane::Pod, uid, DISK_DEADLINE, work).await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
 }

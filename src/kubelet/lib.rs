@@ -36,12 +36,14 @@ mod volumes;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Cluster, Recorder};
 use network::PodNetwork;
-use runtime::Runtime;
+use runtime::{DiskError, Lane, Runtime};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, ServerConfig, Thresholds};
@@ -52,15 +54,26 @@ use crate::node::Machine;
 use crate::registry::Registry;
 use crate::volumes::References;
 
+/// For a few directories on a card that wakes up.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
 /// The kubelet cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot make {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error("cannot serve the kubelet API: {0}")]
     Server(#[source] io::Error),
+}
+
+/// A directory for root alone.
+fn make_private(path: PathBuf) -> Result<(), Error> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map_err(|source| Error::Directory { path, source })
 }
 
 /// Runs the kubelet of one node until `token` is cancelled. Containers then run on; the next kubelet
@@ -75,9 +88,8 @@ pub async fn run(
     network: Arc<PodNetwork>,
     token: CancellationToken,
 ) -> Result<(), Error> {
-    for path in [cfg.pods_dir(), cfg.log_dir.clone()] {
-        fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
-    }
+    let dirs = [cfg.pods_dir(), cfg.log_dir.clone()];
+    runtime.disk().run(Lane::Node, "", START_DEADLINE, move || dirs.into_iter().try_for_each(make_private)).await??;
     let user = format!("system:node:{}", cfg.node_name);
     let client = cx.as_user(&user, &["system:nodes"]);
     let recorder = Recorder::new(client.clone(), "kubelet", &cfg.node_name);

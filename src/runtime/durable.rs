@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -97,12 +98,22 @@ fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> 
 }
 
 fn write_temporary(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-    let mut file = File::create(path).at("create", path)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).at("create", path)?;
     file.write_all(bytes).at("write", path)?;
     if durability == Durability::Synced {
         file.sync_all().at("sync", path)?;
     }
     Ok(())
+}
+
+/// Makes a directory, with those above it, that root alone may enter; one that is there is closed.
+pub(crate) fn private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create", path)?;
+    let mode = fs::metadata(path).at("inspect", path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("close", path)
 }
 
 /// Makes a rename, a new file or a removal in `path`'s directory durable.

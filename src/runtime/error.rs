@@ -45,6 +45,8 @@ pub enum Error {
     #[error("the shim of sandbox {uid:?}: {message}")]
     Shim { uid: String, message: String },
     #[error(transparent)]
+    Disk(#[from] crate::DiskError),
+    #[error(transparent)]
     Image(#[from] crate::PullError),
 }
 

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod contract;
+mod disk;
 mod durable;
 mod error;
 mod image;
@@ -15,10 +16,13 @@ mod shim;
 mod sys;
 mod types;
 
+pub use disk::{DiskError, DiskRoom, Lane};
 pub use error::{Error, Result};
 pub use image::PullError;
 pub use image::registries::Registries;
 pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, Streams};
 pub use shim::shim_main;
+pub use sys::mount::mount_points;
+pub use sys::rootdir::{Links, RootDir, by_descriptor};
 pub use sys::tree::{TreeUsage, remove_tree, tree_usage, walk_tree};
 pub use types::*;

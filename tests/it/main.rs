@@ -14,6 +14,7 @@
 mod bad_input;
 mod cluster;
 mod eviction;
+mod hostile;
 mod lifecycle;
 mod machine;
 mod notes;
@@ -36,19 +37,17 @@ type Alone = (&'static str, fn());
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
-    let shared: Vec<Shared> = [
+    let shared = [
         notes::TESTS,
         workloads::TESTS,
         bad_input::TESTS,
         security::TESTS,
         services::TESTS,
+        hostile::TESTS,
         voting_app::TESTS,
         lifecycle::TESTS,
-    ]
-    .concat()
-    .into_iter()
-    .filter(|(name, _)| is_wanted(name))
-    .collect();
+    ];
+    let shared: Vec<Shared> = shared.concat().into_iter().filter(|(name, _)| is_wanted(name)).collect();
     let alone = [restart::TESTS, scale::TESTS, siege::TESTS, eviction::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {

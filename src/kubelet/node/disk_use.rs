@@ -1,7 +1,7 @@
 //! What a pod takes of the node's disk: the one measure that limits, eviction and statistics share.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 use runtime::{ContainerStatus, Runtime, TreeUsage, tree_usage};
@@ -60,13 +60,15 @@ impl DiskUse {
         }
         let logs = pod_log_dir(&kubelet.cfg.log_dir, pod);
         for (name, used) in &mut out.containers {
-            used.logs = directory(logs.join(name)).await;
+            used.logs = directory(kubelet, pod, logs.join(name)).await;
         }
         let pod_dir = kubelet.cfg.pod_dir(pod.uid());
         for (name, _) in empty_dirs(pod) {
-            out.empty_dirs.insert(name.to_owned(), directory(volumes::empty_dir_path(&pod_dir, name)).await);
+            let dir = volumes::empty_dir_path(&pod_dir, name);
+            out.empty_dirs.insert(name.to_owned(), directory(kubelet, pod, dir).await);
         }
-        out.files = directory(pod_dir.join("containers")).await + plain_files(pod_dir).await;
+        let messages = directory(kubelet, pod, pod_dir.join(volumes::CONTAINERS)).await;
+        out.files = messages + on_disk(kubelet, pod, move || plain_files(&pod_dir)).await;
         out
     }
 }
@@ -83,24 +85,21 @@ async fn layer(runtime: &Runtime, c: &ContainerStatus) -> TreeUsage {
     runtime.layer_usage(&c.id).await.unwrap_or_default()
 }
 
-async fn directory(dir: PathBuf) -> TreeUsage {
-    blocking(move || tree_usage(&dir)).await
+async fn directory(kubelet: &Kubelet, pod: &Pod, dir: PathBuf) -> TreeUsage {
+    on_disk(kubelet, pod, move || tree_usage(&dir)).await
 }
 
 /// The files right in a pod's directory: containers may write some of them.
-async fn plain_files(dir: PathBuf) -> TreeUsage {
+fn plain_files(dir: &Path) -> TreeUsage {
     use std::os::unix::fs::MetadataExt as _;
-    blocking(move || {
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        let files = entries.filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file);
-        files.map(|m| TreeUsage { bytes: m.blocks() * 512, inodes: 1 }).sum()
-    })
-    .await
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file);
+    files.map(|m| TreeUsage { bytes: m.blocks() * 512, inodes: 1 }).sum()
 }
 
-async fn blocking(work: impl FnOnce() -> TreeUsage + Send + 'static) -> TreeUsage {
-    // A panic there has been reported; the pod is looked at again soon.
-    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+async fn on_disk(kubelet: &Kubelet, pod: &Pod, work: impl FnOnce() -> TreeUsage + Send + 'static) -> TreeUsage {
+    // The pod is looked at again soon.
+    kubelet.on_disk(pod.uid(), move || Ok(work())).await.unwrap_or_default()
 }
 
 #[cfg(test)]

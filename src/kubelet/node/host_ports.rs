@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use api::core::node_ports::{LISTENING, Port, RESERVED, write};
 use api::k8s_openapi::api::core::v1::Node;
 use client::kube::api::{Api, Patch, PatchParams};
 use client::{kube, status as api_status};
 use network::Protocol;
+use runtime::Lane;
 use serde_json::json;
 use tracing::warn;
 
 use crate::kubelet::Kubelet;
+
+/// For a few tables of the kernel.
+const READ_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the Node says at the moment.
 #[derive(Default)]
@@ -29,7 +34,7 @@ impl HostPorts {
     pub(super) async fn publish(&mut self, kubelet: &Kubelet) {
         let addresses = kubelet.cfg.node_ips.clone();
         let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
-        let listening = match tokio::task::spawn_blocking(read).await {
+        let listening = match kubelet.disk().run(Lane::Node, "", READ_DEADLINE, read).await {
             Ok(Ok(ports)) => write(&ports.into_iter().filter_map(port).collect()),
             Ok(Err(e)) => return warn!("cannot read which ports this host listens on: {e}"),
             Err(e) => return warn!("cannot read which ports this host listens on: {e}"),

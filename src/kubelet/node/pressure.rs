@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use client::EventType;
 use nix::sys::statvfs::statvfs;
-use runtime::TreeUsage;
+use runtime::{Lane, TreeUsage};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -21,6 +21,9 @@ use crate::pod::PodExt;
 use crate::registry::Entry;
 use crate::status::Verdict;
 use crate::{events, pod_workers};
+
+/// For the figures of the data disk.
+const DISK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// An evicted pod needs a moment to give back what it held.
 const SETTLE: Duration = Duration::from_secs(20);
@@ -74,7 +77,7 @@ pub(super) struct Watch {
 impl Watch {
     /// The conditions to post. A condition stays for a while after its cause has gone.
     pub(super) async fn check(&mut self, kubelet: &Kubelet, images: &mut ImageGc) -> Pressure {
-        let reading = read(kubelet);
+        let reading = read(kubelet).await;
         let thresholds = &kubelet.cfg.thresholds;
         let now = Instant::now();
         let shortage = shortage(&reading, thresholds);
@@ -126,7 +129,7 @@ async fn reclaim(kubelet: &Kubelet, shortage: Shortage, images: &mut ImageGc) ->
                 pod_workers::remove_dead(kubelet, &entry.pod, &dead).await;
             }
             images.remove_unused(kubelet).await;
-            self::shortage(&read(kubelet), &kubelet.cfg.thresholds)
+            self::shortage(&read(kubelet).await, &kubelet.cfg.thresholds)
         }
     }
 }
@@ -144,9 +147,12 @@ fn shortage(reading: &Reading, thresholds: &Thresholds) -> Option<Shortage> {
     (inodes.available < threshold).then_some(Shortage::Inodes { threshold, available: inodes.available })
 }
 
-fn read(kubelet: &Kubelet) -> Reading {
+async fn read(kubelet: &Kubelet) -> Reading {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let (disk, inodes) = disk(&kubelet.cfg.root_dir);
+    let root = kubelet.cfg.root_dir.clone();
+    let disk = kubelet.disk().run(Lane::Node, "", DISK_DEADLINE, move || disk(&root)).await;
+    // A disk that does not answer has no figures; that it hangs shows elsewhere.
+    let (disk, inodes) = disk.unwrap_or((Part::ENDLESS, Part::ENDLESS));
     Reading {
         memory_available: meminfo(&memory, "MemAvailable"),
         disk,

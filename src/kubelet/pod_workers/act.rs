@@ -11,6 +11,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::last_words;
 use super::plan::{Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
@@ -48,15 +49,8 @@ pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[Cont
         }
         let log = log_path(&pod_log_dir(&kubelet.cfg.log_dir, pod), &c.name, c.attempt);
         let message = message_file(kubelet, pod.uid(), &c.name, c.attempt);
-        let removed = tokio::task::spawn_blocking(move || {
-            // Rotated logs carry a suffix; what is gone already is fine.
-            for file in crate::server::log_files(&log) {
-                let _ = std::fs::remove_file(file);
-            }
-            let _ = std::fs::remove_file(message);
-        });
-        if let Err(e) = removed.await {
-            error!(container = c.name, "logs of a dead container not removed: {e}");
+        if let Err(e) = kubelet.on_disk(pod.uid(), move || last_words::remove(&log, &message)).await {
+            warn!(container = c.name, "log of a dead container not removed: {e}");
         }
     }
 }
@@ -126,7 +120,7 @@ impl Worker {
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
         self.spawn(Op::SetUp, async move {
-            let result = setup::mount(&kubelet, &pod, &ips, &mut tokens).await;
+            let result = setup::set_up_volumes(&kubelet, &pod, &ips, false, &mut tokens).await;
             Done::Refreshed { result, tokens }
         });
     }

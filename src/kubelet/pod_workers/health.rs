@@ -1,14 +1,12 @@
 //! Which probes of the pod run now, and what its dead containers said last.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::net::IpAddr;
-use std::path::Path;
 
 use jiff::Timestamp;
 use runtime::ContainerStatus;
 use tracing::debug;
 
+use super::last_words;
 use super::start::message_file;
 use super::worker::Worker;
 use crate::events;
@@ -17,11 +15,6 @@ use crate::observed::{Observed, has_ended, label};
 use crate::pod::{PodExt, Role};
 use crate::prober::{ProbeKind, Prober};
 use crate::status;
-
-/// Upstream's limits of a termination message.
-const MAX_MESSAGE: u64 = 4096;
-const MAX_LOG_MESSAGE: usize = 2048;
-const MAX_LOG_LINES: usize = 80;
 
 impl Worker {
     /// Starts the probes of containers that run and ends those of containers that do not.
@@ -79,12 +72,10 @@ impl Worker {
             self.health.remove(&c.id);
             self.count_end(c);
             let file = message_file(&self.kubelet, self.pod.uid(), &c.name, c.attempt);
-            let mut message = read_start(&file, MAX_MESSAGE);
             let from_log = c.labels.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
-            if message.is_empty() && from_log && c.exit_code != Some(0) {
-                let log = c.log_path.clone();
-                message = crate::server::last_lines(&log, MAX_LOG_LINES, MAX_LOG_MESSAGE).await;
-            }
+            let log = (from_log && c.exit_code != Some(0)).then(|| c.log_path.clone());
+            let words = self.kubelet.on_disk(self.pod.uid(), move || Ok(last_words::read(&file, log.as_deref()))).await;
+            let message = words.inspect_err(|e| debug!("termination message: {e}")).unwrap_or_default();
             self.messages.insert(c.id.clone(), message);
         }
     }
@@ -103,14 +94,4 @@ impl Worker {
         let labels = [("container_type", container_type(role)), ("exit_code", &*code.to_string()), ("reason", reason)];
         self.kubelet.metrics.count(Counter::TerminatedContainers, &labels);
     }
-}
-
-fn read_start(path: &Path, limit: u64) -> String {
-    let mut data = Vec::new();
-    if let Ok(file) = File::open(path)
-        && let Err(e) = file.take(limit).read_to_end(&mut data)
-    {
-        debug!("termination message {}: {e}", path.display());
-    }
-    String::from_utf8_lossy(&data).into_owned()
 }

@@ -12,15 +12,21 @@ use crate::status;
 impl Worker {
     /// Asks once for each container that runs. A process may change its user later, so what was known
     /// before a restart of the kubelet stays.
-    pub(super) fn note_users(&mut self, observed: &Observed) {
+    pub(super) async fn note_users(&mut self, observed: &Observed) {
         for c in observed.running() {
             let Some(pid) = c.pid.filter(|_| !self.users.contains_key(&c.id)) else { continue };
             let id = format!("{}{}", status::ID_PREFIX, c.id);
             let known = self.pod.known_status(&c.name).filter(|s| s.container_id.as_deref() == Some(&*id));
             let known = known.and_then(|s| s.user.as_ref()?.linux.clone());
-            // A process that has gone meanwhile is told of as ended soon.
-            let asked = || parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?);
-            if let Some(user) = known.or_else(asked) {
+            let user = match known {
+                Some(user) => Some(user),
+                None => {
+                    let read = move || fs::read_to_string(format!("/proc/{pid}/status"));
+                    // A process that has gone meanwhile is told of as ended soon.
+                    self.kubelet.on_disk(self.pod.uid(), read).await.ok().and_then(|text| parse(&text))
+                }
+            };
+            if let Some(user) = user {
                 self.users.insert(c.id.clone(), user);
             }
         }

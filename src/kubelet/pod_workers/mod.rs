@@ -3,8 +3,10 @@
 
 mod act;
 mod clock;
+mod files;
 mod health;
 mod identity;
+mod last_words;
 mod mailbox;
 mod plan;
 mod resize;
@@ -12,11 +14,11 @@ mod setup;
 mod start;
 mod state;
 mod stop;
+mod strays;
 mod worker;
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -376,48 +378,17 @@ impl Manager {
         if let Err(e) = self.kubelet.network.retain(&self.kubelet.pods.uids()).await {
             warn!("addresses of pods that are gone not released: {e}");
         }
-        Self::remove_strays(&self.kubelet).await;
-    }
-
-    /// Directories and logs of pods that nobody knows any more.
-    async fn remove_strays(kubelet: &Kubelet) {
-        let uids: HashSet<String> = kubelet.pods.uids().into_iter().collect();
-        let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
-        let swept = tokio::task::spawn_blocking(move || {
-            for (uid, dir) in strays(&pods, &uids, |name| Some(name)) {
-                if let Err(e) = crate::volumes::remove_pod_dir(&dir) {
-                    warn!(uid, "directory of a gone pod not removed: {e}");
-                }
-            }
-            for (uid, dir) in strays(&logs, &uids, uid_of_logs) {
-                if let Err(e) = runtime::remove_tree(&dir) {
-                    warn!(uid, "logs of a gone pod not removed: {e}");
-                }
-            }
-        });
-        if let Err(e) = swept.await {
-            error!("what gone pods left was not removed: {e}");
-        }
+        remove_strays(&self.kubelet).await;
     }
 }
 
-/// Directories whose name holds the UID of no pod; what has another form of name is not ours.
-fn strays(root: &Path, known: &HashSet<String>, uid: fn(&str) -> Option<&str>) -> Vec<(String, PathBuf)> {
-    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let uid = uid(&name)?.to_owned();
-            (!known.contains(&uid)).then(|| (uid, entry.path()))
-        })
-        .collect()
-}
-
-/// From `<namespace>_<name>_<uid>`.
-fn uid_of_logs(name: &str) -> Option<&str> {
-    let mut parts = name.split('_');
-    let uid = parts.nth(2)?;
-    (parts.next().is_none() && !uid.is_empty()).then_some(uid)
+/// Directories and logs of pods that nobody knows any more.
+async fn remove_strays(kubelet: &Kubelet) {
+    let uids: HashSet<String> = kubelet.pods.uids().into_iter().collect();
+    let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
+    if let Err(e) = kubelet.on_disk("", move || strays::remove(&pods, &logs, &uids)).await {
+        error!("what gone pods left was not removed: {e}");
+    }
 }
 
 /// The typed pod, without what only the API server needs of it.
@@ -426,21 +397,4 @@ fn decode(object: &Object) -> Option<Arc<Pod>> {
         object.decode().inspect_err(|e| error!(pod = %object.index.key, "stored pod does not decode: {e}")).ok()?;
     pod.metadata.managed_fields = None;
     Some(Arc::new(pod))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_pods_left_that_are_gone_is_found_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["prod_web_u1", "prod_old_u2", "lost+found", "prod_web", "a_b_c_d", "prod_x_"] {
-            std::fs::create_dir(root.path().join(name)).unwrap();
-        }
-        let known = HashSet::from(["u1".to_owned()]);
-        let found = strays(root.path(), &known, uid_of_logs);
-        assert_eq!(found, [("u2".to_owned(), root.path().join("prod_old_u2"))]);
-        assert_eq!(strays(&root.path().join("absent"), &known, uid_of_logs), []);
-    }
 }

@@ -13,6 +13,7 @@ use network::{HostPort, Protocol};
 use runtime::{SandboxConfig, SandboxState};
 use tracing::warn;
 
+use super::files::{PodFiles, Texts};
 use super::plan::SandboxPlan;
 use crate::container_config::{pod_log_dir, sysctls};
 use crate::downward::FieldContext;
@@ -56,7 +57,9 @@ pub(super) async fn set_up(
             SetupError::OTHER
         })?;
     }
-    let mounted = mount(kubelet, pod, known_ips, tokens).await.map_err(|volumes| SetupError { volumes })?;
+    let unused = matches!(sandbox, SandboxPlan::Create { .. });
+    let mounted = set_up_volumes(kubelet, pod, known_ips, unused, tokens).await;
+    let mounted = mounted.map_err(|volumes| SetupError { volumes })?;
     if *sandbox == SandboxPlan::Recover {
         kubelet.runtime.recover_sandbox(pod.uid()).await.map_err(|e| {
             warn_event("FailedSync", &format!("error determining status: {e}"));
@@ -84,18 +87,19 @@ pub(super) async fn set_up(
         warn_event("FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
         SetupError::OTHER
     })?;
-    write_files(kubelet, pod, &ips).map_err(|e| {
+    write_files(kubelet, pod, &ips).await.map_err(|e| {
         warn_event("FailedSync", &format!("error killing pod: {e}"));
         SetupError::OTHER
     })?;
     Ok(Ready { mounted, ips })
 }
 
-/// Brings the volumes up to date with their sources.
-pub(super) async fn mount(
+/// Brings the volumes up to date with their sources. `unused` when no container can see them.
+pub(super) async fn set_up_volumes(
     kubelet: &Kubelet,
     pod: &Pod,
     ips: &[IpAddr],
+    unused: bool,
     tokens: &mut Tokens,
 ) -> Result<Mounted, Vec<VolumeError>> {
     let fields =
@@ -104,9 +108,11 @@ pub(super) async fn mount(
     let setup = Setup {
         cluster: &kubelet.cluster,
         client: &kubelet.client,
+        disk: kubelet.disk(),
         pod,
         pod_dir: &pod_dir,
         fields: &fields,
+        unused,
         now: Timestamp::now(),
     };
     volumes::set_up(&setup, tokens).await.inspect_err(|failed| {
@@ -124,7 +130,9 @@ async fn make_sandbox(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> Result<(), 
     runtime_class::check(&kubelet.cluster, pod)?;
     let hostname = dns::kernel_hostname(pod, &kubelet.cfg.cluster_domain)?;
     let log_dir = pod_log_dir(&kubelet.cfg.log_dir, pod);
-    fs::create_dir_all(&log_dir).map_err(|e| format!("{}: {e}", log_dir.display()))?;
+    let dir = log_dir.clone();
+    let made = kubelet.on_disk(pod.uid(), move || fs::create_dir_all(dir)).await;
+    made.map_err(|e| format!("{}: {e}", log_dir.display()))?;
     let config = SandboxConfig {
         uid: pod.uid().to_owned(),
         namespace: pod.namespace().to_owned(),
@@ -179,30 +187,31 @@ pub(crate) fn host_ports(pod: &Pod) -> Vec<HostPort> {
         .collect()
 }
 
-fn write_files(kubelet: &Kubelet, pod: &Pod, ips: &[IpAddr]) -> io::Result<()> {
+async fn write_files(kubelet: &Kubelet, pod: &Pod, ips: &[IpAddr]) -> io::Result<()> {
     let cfg = &kubelet.cfg;
-    let dir = cfg.pod_dir(pod.uid());
-    fs::create_dir_all(&dir)?;
-    // Containers of this pod may have the files open: they are rewritten in place.
-    let node = fs::read_to_string(&cfg.resolv_conf).unwrap_or_default();
-    let (resolv, cut) = dns::resolv_conf(pod, &cfg.cluster_dns, &cfg.cluster_domain, &dns::ResolvConf::parse(&node));
-    for warning in cut {
-        kubelet.recorder.event(&events::pod(pod), EventType::Warning, "DNSConfigForming", &warning);
-    }
-    write_if_changed(&dir.join(volumes::RESOLV_CONF), &resolv.render())?;
-    let hosts = if pod.host_network() {
-        dns::host_network_hosts_file(pod, &fs::read_to_string(&cfg.hosts_file).unwrap_or_default())
-    } else {
-        dns::hosts_file(pod, ips, &cfg.cluster_domain)
-    };
-    write_if_changed(&dir.join(volumes::ETC_HOSTS), &hosts)?;
     let hostname = dns::kernel_hostname(pod, &cfg.cluster_domain).map_err(io::Error::other)?;
-    write_if_changed(&dir.join(volumes::HOSTNAME), &format!("{hostname}\n"))
-}
-
-/// A container may have changed its own copy, which is left alone while the kubelet's text is the same.
-fn write_if_changed(path: &std::path::Path, text: &str) -> io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) { Ok(()) } else { fs::write(path, text) }
+    let files = PodFiles {
+        dir: cfg.pod_dir(pod.uid()),
+        resolv_conf: cfg.resolv_conf.clone(),
+        hosts_file: cfg.hosts_file.clone(),
+    };
+    let (cluster_dns, domain) = (cfg.cluster_dns.clone(), cfg.cluster_domain.clone());
+    let (pod, ips, uid) = (pod.clone(), ips.to_vec(), pod.uid().to_owned());
+    let about = events::pod(&pod);
+    let texts = move |resolv_conf: &str, hosts: &str| {
+        let node = dns::ResolvConf::parse(resolv_conf);
+        let (resolv_conf, warnings) = dns::resolv_conf(&pod, &cluster_dns, &domain, &node);
+        let hosts = if pod.host_network() {
+            dns::host_network_hosts_file(&pod, hosts)
+        } else {
+            dns::hosts_file(&pod, &ips, &domain)
+        };
+        Texts { resolv_conf: resolv_conf.render(), hosts, hostname: format!("{hostname}\n"), warnings }
+    };
+    for warning in kubelet.on_disk(&uid, move || files.write(texts)).await? {
+        kubelet.recorder.event(&about, EventType::Warning, "DNSConfigForming", &warning);
+    }
+    Ok(())
 }
 
 /// Sandbox and network away; what cannot be removed is told and tried again with the pod.
@@ -222,10 +231,7 @@ pub(super) async fn tear_down(kubelet: &Kubelet, pod: &Pod) -> Result<(), String
     metrics.time("stop_podsandbox", kubelet.runtime.stop_sandbox(uid)).await.map_err(|e| e.to_string())?;
     kubelet.network.detach(uid).await.map_err(|e| e.to_string())?;
     let dir = kubelet.cfg.pod_dir(uid);
-    tokio::task::spawn_blocking(move || volumes::remove_pod_dir(&dir))
-        .await
-        .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())
+    kubelet.on_disk(uid, move || volumes::remove_pod_dir(&dir)).await.map_err(|e| e.to_string())
 }
 
 /// The rest, once the pod's object has gone.
@@ -234,7 +240,8 @@ pub(super) async fn forget(kubelet: &Kubelet, pod: &Pod) {
         warn!(pod = %pod.full_name(), "sandbox not removed: {e}");
     }
     let logs = pod_log_dir(&kubelet.cfg.log_dir, pod);
-    if let Err(e) = runtime::remove_tree(&logs) {
+    let dir = logs.clone();
+    if let Err(e) = kubelet.on_disk(pod.uid(), move || runtime::remove_tree(&dir)).await {
         warn!("logs in {} not removed: {e}", logs.display());
     }
 }

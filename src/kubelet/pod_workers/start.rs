@@ -1,8 +1,6 @@
 //! Starts one container: image, environment, mounts, configuration, process, postStart hook.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use api::k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod
 use client::{EventType, Query};
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use runtime::ImageStatus;
+use runtime::{ImageStatus, Lane};
 use tokio_util::sync::CancellationToken;
 
 use crate::container_config::{self, pod_log_dir};
@@ -24,13 +22,13 @@ use crate::metrics::{Counter, container_type};
 use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
 use crate::status::Waiting;
-use crate::volumes::{Mounted, container_mounts, image_path, is_mount_point};
+use crate::volumes::{CONTAINERS, EnvFiles, Mounted, container_mounts, image_path, is_mount_point, read_env_files};
 use crate::{events, hooks};
 
 /// Pause before a failed start is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-/// A pod writes such a file itself.
-const MAX_ENV_FILE: u64 = 64 * 1024;
+/// Mount points are made and bound, some on the host's and the network's file systems.
+const MOUNTS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Everything that a start needs, owned, so that it can run beside its worker.
 pub(super) struct Start {
@@ -78,7 +76,7 @@ impl Start {
         let failed = |e: &StartError| {
             recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.message));
         };
-        let config = self.config(&image).inspect_err(failed)?;
+        let config = self.config(&image).boxed().await.inspect_err(failed)?;
         let runtime = &self.kubelet.runtime;
         let metrics = &self.kubelet.metrics;
         let id = metrics
@@ -118,7 +116,9 @@ impl Start {
             }
             let dir = image_path(&pod_dir, &volume.name);
             let failed = |why: String| StartError::new("CreateContainerError", why);
-            if is_mount_point(&dir).map_err(|e| failed(e.to_string()))? {
+            let at = dir.clone();
+            let mounted = self.kubelet.on_disk(self.pod.uid(), move || is_mount_point(&at)).await;
+            if mounted.map_err(|e| failed(e.to_string()))? {
                 continue;
             }
             let reference = source.reference.as_deref().unwrap_or_default();
@@ -152,13 +152,23 @@ impl Start {
         })
     }
 
-    fn config(&self, image: &ImageStatus) -> Result<runtime::ContainerConfig, StartError> {
+    async fn config(&self, image: &ImageStatus) -> Result<runtime::ContainerConfig, StartError> {
         let bad = |text: String| StartError::new("CreateContainerConfigError", text);
         let (kubelet, pod, c) = (&*self.kubelet, &*self.pod, &self.container);
-        let env = self.env().map_err(|e| bad(e.to_string()))?;
         let pod_dir = kubelet.cfg.pod_dir(pod.uid());
+        let files = read_env_files(kubelet.disk(), pod, c, &pod_dir).await;
+        let env = self.env(&files).map_err(|e| bad(e.to_string()))?;
         let message_file = message_file(kubelet, pod.uid(), &c.name, self.attempt);
-        let mounts = container_mounts(pod, c, &self.mounted, &env, &pod_dir, &message_file).map_err(bad)?;
+        let work = {
+            let (pod, c, mounted, env) = (self.pod.clone(), c.clone(), self.mounted.clone(), env.clone());
+            move || container_mounts(&pod, &c, &mounted, &env, &pod_dir, &message_file)
+        };
+        let (lane, owner) = match self.mounted.elsewhere(c) {
+            Some(owner) => (Lane::Foreign, owner),
+            None => (Lane::Pod, pod.uid()),
+        };
+        let mounts = kubelet.disk().run(lane, owner, MOUNTS_DEADLINE, work).await;
+        let mounts = mounts.map_err(|e| bad(e.to_string()))?.map_err(bad)?;
         container_config::build(container_config::Inputs {
             pod,
             role: self.role,
@@ -175,14 +185,14 @@ impl Start {
         .map_err(bad)
     }
 
-    fn env(&self) -> Result<Vec<(String, String)>, EnvError> {
+    fn env(&self, files: &EnvFiles) -> Result<Vec<(String, String)>, EnvError> {
         let kubelet = &*self.kubelet;
         let fields = FieldContext {
             host_ips: &kubelet.cfg.node_ips,
             pod_ips: &self.ips,
             allocatable: kubelet.allocatable.clone(),
         };
-        let values = Lookup { kubelet, mounted: &self.mounted };
+        let values = Lookup { kubelet, files };
         env::build(&self.pod, &self.container, &self.services(), &fields, &values)
     }
 
@@ -225,12 +235,12 @@ fn cancelled() -> StartError {
 
 /// Where a container leaves its last words.
 pub(super) fn message_file(kubelet: &Kubelet, uid: &str, container: &str, attempt: u32) -> PathBuf {
-    kubelet.cfg.pod_dir(uid).join("containers").join(container).join(format!("{attempt}.message"))
+    kubelet.cfg.pod_dir(uid).join(CONTAINERS).join(container).join(format!("{attempt}.message"))
 }
 
 struct Lookup<'a> {
     kubelet: &'a Kubelet,
-    mounted: &'a Mounted,
+    files: &'a EnvFiles,
 }
 
 impl Values for Lookup<'_> {
@@ -243,17 +253,6 @@ impl Values for Lookup<'_> {
     }
 
     fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
-        let Some(volume) = self.mounted.paths.get(volume) else { return Err("no such volume".to_owned()) };
-        if path.starts_with('/') || path.split('/').any(|p| p == "..") {
-            return Err("the path leads out of the volume".to_owned());
-        }
-        let file = match File::open(volume.path.join(path)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e.to_string()),
-        };
-        let mut text = String::new();
-        file.take(MAX_ENV_FILE).read_to_string(&mut text).map_err(|e| e.to_string())?;
-        Ok(Some(text))
+        self.files.get(volume, path)
     }
 }

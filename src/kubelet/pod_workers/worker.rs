@@ -249,6 +249,7 @@ impl Worker {
                 self.adopt(&observed);
             }
             self.read_last_words(&observed).await;
+            self.note_users(&observed).await;
             let wake = self.step(&observed, now);
             if self.state == State::Gone {
                 super::setup::forget(&self.kubelet, &self.pod).await;
@@ -345,7 +346,6 @@ impl Worker {
             self.sync_probes(observed);
             self.note_waiting(observed, plan);
         }
-        self.note_users(observed);
         self.compute_status(observed, now);
         let before = self.state;
         loop {

@@ -1,22 +1,15 @@
-//! Reads a container's log files, rotated ones included, and follows the one that is written.
-//!
-//! Following waits for the kernel to tell of writes (inotify) and for the runtime to tell of the
-//! container's end; nothing is polled.
+//! A container's log files, rotated ones included. Blocks: only in the disk room.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bytes::Bytes;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use runtime::{Event, Runtime};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use runtime::{Links, RootDir};
 
-use super::log_query::{Filter, Flow, LogQuery, tail_start};
+use super::log_query::{Filter, LogQuery, tail_start};
 
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -38,34 +31,35 @@ pub(crate) fn log_files(log: &Path) -> Vec<PathBuf> {
     out
 }
 
-/// The last lines of a log, for a termination message.
-pub(crate) async fn last_lines(log: &Path, lines: usize, limit: usize) -> String {
-    let log = log.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let query = LogQuery { tail_lines: Some(lines as u64), ..LogQuery::default() };
-        let mut out = Vec::new();
-        let mut filter = Filter::new(query.clone());
-        for (path, from) in starts(&log, query.tail_lines) {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(from))?;
-            let mut data = Vec::new();
-            file.read_to_end(&mut data)?;
-            for line in data.split(|&b| b == b'\n') {
+/// The last lines of a log, for a termination message: at most `limit` bytes. No log is no message.
+pub(crate) fn last_lines(log: &Path, lines: u64, limit: usize) -> String {
+    read_last_lines(log, lines, limit).unwrap_or_default()
+}
+
+fn read_last_lines(log: &Path, lines: u64, limit: usize) -> io::Result<String> {
+    let query = LogQuery { tail_lines: Some(lines), ..LogQuery::default() };
+    let mut out = Vec::new();
+    let mut filter = Filter::new(query);
+    for (path, from) in starts(log, Some(lines)) {
+        let Some(mut open) = OpenLog::at(&path, from)? else { continue };
+        let mut rest = Vec::new();
+        while let Some(chunk) = open.chunk()? {
+            rest.extend_from_slice(&chunk);
+            let end = rest.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+            for line in rest[..end].split(|&b| b == b'\n') {
                 filter.push(line, &mut out);
             }
+            rest.drain(..end);
+            out.drain(..out.len().saturating_sub(limit));
         }
-        out.drain(..out.len().saturating_sub(limit));
-        Ok::<_, io::Error>(String::from_utf8_lossy(&out).into_owned())
-    });
-    match read.await {
-        Ok(Ok(text)) => text,
-        // No log is no message.
-        Ok(Err(_)) | Err(_) => String::new(),
+        filter.push(&rest, &mut out);
     }
+    out.drain(..out.len().saturating_sub(limit));
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// Files to read, each with the place to begin at.
-fn starts(log: &Path, tail_lines: Option<u64>) -> Vec<(PathBuf, u64)> {
+pub(super) fn starts(log: &Path, tail_lines: Option<u64>) -> Vec<(PathBuf, u64)> {
     let files = log_files(log);
     let Some(mut left) = tail_lines else { return files.into_iter().map(|f| (f, 0)).collect() };
     let mut out = Vec::new();
@@ -83,7 +77,7 @@ fn starts(log: &Path, tail_lines: Option<u64>) -> Vec<(PathBuf, u64)> {
 
 /// Reads backwards in chunks; returns where the tail begins and how many lines are missing.
 fn tail_of(path: &Path, lines: u64) -> io::Result<(u64, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = open(path)?;
     let mut end = file.metadata()?.len();
     if lines == 0 {
         return Ok((end, 0));
@@ -105,74 +99,23 @@ fn tail_of(path: &Path, lines: u64) -> io::Result<(u64, u64)> {
     }
 }
 
-/// One client's reading of one container's log.
-pub(super) struct Reader {
-    pub(super) runtime: Arc<Runtime>,
-    pub(super) container_id: String,
-    pub(super) log: PathBuf,
-    pub(super) query: LogQuery,
-    pub(super) out: mpsc::Sender<io::Result<Bytes>>,
+/// Never through a link: whoever may write beside the log must not choose what is read.
+fn open(path: &Path) -> io::Result<File> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    RootDir::open_with(dir, Links::Refused)?.file(Path::new(name))
 }
 
-/// The client has gone, or has had its fill.
-struct Over;
-
-impl Reader {
-    /// Sends everything that is wanted; ends with the log, the container, or the client.
-    pub(super) async fn run(self) {
-        if let Err(e) = self.read().await {
-            // The client may be gone, too.
-            let _ = self.out.send(Err(e)).await;
-        }
-    }
-
-    async fn read(&self) -> io::Result<()> {
-        // Before the first look, so that nothing is missed in between.
-        let mut events = self.query.follow.then(|| self.runtime.subscribe());
-        let watch = if self.query.follow { Some(watch(&self.log)?) } else { None };
-        let mut sink = Sink { filter: Filter::new(self.query.clone()), rest: Vec::new(), out: &self.out };
-        let mut current: Option<Open> = None;
-        for (path, from) in starts(&self.log, self.query.tail_lines) {
-            let Some(mut open) = Open::at(&path, from)? else { continue };
-            if sink.drain(&mut open).await?.is_err() {
-                return Ok(());
-            }
-            current = Some(open);
-        }
-        let (Some(events), Some(mut watch)) = (&mut events, watch) else { return Ok(()) };
-        loop {
-            let running =
-                self.runtime.container_status(&self.container_id).is_ok_and(|c| crate::observed::is_running(&c));
-            // What was written before the end is read after it is known.
-            if let Some(open) = &mut current
-                && sink.drain(open).await?.is_err()
-            {
-                return Ok(());
-            }
-            if let Some(next) = rotated(&self.log, current.as_ref())? {
-                current = Some(next);
-                continue;
-            }
-            if !running {
-                return Ok(());
-            }
-            tokio::select! {
-                () = self.out.closed() => return Ok(()),
-                changed = changed(&mut watch) => changed?,
-                () = ended(events, &self.container_id) => {}
-            }
-        }
-    }
-}
-
-struct Open {
+/// A log file that is being read.
+pub(super) struct OpenLog {
     file: File,
     inode: u64,
 }
 
-impl Open {
-    fn at(path: &Path, from: u64) -> io::Result<Option<Self>> {
-        let mut file = match File::open(path) {
+impl OpenLog {
+    pub(super) fn at(path: &Path, from: u64) -> io::Result<Option<Self>> {
+        let mut file = match open(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -180,78 +123,32 @@ impl Open {
         let inode = file.metadata()?.ino();
         Ok(Some(Self { file, inode }))
     }
+
+    /// The next bytes; `None` at the end of what is written so far.
+    pub(super) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut buffer = vec![0; CHUNK];
+        let n = self.file.read(&mut buffer)?;
+        buffer.truncate(n);
+        Ok((n > 0).then_some(buffer))
+    }
+
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
 }
 
 /// The log's file, when it is another one than the one that is open.
-fn rotated(log: &Path, current: Option<&Open>) -> io::Result<Option<Open>> {
-    let next = Open::at(log, 0)?;
-    Ok(next.filter(|n| current.is_none_or(|c| c.inode != n.inode)))
+pub(super) fn rotated(log: &Path, current: Option<u64>) -> io::Result<Option<OpenLog>> {
+    let next = OpenLog::at(log, 0)?;
+    Ok(next.filter(|n| current != Some(n.inode)))
 }
 
-struct Sink<'a> {
-    filter: Filter,
-    /// The beginning of a line whose end is not written yet.
-    rest: Vec<u8>,
-    out: &'a mpsc::Sender<io::Result<Bytes>>,
-}
-
-impl Sink<'_> {
-    async fn drain(&mut self, open: &mut Open) -> io::Result<Result<(), Over>> {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            // Log files are in the page cache as a rule; a chunk is too small to leave the thread for.
-            let n = open.file.read(&mut buffer)?;
-            if n == 0 {
-                return Ok(Ok(()));
-            }
-            self.rest.extend_from_slice(&buffer[..n]);
-            let (out, flow) = self.lines();
-            if !out.is_empty() && self.out.send(Ok(Bytes::from(out))).await.is_err() {
-                return Ok(Err(Over));
-            }
-            if flow == Flow::Full {
-                return Ok(Err(Over));
-            }
-        }
-    }
-
-    fn lines(&mut self) -> (Vec<u8>, Flow) {
-        let mut out = Vec::new();
-        let mut begin = 0;
-        let mut flow = Flow::Continue;
-        while let Some(length) = self.rest[begin..].iter().position(|&b| b == b'\n') {
-            flow = self.filter.push(&self.rest[begin..begin + length], &mut out);
-            begin += length + 1;
-            if flow == Flow::Full {
-                break;
-            }
-        }
-        self.rest.drain(..begin);
-        (out, flow)
-    }
-}
-
-/// Writes to the log, and new files beside it. An inotify descriptor is read like a pipe.
-fn watch(log: &Path) -> io::Result<pipe::Receiver> {
+/// Watches the log and its directory.
+pub(super) fn watch(log: &Path) -> io::Result<OwnedFd> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     let dir = log.parent().unwrap_or(log);
     inotify.add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
-    pipe::Receiver::from_owned_fd_unchecked(inotify.into())
-}
-
-async fn changed(watch: &mut pipe::Receiver) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    watch.read(&mut buffer).await.map(drop)
-}
-
-async fn ended(events: &mut runtime::EventReceiver, id: &str) {
-    loop {
-        match events.recv().await {
-            Some(Event::ContainerExited { container_id, .. }) if container_id == id => return,
-            Some(Event::Lagged) | None => return,
-            Some(Event::ContainerExited { .. } | Event::ContainerStarted { .. } | Event::SandboxGone { .. }) => {}
-        }
-    }
+    Ok(inotify.into())
 }
 
 #[cfg(test)]
@@ -262,8 +159,8 @@ mod tests {
         format!("2026-01-01T00:00:00Z stdout F {n}\n")
     }
 
-    #[tokio::test]
-    async fn the_tail_reaches_into_rotated_files() {
+    #[test]
+    fn the_tail_reaches_into_rotated_files() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
         std::fs::write(dir.path().join("0.log.2"), line(1)).unwrap();
@@ -272,9 +169,9 @@ mod tests {
         let names: Vec<_> = log_files(&log).iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["0.log.2", "0.log.1", "0.log"]);
         for (lines, expected) in [(1, "5\n"), (3, "3\n4\n5\n"), (9, "1\n2\n3\n4\n5\n")] {
-            assert_eq!(last_lines(&log, lines, 4096).await, expected, "{lines}");
+            assert_eq!(last_lines(&log, lines, 4096), expected, "{lines}");
         }
-        assert_eq!(last_lines(&log, 9, 3).await, "\n5\n");
+        assert_eq!(last_lines(&log, 9, 3), "\n5\n");
     }
 
     #[test]
@@ -286,5 +183,16 @@ mod tests {
         let (from, left) = tail_of(&log, 4000).unwrap();
         assert_eq!(left, 0);
         assert_eq!(text[usize::try_from(from).unwrap()..].lines().count(), 4000);
+    }
+    #[test]
+    fn links_and_pipes_in_a_logs_place_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), line(1)).unwrap();
+        std::os::unix::fs::symlink("secret", dir.path().join("link.log")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("fifo.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in ["link.log", "fifo.log"] {
+            assert!(OpenLog::at(&dir.path().join(name), 0).is_err(), "{name}");
+            assert_eq!(last_lines(&dir.path().join(name), 9, 4096), "", "{name}");
+        }
     }
 }

@@ -6,8 +6,9 @@
 mod cache;
 mod gate;
 mod listener;
-mod log_files;
+pub(crate) mod log_files;
 mod log_query;
+mod log_reader;
 mod log_socket;
 mod machine_use;
 mod metrics;
@@ -29,7 +30,6 @@ use tracing::info;
 
 use gate::Gate;
 use listener::{Limits, Listener};
-pub(crate) use log_files::{last_lines, log_files};
 use log_query::{LogQuery, truth};
 pub(crate) use rates::Rates;
 use respond::{Reply, json, text};

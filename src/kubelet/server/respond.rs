@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::log_files::Reader;
 use super::log_query::LogQuery;
+use super::log_reader::Reader;
 use super::log_socket::{self, Encoding};
 use super::streams::{self, Protocol};
 use super::{switch, websocket};

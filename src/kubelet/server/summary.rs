@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
-use runtime::{Stats, TreeUsage};
+use runtime::{Lane, Stats, TreeUsage};
 use serde_json::{Map, Value, json};
 
 use super::machine_use::{MachineUse, default_interface, network};
@@ -19,12 +20,14 @@ use crate::node::disk_use::DiskUse;
 use crate::pod::PodExt;
 use crate::resources;
 
+/// For the figures of one file system.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// Pods call their interface so.
 const POD_INTERFACE: &str = "eth0";
 
 pub(super) async fn summary(kubelet: &Kubelet) -> Value {
     let uses = pod_use(kubelet).await;
-    let disk = FileSystem::of(kubelet.cfg.root_dir.clone()).await;
+    let disk = FileSystem::of(kubelet, kubelet.cfg.root_dir.clone()).await;
     let mut seen = HashSet::from(["node".to_owned(), "pods".to_owned()]);
     let mut pods = Vec::new();
     for used in &uses {
@@ -89,8 +92,9 @@ struct FileSystem {
 
 impl FileSystem {
     /// One that cannot be asked has nothing.
-    async fn of(path: PathBuf) -> Self {
-        let asked = tokio::task::spawn_blocking(move || statvfs(&path).ok());
+    async fn of(kubelet: &Kubelet, path: PathBuf) -> Self {
+        let owner = path.display().to_string();
+        let asked = kubelet.disk().run(Lane::Foreign, &owner, DEADLINE, move || statvfs(&path).ok());
         let Ok(Some(stat)) = asked.await else { return Self::default() };
         Self {
             capacity: stat.blocks() * stat.fragment_size(),
@@ -180,7 +184,7 @@ async fn volumes(kubelet: &Kubelet, pod: &Pod, used: &DiskUse, disk: &FileSystem
         let mut stats = if let Some(part) = used.empty_dirs.get(&volume.name) {
             disk.stats(now, *part)
         } else if let Some((claim, path)) = claim(kubelet, pod, volume) {
-            let whole = FileSystem::of(path).await;
+            let whole = FileSystem::of(kubelet, path).await;
             let mut stats = whole.stats(now, whole.used());
             stats.insert("pvcRef".to_owned(), json!({ "name": claim, "namespace": pod.namespace() }));
             stats
@@ -222,7 +226,7 @@ pub(super) async fn claims(kubelet: &Kubelet) -> Vec<ClaimUse> {
         for (name, path) in found.collect::<Vec<_>>() {
             let namespace = entry.pod.namespace().to_owned();
             if seen.insert((namespace.clone(), name.clone())) {
-                let whole = FileSystem::of(path).await;
+                let whole = FileSystem::of(kubelet, path).await;
                 let figures = [
                     ("available_bytes", whole.available),
                     ("capacity_bytes", whole.capacity),

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -35,12 +35,15 @@ pub(crate) fn write(target: &Path, payload: &Payload, group: Option<FsGroup>, no
     }
     let name = format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond().unsigned_abs());
     let generation = target.join(&name);
-    write_generation(&generation, payload, group)?;
+    write_generation(&generation, payload, group).inspect_err(|_| {
+        // On a full disk each try would leave one more. What resists goes with the next generation.
+        let _ = fs::remove_dir_all(&generation);
+    })?;
     let link = target.join(DATA_NEW);
     remove_if_there(&link)?;
     symlink(&name, &link)?;
     fs::rename(&link, target.join(DATA))?;
-    let wanted: BTreeSet<&str> = payload.keys().map(|p| p.split('/').next().unwrap_or(p)).collect();
+    let wanted: BTreeSet<&str> = payload.files().keys().map(|p| p.split('/').next().unwrap_or(p)).collect();
     for top in &wanted {
         let visible = target.join(top);
         if fs::symlink_metadata(&visible).is_err() {
@@ -70,7 +73,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 fn write_generation(dir: &Path, payload: &Payload, group: Option<FsGroup>) -> io::Result<()> {
     DirBuilder::new().mode(0o755).create(dir)?;
     fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-    for (path, file) in payload {
+    for (path, file) in payload.files() {
         let full = dir.join(path);
         if let Some(parent) = full.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
@@ -86,10 +89,10 @@ fn write_generation(dir: &Path, payload: &Payload, group: Option<FsGroup>) -> io
 
 /// Whether that generation has exactly these files with this content and these modes.
 fn holds(dir: &Path, payload: &Payload) -> io::Result<bool> {
-    for (path, file) in payload {
+    for (path, file) in payload.files() {
         let full = dir.join(path);
-        match fs::read(&full) {
-            Ok(data) if data == file.data => {}
+        match read_same_length(&full, file.data.len()) {
+            Ok(Some(data)) if data == file.data => {}
             Ok(_) => return Ok(false),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(false),
             Err(e) => return Err(e),
@@ -98,7 +101,18 @@ fn holds(dir: &Path, payload: &Payload) -> io::Result<bool> {
             return Ok(false);
         }
     }
-    Ok(count_files(dir)? == payload.len())
+    Ok(count_files(dir)? == payload.files().len())
+}
+
+/// Nobody but the kubelet writes there; still no more is read than is compared.
+fn read_same_length(path: &Path, length: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.len() != length as u64 {
+        return Ok(None);
+    }
+    let mut data = Vec::with_capacity(length);
+    file.take(length as u64).read_to_end(&mut data)?;
+    Ok(Some(data))
 }
 
 fn count_files(dir: &Path) -> io::Result<usize> {
@@ -113,12 +127,11 @@ fn count_files(dir: &Path) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volumes::payload::add;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let mut out = Payload::new();
+        let mut out = Payload::default();
         for (path, data) in files {
-            add(&mut out, path, data.as_bytes().to_vec(), 0o640).unwrap();
+            out.add(path, data.as_bytes().to_vec(), 0o640).unwrap();
         }
         out
     }
@@ -165,7 +178,7 @@ mod tests {
     fn an_empty_payload_is_an_empty_volume() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &payload(&[("a", "1")]), None, at(0)).unwrap();
-        assert!(write(dir.path(), &Payload::new(), None, at(1)).unwrap());
+        assert!(write(dir.path(), &Payload::default(), None, at(1)).unwrap());
         assert!(visible(dir.path()).is_empty());
     }
 }

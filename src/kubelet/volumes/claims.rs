@@ -1,14 +1,16 @@
-//! Persistent volume claims whose volume is a directory of this node.
+//! Persistent volume claims whose volume is a directory of this node or of an NFS server.
 
 use std::path::PathBuf;
 
 use api::k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
-use super::{Setup, VolumePath, fs_group, host_path, ownership};
+use super::nfs::Nfs;
+use super::wanted::Wanted;
+use super::{Setup, fs_group};
 use crate::pod::PodExt;
 
-/// The directory behind a claim of the pod's namespace.
-pub(super) fn path(cx: &Setup<'_>, claim_name: &str, read_only: bool) -> Result<VolumePath, String> {
+/// What is behind a claim of the pod's namespace.
+pub(super) fn wanted(cx: &Setup<'_>, claim_name: &str, read_only: bool) -> Result<Wanted, String> {
     let namespace = cx.pod.namespace();
     let claim: PersistentVolumeClaim = cx
         .cluster
@@ -33,22 +35,17 @@ pub(super) fn path(cx: &Setup<'_>, claim_name: &str, read_only: bool) -> Result<
     if spec.volume_mode.as_deref() == Some("Block") {
         return Err("block volumes are not supported on this node".to_owned());
     }
-    let path = if let Some(local) = &spec.local {
-        let path = PathBuf::from(&local.path);
-        if !path.exists() {
-            return Err(format!("path {:?} does not exist", local.path));
-        }
-        path
-    } else if let Some(host) = &spec.host_path {
-        let path = PathBuf::from(&host.path);
-        host_path::prepare(&path, host.type_.as_deref())?;
-        path
-    } else {
-        return Err(format!("the source of persistent volume {volume_name:?} is not supported on this node"));
-    };
-    // As upstream, the group changes only what was made for pods, never a path that was already in use.
-    if let (Some(group), Some(_), false) = (fs_group(cx.pod, false), &spec.local, read_only) {
-        ownership::apply(&path, group).map_err(|e| e.to_string())?;
+    if let Some(local) = &spec.local {
+        // As upstream, the group changes only what was made for pods, never a path that was in use.
+        let group = fs_group(cx.pod, false).filter(|_| !read_only);
+        return Ok(Wanted::Local { path: PathBuf::from(&local.path), group, read_only });
     }
-    Ok(VolumePath { path, read_only })
+    if let Some(host) = &spec.host_path {
+        return Ok(Wanted::HostPath { path: PathBuf::from(&host.path), kind: host.type_.clone(), read_only });
+    }
+    if let Some(nfs) = &spec.nfs {
+        let options = spec.mount_options.as_deref().unwrap_or_default();
+        return Nfs::of(&nfs.server, &nfs.path, read_only || nfs.read_only == Some(true), options).map(Wanted::Nfs);
+    }
+    Err(format!("the source of persistent volume {volume_name:?} is not supported on this node"))
 }

@@ -1,4 +1,5 @@
-//! The bind mounts of one container: its volume mounts and the files that the kubelet manages.
+//! The bind mounts of one container: its volume mounts and the files that the kubelet manages. Blocks:
+//! only in the disk room.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use api::k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use runtime::{Mount, Propagation};
 
-use super::{Mounted, subpath};
+use super::memory::make_dir;
+use super::{Mounted, host_path, subpath};
 use crate::env;
 use crate::observed::message_path;
 use crate::pod::PodExt;
@@ -62,6 +64,8 @@ pub(crate) fn container_mounts(
 pub(crate) const ETC_HOSTS: &str = "etc-hosts";
 pub(crate) const RESOLV_CONF: &str = "resolv.conf";
 pub(crate) const HOSTNAME: &str = "hostname";
+/// And of the directory that holds their termination messages, a directory for each container.
+pub(crate) const CONTAINERS: &str = "containers";
 
 fn volume_mount(
     c: &Container,
@@ -77,7 +81,12 @@ fn volume_mount(
         .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))?;
     let sub_path = sub_path(m, variables)?;
     let host_path = match sub_path.as_deref() {
-        None => volume.path.clone(),
+        None => {
+            if volume.make {
+                host_path::make_if_missing(&volume.path)?;
+            }
+            volume.path.clone()
+        }
         Some(sub) => {
             let target = pod_dir.join("volume-subpaths").join(&m.name).join(&c.name).join(index.to_string());
             subpath::bind(&volume.path, sub, &target).map_err(|e| {
@@ -129,7 +138,7 @@ fn sub_path(m: &VolumeMount, variables: &[(String, String)]) -> Result<Option<St
 /// Any user of the container may write its last words.
 fn make_message_file(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        make_dir(dir, 0o700)?;
     }
     OpenOptions::new().create(true).write(true).truncate(true).mode(0o666).open(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o666))
@@ -139,7 +148,7 @@ fn make_message_file(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::fixtures::pod;
-    use crate::volumes::{VolumePath, of_files};
+    use crate::volumes::VolumePath;
     use serde_json::json;
 
     #[test]
@@ -147,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": [
             {"name": "v", "mountPath": "/data", "readOnly": true}, {"name": "v", "mountPath": "/etc/hosts"}]}]}));
-        let path = VolumePath { path: "/host/v".into(), read_only: false };
+        let path = VolumePath::writable("/host/v".into());
         let mounted = Mounted { paths: [("v".to_owned(), path)].into(), refresh_at: None };
         let message = dir.path().join("containers/a/0.msg");
         let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
@@ -169,7 +178,8 @@ mod tests {
     fn containers_may_only_read_what_the_kubelet_writes() {
         let dir = tempfile::tempdir().unwrap();
         let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": [{"name": "map", "mountPath": "/map"}]}]}));
-        let mounted = Mounted { paths: [("map".to_owned(), of_files("/host/map".into()))].into(), refresh_at: None };
+        let path = VolumePath::of_files("/host/map".into());
+        let mounted = Mounted { paths: [("map".to_owned(), path)].into(), refresh_at: None };
         let message = dir.path().join("0.msg");
         let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
         assert!(got[0].read_only);

@@ -10,8 +10,57 @@ use thiserror::Error;
 
 use crate::downward::{self, FieldContext};
 
+/// Room that the files of one volume take at the most: a few times what the largest objects hold.
+pub(super) const BYTES_MAX: usize = 32 << 20;
+/// The same for all volumes of one pod. Most of them are kept in memory.
+const POD_BYTES_MAX: usize = 64 << 20;
+/// Files take whole pages, and each an inode.
+const PAGE: usize = 4096;
+const INODE: usize = 1024;
+
 /// Files by path relative to the volume.
-pub(crate) type Payload = BTreeMap<String, File>;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Payload {
+    files: BTreeMap<String, File>,
+    bytes: usize,
+}
+
+impl Payload {
+    pub(super) fn files(&self) -> &BTreeMap<String, File> {
+        &self.files
+    }
+
+    /// Adds one file; its path stays inside the volume.
+    pub(super) fn add(&mut self, path: &str, data: Vec<u8>, mode: u32) -> Result<&mut File, PayloadError> {
+        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+        let escapes =
+            path.starts_with('/') || parts.contains(&"..") || parts.first().is_none_or(|p| p.starts_with(".."));
+        if escapes {
+            return Err(PayloadError::Path(path.to_owned()));
+        }
+        self.bytes += data.len().next_multiple_of(PAGE) + INODE;
+        if self.bytes > BYTES_MAX {
+            return Err(PayloadError::TooLarge);
+        }
+        let slot = self.files.entry(parts.join("/"));
+        Ok(slot.insert_entry(File { data, mode, uid: None }).into_mut())
+    }
+}
+
+/// What is left for the files of one pod.
+pub(super) struct Room(usize);
+
+impl Room {
+    pub(super) fn of_pod() -> Self {
+        Self(POD_BYTES_MAX)
+    }
+
+    pub(super) fn take(&mut self, payload: &Payload) -> Result<(), String> {
+        let left = self.0.checked_sub(payload.bytes);
+        self.0 = left.ok_or("the files of the pod's volumes take more than 64 MiB")?;
+        Ok(())
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File {
@@ -34,6 +83,8 @@ pub(crate) enum PayloadError {
     NoSecretKey(String),
     #[error("invalid path {0:?}")]
     Path(String),
+    #[error("the files of the volume take more than 32 MiB")]
+    TooLarge,
     #[error(transparent)]
     Field(#[from] downward::FieldError),
 }
@@ -105,13 +156,15 @@ fn select(
 ) -> Result<(), PayloadError> {
     let Some(items) = selection.items.filter(|i| !i.is_empty()) else {
         for (key, data) in data {
-            add(into, &key, data, selection.default_mode)?;
+            into.add(&key, data, selection.default_mode)?;
         }
         return Ok(());
     };
     for item in items {
         match data.remove(&item.key) {
-            Some(content) => add(into, &item.path, content, mode(item.mode, selection.default_mode))?,
+            Some(content) => {
+                into.add(&item.path, content, mode(item.mode, selection.default_mode))?;
+            }
             None if selection.optional => {}
             None => return Err(missing(item.key.clone())),
         }
@@ -134,19 +187,8 @@ pub(crate) fn downward_api(
         } else {
             continue;
         };
-        add(into, &item.path, text.into_bytes(), mode(item.mode, default_mode))?;
+        into.add(&item.path, text.into_bytes(), mode(item.mode, default_mode))?;
     }
-    Ok(())
-}
-
-/// Adds one file; its path stays inside the volume.
-pub(crate) fn add(into: &mut Payload, path: &str, data: Vec<u8>, mode: u32) -> Result<(), PayloadError> {
-    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
-    let escapes = path.starts_with('/') || parts.contains(&"..") || parts.first().is_none_or(|p| p.starts_with(".."));
-    if escapes {
-        return Err(PayloadError::Path(path.to_owned()));
-    }
-    into.insert(parts.join("/"), File { data, mode, uid: None });
     Ok(())
 }
 
@@ -166,9 +208,9 @@ mod tests {
     #[track_caller]
     fn check(map: Option<ConfigMap>, items: &[KeyToPath], optional: bool, expected: Result<&[(&str, u32)], &str>) {
         let selection = Selection { items: Some(items), default_mode: 0o644, optional };
-        let mut payload = Payload::new();
+        let mut payload = Payload::default();
         let got = config_map("cm", map, selection, &mut payload);
-        let files: Vec<_> = payload.iter().map(|(p, f)| (p.as_str(), f.mode)).collect();
+        let files: Vec<_> = payload.files().iter().map(|(p, f)| (p.as_str(), f.mode)).collect();
         match (got, expected) {
             (Ok(()), Ok(expected)) => assert_eq!(files, expected),
             (Err(e), Err(expected)) => assert_eq!(e.to_string(), expected),
@@ -189,7 +231,18 @@ mod tests {
     #[test]
     fn paths_stay_inside() {
         for bad in ["/etc/passwd", "../x", "a/../../b", "..data", ""] {
-            assert!(add(&mut Payload::new(), bad, vec![], 0o644).is_err(), "{bad}");
+            assert!(Payload::default().add(bad, vec![], 0o644).is_err(), "{bad}");
         }
+    }
+    #[test]
+    fn volumes_and_pods_have_so_much_room_and_no_more() {
+        let mut many = Payload::default();
+        let full = (0..1_000_000).find(|n| many.add(&n.to_string(), vec![], 0o644).is_err());
+        assert_eq!(full, Some(BYTES_MAX / INODE));
+        let mut half = Payload::default();
+        half.add("a", vec![0; BYTES_MAX / 2], 0o644).unwrap();
+        assert_eq!(half.add("b", vec![0; BYTES_MAX / 2], 0o644).unwrap_err(), PayloadError::TooLarge);
+        let mut room = Room::of_pod();
+        assert_eq!((0..9).find(|_| room.take(&half).is_err()), Some(POD_BYTES_MAX / half.bytes));
     }
 }

@@ -1,9 +1,9 @@
 //! Router advertisements and link-local addresses, from a pod that may do anything on its own link.
 
-use std::path::Path;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sockopt};

@@ -4,7 +4,8 @@
 //! daemon speaks to the shims of the previous release, so a version is only dropped a release after
 //! its successor came. `golden` holds what each version says, byte by byte.
 //!
-//! Version 2 adds `Records` and takes real-time signals.
+//! Version 2 adds `Records`, takes real-time signals, and starts containers from records below the run
+//! directory.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ pub(crate) const OLDEST_VERSION: u32 = 1;
 pub(crate) const NEWEST_VERSION: u32 = 2;
 /// The first one that knows `Records`.
 pub(crate) const RECORDS_SINCE: u32 = 2;
+/// The first one that looks for what it starts below the run directory.
+pub(crate) const START_RECORD_SINCE: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {

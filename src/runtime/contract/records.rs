@@ -38,6 +38,21 @@ pub(crate) struct ContainerRecord {
     pub layer_dir: PathBuf,
     pub layers: Vec<String>,
     pub defaults: ProcessDefaults,
+    /// Without environment and command line: they may hold values of Secrets, and are only in the copy
+    /// below the run directory, which the start takes away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bare: bool,
+}
+
+impl ContainerRecord {
+    /// What may rest on the disk.
+    pub(crate) fn bare(&self) -> Self {
+        let mut bare = Self { bare: true, ..self.clone() };
+        bare.config.env.clear();
+        bare.config.command.clear();
+        bare.config.args.clear();
+        bare
+    }
 }
 
 /// The second version knows the image's volumes.
@@ -103,6 +118,11 @@ pub(crate) struct ContainerPaths {
 impl ContainerPaths {
     pub(crate) fn record(&self) -> PathBuf {
         self.data.join("container.json")
+    }
+
+    /// The whole record, until the container is started.
+    pub(crate) fn start_record(&self) -> PathBuf {
+        self.run.join("container.json")
     }
 
     pub(crate) fn exit(&self) -> PathBuf {

@@ -17,7 +17,7 @@ use oci_client::secrets::RegistryAuth as OciAuth;
 use oci_client::{Client, Reference};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::clients::{Clients, Key};
@@ -27,6 +27,7 @@ use super::manifest::{Descriptor, Document, Kind, MEDIA_TYPES, runs_here, select
 use super::registries::{Endpoint, Registries};
 use super::store::{AddError, ImageStore, Layer, LayerKey, is_digest};
 use super::{PullError, reference};
+use crate::disk::{DiskRoom, Lane};
 use crate::types::{ImageStatus, RegistryAuth};
 
 /// At once for one image; more only makes a small board thrash.
@@ -37,21 +38,22 @@ const CHUNKS_AHEAD: usize = 16;
 const DOCUMENT_MAX: usize = 8 << 20;
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
-/// Layers that are unpacked at a time, of all pulls together: each takes one of the few threads that
-/// blocking work has.
-const UNPACKERS: usize = 3;
 /// For what a registry says of an image before its layers: a handful of small requests.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// A registry that sends less than this much in that much time of waiting for it is given up.
 const PACE: (usize, Duration) = (64 << 10, Duration::from_secs(60));
+/// Gigabytes over a thin line onto a slow card.
+const LAYER_DEADLINE: Duration = Duration::from_secs(4 * 3600);
+/// One small file and its flush.
+const RECORD_DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(crate) struct Puller {
     registries: Registries,
+    disk: Arc<DiskRoom>,
     clients: Clients,
     /// One at a time for each name and each layer; the next in line finds the work done.
     busy: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    unpackers: Semaphore,
 }
 
 /// Everything that one endpoint said about an image, before its layers.
@@ -96,10 +98,10 @@ impl From<OciDistributionError> for Failure {
 }
 
 impl Puller {
-    pub(crate) fn new(registries: Registries) -> Self {
+    pub(crate) fn new(registries: Registries, disk: Arc<DiskRoom>) -> Self {
         // The TLS library asks for a provider of cryptography once a process; whoever was first wins.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { registries, clients: Clients::default(), busy: Mutex::default(), unpackers: Semaphore::new(UNPACKERS) }
+        Self { registries, disk, clients: Clients::default(), busy: Mutex::default() }
     }
 
     fn turn(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
@@ -172,8 +174,10 @@ impl Puller {
         if wanted.tag().is_some() {
             names.push(wanted.to_string());
         }
-        let put = store.put(&found.config_digest, &found.config, layers, &names);
-        put.map_err(|error| Failure::Content(error.to_string()))
+        let (store, digest, config) = (Arc::clone(store), found.config_digest.clone(), found.config.clone());
+        let put = move || store.put(&digest, &config, layers, &names);
+        let put = self.disk.run(Lane::Images, "", RECORD_DEADLINE, put).await;
+        put.map_err(|error| Failure::Content(error.to_string()))?.map_err(|error| Failure::Content(error.to_string()))
     }
 
     /// Sees to it that a layer is there; `None` when that takes the layers `below` it, which are not given.
@@ -187,13 +191,14 @@ impl Puller {
     ) -> Result<Option<Layer>, Failure> {
         let turn = self.turn(key.diff_id.clone());
         let _turn = turn.lock().await;
-        if let Some(layer) = store.layer(key) {
+        let (at, wanted) = (Arc::clone(store), key.clone());
+        let known = self.disk.run(Lane::Images, "", LAYER_DEADLINE, move || at.layer(&wanted)).await;
+        if let Some(layer) = known.map_err(|error| Failure::Content(error.to_string()))? {
             return Ok(Some(layer));
         }
-        let _permit = self.unpackers.acquire().await;
         let mut attempt = 1;
         loop {
-            match download(store, found, blob, key, below).await {
+            match download(&self.disk, store, found, blob, key, below).await {
                 Err(Failure::Slow) if attempt < ATTEMPTS => attempt += 1,
                 Err(Failure::Remote(error)) if attempt < ATTEMPTS && transient(&error) => attempt += 1,
                 result => return result,
@@ -265,6 +270,7 @@ fn descriptor(digest: &str) -> OciDescriptor {
 
 /// Downloads and unpacks one layer, both at once; `None` when it needs what is below it.
 async fn download(
+    disk: &DiskRoom,
     store: &Arc<ImageStore>,
     found: &Found,
     blob: &Descriptor,
@@ -275,7 +281,7 @@ async fn download(
     let (verified_sender, verified) = tokio::sync::oneshot::channel();
     let unpacking = {
         let (store, key, below) = (Arc::clone(store), key.clone(), below.map(<[Layer]>::to_vec));
-        tokio::task::spawn_blocking(move || -> Result<Layer, Unplaced> {
+        disk.run(Lane::Images, "", LAYER_DEADLINE, move || -> Result<Layer, Unplaced> {
             let reader = Incoming { receiver, current: Bytes::new() };
             let staged = match below {
                 None => store.stage(reader, &key)?,
@@ -288,16 +294,19 @@ async fn download(
             }
         })
     };
-    let transferred = transfer(found, blob, sender).await;
-    if transferred.is_ok() {
-        // The unpacker may have failed already; its own error is told below.
-        let _ = verified_sender.send(());
-    } else {
-        drop(verified_sender);
-    }
-    let unpacked = unpacking.await.map_err(|error| Failure::Content(error.to_string()))?;
+    let transfer = async {
+        let transferred = transfer(found, blob, sender).await;
+        if transferred.is_ok() {
+            // The unpacker may have failed already; its own error is told below.
+            let _ = verified_sender.send(());
+        } else {
+            drop(verified_sender);
+        }
+        transferred
+    };
+    let (unpacked, transferred) = tokio::join!(unpacking, transfer);
     transferred?;
-    match unpacked {
+    match unpacked.map_err(|error| Failure::Content(error.to_string()))? {
         Ok(layer) => Ok(Some(layer)),
         Err(Unplaced::NeedsParents) => Ok(None),
         Err(Unplaced::Content(text)) => Err(Failure::Content(text)),

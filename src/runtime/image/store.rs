@@ -32,6 +32,9 @@ const INDEX: &str = "index.json";
 pub(crate) struct ImageStore {
     root: PathBuf,
     layer_dir: PathBuf,
+    /// Held while the index is written and while layers are looked for or taken away: only in the disk
+    /// room. The state is never locked over I/O, because everybody asks for images.
+    writing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -198,7 +201,12 @@ impl ImageStore {
     }
 
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let store = Self { root: root.to_owned(), layer_dir: root.join("layers"), state: Mutex::default() };
+        let store = Self {
+            root: root.to_owned(),
+            layer_dir: root.join("layers"),
+            writing: Mutex::default(),
+            state: Mutex::default(),
+        };
         durable::remove_tree(&store.temporary_dir())?;
         for dir in [&store.layer_dir, &store.temporary_dir()] {
             fs::create_dir_all(dir).at("create", dir)?;
@@ -253,7 +261,7 @@ impl ImageStore {
         Pins { store: self, names }
     }
 
-    /// A layer that is there already.
+    /// A layer that is there already; pinned before it is asked for, it stays. Blocks.
     pub(crate) fn layer(&self, key: &LayerKey) -> Option<Layer> {
         let names = key.names();
         let known = {
@@ -262,6 +270,7 @@ impl ImageStore {
             layers.find(|layer| names.contains(&layer.name)).cloned()
         };
         known.or_else(|| {
+            let _writing = self.writing.lock();
             // Left by a pull that was cut short after this layer.
             names.into_iter().find_map(|name| {
                 let path = self.layer_dir.join(&name);
@@ -322,19 +331,19 @@ impl ImageStore {
         names: &[String],
     ) -> Result<ImageStatus> {
         let image = Image { id: id.to_owned(), layers, defaults: config.config.clone() };
-        let mut state = self.state.lock();
-        let same = state.index.images.get(id).is_some_and(|known| **known == image)
-            && names.iter().all(|name| state.index.names.get(name).is_some_and(|known| known == id));
+        let _writing = self.writing.lock();
+        let mut index = self.state.lock().index.clone();
+        let same = index.images.get(id).is_some_and(|known| **known == image)
+            && names.iter().all(|name| index.names.get(name).is_some_and(|known| known == id));
         if !same {
-            let mut index = state.index.clone();
             index.images.insert(id.to_owned(), Arc::new(image));
             for name in names {
                 index.names.insert(name.clone(), id.to_owned());
             }
             durable::write(&self.index_path(), &index, Durability::Synced)?;
-            state.index = index;
+            self.state.lock().index.clone_from(&index);
         }
-        Ok(status(&state.index, &state.index.images[id]))
+        Ok(status(&index, &index.images[id]))
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Image>> {
@@ -359,21 +368,24 @@ impl ImageStore {
     /// On a full disk the index cannot be written before the layers have made room. An image whose
     /// layers are gone does not count at the next start, so the order does not matter then.
     pub(crate) fn remove(&self, name: &str, in_use: &BTreeSet<String>) -> Result<bool> {
-        let mut state = self.state.lock();
-        let Some(id) = resolve(&state.index, name) else {
-            drop(state);
-            return self.remove_unused_layers(in_use).map(|()| false);
+        let writing = self.writing.lock();
+        let index = {
+            let mut state = self.state.lock();
+            resolve(&state.index, name).map(|id| {
+                state.index.images.remove(&id);
+                state.index.names.retain(|_, known| *known != id);
+                state.index.clone()
+            })
         };
-        state.index.images.remove(&id);
-        state.index.names.retain(|_, known| *known != id);
-        let written = durable::write(&self.index_path(), &state.index, Durability::Synced);
-        drop(state);
+        let written = index.as_ref().map(|index| durable::write(&self.index_path(), index, Durability::Synced));
+        drop(writing);
         self.remove_unused_layers(in_use)?;
-        if written.is_err() {
-            let state = self.state.lock();
-            durable::write(&self.index_path(), &state.index, Durability::Synced)?;
+        if written.is_some_and(|written| written.is_err()) {
+            let _writing = self.writing.lock();
+            let index = self.state.lock().index.clone();
+            durable::write(&self.index_path(), &index, Durability::Synced)?;
         }
-        Ok(true)
+        Ok(index.is_some())
     }
 
     /// The names of all layers that are there.
@@ -387,15 +399,18 @@ impl ImageStore {
     pub(crate) fn remove_unused_layers(&self, in_use: &BTreeSet<String>) -> Result<()> {
         let dir = &self.layer_dir;
         let doomed = {
-            // Held throughout: a pull that finds a layer present has pinned it before.
-            let mut state = self.state.lock();
-            let of_images = state.index.images.values().flat_map(|image| image.layer_names()).collect::<BTreeSet<_>>();
+            // Held throughout: a pull that looks for a layer has pinned it before, and waits here.
+            let _writing = self.writing.lock();
+            let of_images = {
+                let state = self.state.lock();
+                state.index.images.values().flat_map(|image| image.layer_names()).collect::<BTreeSet<_>>()
+            };
             let mut doomed = Vec::new();
             for entry in fs::read_dir(dir).at("list", dir)?.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if !of_images.contains(&name) && !in_use.contains(&name) && !state.pins.contains_key(&name) {
-                    state.temporary += 1;
-                    let target = self.temporary_dir().join(state.temporary.to_string());
+                let pinned = self.state.lock().pins.contains_key(&name);
+                if !of_images.contains(&name) && !in_use.contains(&name) && !pinned {
+                    let target = self.temporary();
                     fs::rename(entry.path(), &target).at("rename", &entry.path())?;
                     doomed.push(target);
                 }

@@ -15,6 +15,7 @@ use super::{Runtime, RuntimeConfig, blocking};
 use crate::contract::held::HeldRecords;
 use crate::contract::protocol::{Answer, RECORDS_SINCE, Request};
 use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord};
+use crate::disk::DiskRoom;
 use crate::durable::{self, Durability, Record};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::mount;
@@ -43,8 +44,8 @@ impl Runtime {
     pub(super) async fn adopt(self: &Arc<Self>) -> Result<()> {
         let roots = [self.config.data_dir.join("sandboxes"), self.config.run_dir.join("sandboxes")];
         let mut uids = BTreeSet::new();
-        for root in &roots {
-            uids.extend(directories(root)?);
+        for root in roots {
+            uids.extend(self.blocking("", move || directories(&root)).await?);
         }
         for uid in uids {
             // One pod that resists, such as by a process that hangs in the kernel, is no reason to leave
@@ -73,17 +74,18 @@ impl Runtime {
     async fn adopt_sandbox(self: &Arc<Self>, uid: &str) -> Result<()> {
         let paths = self.sandbox_paths(uid);
         let at = paths.clone();
-        let disk = blocking(move || read_disk(&at)).await?;
-        let (told, shim) = ask_shim(&paths).await;
-        let doubtful = matches!(told, Told::Gone) && !matches!(disk.sandbox, Reading::There(_));
+        let found = self.blocking(uid, move || read_disk(&at)).await?;
+        let (told, shim) = ask_shim(&self.disk, &paths).await;
+        let doubtful = matches!(told, Told::Gone) && !matches!(found.sandbox, Reading::There(_));
         let at = paths.clone();
         // Where they cannot be counted, there may be some.
-        let lives = doubtful && !blocking(move || living::processes(&at)).await.is_ok_and(|found| found.is_empty());
-        let (known, unknown) = match find(disk, told, lives) {
+        let living = self.blocking("", move || living::processes(&at));
+        let lives = doubtful && !living.await.is_ok_and(|found| found.is_empty());
+        let (known, unknown) = match find(found, told, lives) {
             Finding::Nothing => {
                 self.sandboxes.lock().remove(uid);
                 tracing::warn!(sandbox = uid, "removing a sandbox of which nothing runs and nothing is known");
-                return discard(&paths, shim).await;
+                return discard(&self.disk, uid, &paths, shim).await;
             }
             Finding::Known(known) => (known, None),
             Finding::Unknown { reason, known } => (known, Some(reason)),
@@ -94,7 +96,7 @@ impl Runtime {
         if let Some(reason) = &unknown {
             tracing::error!(sandbox = uid, "leaving a pod alone that may run: {reason}");
         }
-        heal(&paths, uid, &known).await;
+        heal(&self.disk, &paths, uid, &known).await;
         let unfinished = known.unfinished.clone();
         self.enter(uid, known, unknown.clone());
         match (shim, unknown) {
@@ -104,7 +106,8 @@ impl Runtime {
             (None, None) => self.release_sandbox(uid).await?,
             (_, Some(_)) => return Ok(()),
         }
-        blocking(move || unfinished.iter().try_for_each(|id| durable::remove_tree(&paths.container(id).data))).await
+        let remove = move || unfinished.iter().try_for_each(|id| durable::remove_tree(&paths.container(id).data));
+        self.blocking(uid, remove).await
     }
 
     fn enter(&self, uid: &str, known: Known, unknown: Option<String>) {
@@ -123,7 +126,7 @@ impl Runtime {
             let mut asked = false;
             loop {
                 let at = paths.clone();
-                let living = blocking(move || living::processes(&at)).await?;
+                let living = self.blocking("", move || living::processes(&at)).await?;
                 if let Some(found) = living.iter().find_map(|process| process.cgroup.clone()) {
                     parent = found;
                 }
@@ -142,7 +145,7 @@ impl Runtime {
             }
         }
         let at = paths.clone();
-        if !blocking(move || living::processes(&at)).await?.is_empty() {
+        if !self.blocking("", move || living::processes(&at)).await?.is_empty() {
             let reason = "its processes do not end".to_owned();
             return Err(Error::SandboxUnknown { uid: uid.to_owned(), reason });
         }
@@ -156,13 +159,14 @@ impl Runtime {
     }
 
     /// Layers that neither an image nor a container needs, such as a crash leaves them.
-    pub(super) fn remove_unused_layers(&self) -> Result<()> {
-        self.images.remove_unused_layers(&self.layers_in_use()?)
+    pub(super) async fn remove_unused_layers(&self) -> Result<()> {
+        let (images, in_use) = (Arc::clone(&self.images), self.layers_in_use().await?);
+        self.blocking("", move || images.remove_unused_layers(&in_use)).await
     }
 }
 
 /// What the shim says, and the connection to one that is to be kept.
-async fn ask_shim(paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
+async fn ask_shim(disk: &DiskRoom, paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
     let (connection, process) = match Connection::open(&paths.socket()).await {
         Ok(opened) => opened,
         Err(OpenError::Gone) => return (Told::Gone, None),
@@ -174,7 +178,7 @@ async fn ask_shim(paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimP
         Ok((Answer::Records, fds)) => match fds.into_iter().next() {
             Some(fd) => {
                 let socket = paths.socket();
-                let held = blocking(move || HeldRecords::receive(fd, &socket)).await;
+                let held = blocking(disk, "", move || HeldRecords::receive(fd, &socket)).await;
                 held.map_or_else(|error| Told::Unclear(error.to_string()), |held| Told::Records(Box::new(held)))
             }
             None => Told::Unclear("its shim gave no records".to_owned()),
@@ -207,20 +211,20 @@ fn read_disk(paths: &SandboxPaths) -> Result<OnDisk> {
 }
 
 /// Writes again what the shim knew better than the disk.
-async fn heal(paths: &SandboxPaths, uid: &str, known: &Known) {
+async fn heal(disk: &DiskRoom, paths: &SandboxPaths, uid: &str, known: &Known) {
     let sandbox = known.record.clone().filter(|_| known.heal_sandbox);
     let containers = known.heal.iter().filter_map(|id| known.containers.get(id)).map(|(record, _)| record.clone());
     let containers = containers.collect::<Vec<_>>();
     let at = paths.clone();
-    let healed = blocking(move || -> Result<()> {
+    let healed = blocking(disk, uid, move || -> Result<()> {
         if let Some(record) = sandbox {
-            fs::create_dir_all(&at.data).at("create", &at.data)?;
+            durable::private_dir(&at.data)?;
             durable::write(&at.record(), &record, Durability::Atomic)?;
         }
         for record in containers {
             let files = at.container(&record.id);
-            fs::create_dir_all(&files.data).at("create", &files.data)?;
-            durable::write(&files.record(), &record, Durability::Atomic)?;
+            durable::private_dir(&files.data)?;
+            durable::write(&files.record(), &record.bare(), Durability::Atomic)?;
         }
         Ok(())
     });
@@ -231,14 +235,19 @@ async fn heal(paths: &SandboxPaths, uid: &str, known: &Known) {
 }
 
 /// Removes a sandbox of which nothing runs; a shim that has nothing to do is sent home.
-async fn discard(paths: &SandboxPaths, shim: Option<(Arc<Connection>, ShimProcess)>) -> Result<()> {
+async fn discard(
+    disk: &DiskRoom,
+    uid: &str,
+    paths: &SandboxPaths,
+    shim: Option<(Arc<Connection>, ShimProcess)>,
+) -> Result<()> {
     if let Some((connection, process)) = shim {
         // It may end before it answers.
         let _ = connection.ask(Request::Shutdown).await;
         process.fd.ended(KILL_TIMEOUT).await;
     }
     let paths = paths.clone();
-    blocking(move || {
+    blocking(disk, uid, move || {
         mount::detach_below(&paths.run).at("unmount", &paths.run)?;
         durable::remove_tree(&paths.run)?;
         durable::remove_tree(&paths.data)

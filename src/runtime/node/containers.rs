@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::Runtime;
 use super::connection::{CallError, Connection};
 use super::sandboxes::now_ns;
 use super::state::{Container, Phase, Sandbox};
-use super::{Runtime, blocking};
-use crate::contract::protocol::{Answer, Failure, Request};
+use crate::contract::protocol::{Answer, Failure, Request, START_RECORD_SINCE};
 use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
@@ -29,9 +30,8 @@ const NEVER_RAN: i32 = 128;
 impl Runtime {
     /// Records a container and makes room for its own layer; returns its id.
     pub async fn create_container(&self, sandbox_uid: &str, config: ContainerConfig) -> Result<String> {
-        self.with_sandbox(sandbox_uid, |sandbox| sandbox.shim.is_some())?
-            .then_some(())
-            .ok_or_else(|| Error::SandboxNotReady(sandbox_uid.to_owned()))?;
+        let version = self.with_sandbox(sandbox_uid, |sandbox| sandbox.shim.as_ref().map(|s| s.connection.version))?;
+        let version = version.ok_or_else(|| Error::SandboxNotReady(sandbox_uid.to_owned()))?;
         let image = self.images.get(&config.image_id).ok_or_else(|| Error::ImageNotFound(config.image_id.clone()))?;
         command_line(&config, &image.defaults)?;
         let id = new_id()?;
@@ -43,23 +43,28 @@ impl Runtime {
             layer_dir: self.images.layer_dir().to_owned(),
             layers: image.layer_names(),
             defaults: image.defaults.clone(),
+            bare: false,
         };
         let paths = self.sandbox_paths(sandbox_uid).container(&id);
-        let (at, written) = (paths.clone(), record.clone());
-        blocking(move || {
-            write_record(&at, &written).inspect_err(|_| {
+        let (at, kept) = (paths.clone(), record.bare());
+        self.blocking(sandbox_uid, move || {
+            write_record(&at, &record, version).inspect_err(|_| {
                 // A full disk is asked again and again; what stays behind goes at the next start.
-                let _ = durable::remove_tree(&at.data);
+                let _ = durable::remove_tree(&at.data).and_then(|()| durable::remove_tree(&at.run));
             })
         })
         .await?;
         let entered = {
             let mut sandboxes = self.sandboxes.lock();
             let sandbox = sandboxes.get_mut(sandbox_uid);
-            sandbox.map(|s| s.containers.insert(id.clone(), Container::new(record, Phase::Created))).is_some()
+            sandbox.map(|s| s.containers.insert(id.clone(), Container::new(kept, Phase::Created))).is_some()
         };
         if !entered {
-            blocking(move || durable::remove_tree(&paths.data)).await?;
+            self.blocking(sandbox_uid, move || {
+                durable::remove_tree(&paths.run)?;
+                durable::remove_tree(&paths.data)
+            })
+            .await?;
             return Err(Error::SandboxNotFound(sandbox_uid.to_owned()));
         }
         Ok(id)
@@ -166,7 +171,7 @@ impl Runtime {
         let paths = self.sandbox_paths(&uid).container(id);
         let cgroup = self.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, id))?;
         let cgroups = self.cgroups.clone();
-        blocking(move || {
+        self.blocking(&uid, move || {
             cgroups.remove(&cgroup)?;
             durable::remove_tree(&paths.run)?;
             durable::remove_tree(&paths.data)
@@ -197,7 +202,7 @@ impl Runtime {
     pub async fn update_container_resources(&self, id: &str, resources: Resources) -> Result<()> {
         let path = self.container_cgroup(id)?;
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.update(&path, &resources)).await
+        self.blocking("", move || cgroups.update(&path, &resources)).await
     }
 
     pub(super) async fn resize_container(&self, id: &str, size: TerminalSize) -> Result<()> {
@@ -266,11 +271,21 @@ fn never_ran(text: &str) -> Exit {
     }
 }
 
-fn write_record(paths: &ContainerPaths, record: &ContainerRecord) -> Result<()> {
+/// The record on disk outlives the machine's life, so it holds nothing secret; the shim gets the whole of
+/// it below the run directory, which is in memory. Shims of the first version only know the former.
+fn write_record(paths: &ContainerPaths, record: &ContainerRecord, version: u32) -> Result<()> {
     for dir in [&paths.data, &paths.upper(), &paths.work()] {
         fs::create_dir_all(dir).at("create", dir)?;
     }
-    durable::write(&paths.record(), record, Durability::Atomic)
+    // The root of the container's own root.
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(paths.upper(), open).at("open", &paths.upper())?;
+    if version < START_RECORD_SINCE {
+        return durable::write(&paths.record(), record, Durability::Atomic);
+    }
+    durable::private_dir(&paths.run)?;
+    durable::write(&paths.start_record(), record, Durability::Atomic)?;
+    durable::write(&paths.record(), &record.bare(), Durability::Atomic)
 }
 
 /// 64 random hex digits.
@@ -337,6 +352,42 @@ mod tests {
         ] {
             assert_eq!(parse_signal(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_may_be_secret_stays_off_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ContainerConfig {
+            name: "main".to_owned(),
+            env: vec![("PW".to_owned(), "hunter2".to_owned())],
+            args: vec!["--password=hunter2".to_owned()],
+            ..ContainerConfig::default()
+        };
+        let record = ContainerRecord {
+            id: "c".to_owned(),
+            sandbox_uid: "p".to_owned(),
+            config,
+            created_at_ns: 1,
+            layer_dir: "/layers".into(),
+            layers: vec![],
+            defaults: Default::default(),
+            bare: false,
+        };
+        let paths =
+            |name: &str| ContainerPaths { data: dir.path().join(name).join("data"), run: dir.path().join(name) };
+        let (new, old) = (paths("new"), paths("old"));
+        write_record(&new, &record, START_RECORD_SINCE).unwrap();
+        write_record(&old, &record, 1).unwrap();
+        let text = |path: &Path| fs::read_to_string(path).unwrap();
+        assert!(!text(&new.record()).contains("hunter2") && text(&new.start_record()).contains("hunter2"));
+        assert!(text(&old.record()).contains("hunter2"), "a shim of the first version reads nothing else");
+        for (path, mode) in
+            [(new.start_record(), 0o600), (new.record(), 0o600), (new.run.clone(), 0o700), (new.upper(), 0o755)]
+        {
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+        }
+        let kept = durable::read::<ContainerRecord>(&new.record()).unwrap();
+        assert_eq!((kept.bare, kept.config.name.as_str(), kept.config.args.len()), (true, "main", 0));
     }
 
     #[test]

@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Runtime, blocking};
+use super::Runtime;
+use crate::disk::Lane;
 use crate::error::{Error, IoContext, Result};
 use crate::image::{PullError, archive};
 use crate::sys::mount;
 use crate::types::{ImageStatus, RegistryAuth};
+
+/// A tarball of gigabytes from a slow stick.
+const IMPORT_DEADLINE: Duration = Duration::from_secs(3600);
 
 impl Runtime {
     /// Pulls an image unless exactly this one is there already.
@@ -45,7 +50,7 @@ impl Runtime {
     pub async fn mount_image(&self, id: &str, target: &Path) -> Result<()> {
         let image = self.images.get(id).ok_or_else(|| Error::ImageNotFound(id.to_owned()))?;
         let (images, target) = (Arc::clone(&self.images), target.to_owned());
-        blocking(move || {
+        self.blocking("", move || {
             mount::mount_layers(images.layer_dir(), &image.layer_names(), &target).at("mount an image at", &target)
         })
         .await
@@ -53,22 +58,29 @@ impl Runtime {
 
     /// Removes an image with all its names, and the layers that nothing else needs. Idempotent.
     pub async fn remove_image(&self, reference: &str) -> Result<()> {
-        let (images, reference, in_use) = (Arc::clone(&self.images), reference.to_owned(), self.layers_in_use()?);
-        blocking(move || images.remove(&reference, &in_use).map(drop)).await
+        let (images, reference, in_use) = (Arc::clone(&self.images), reference.to_owned(), self.layers_in_use().await?);
+        self.blocking("", move || images.remove(&reference, &in_use).map(drop)).await
     }
 
     /// Imports all images of a tarball, as `docker save` or an OCI layout has them.
     pub async fn import_tarball(&self, path: &Path) -> Result<Vec<ImageStatus>, PullError> {
         let (images, path) = (Arc::clone(&self.images), path.to_owned());
-        blocking(move || archive::import(&images, &path)).await
+        let named = path.display().to_string();
+        self.disk.run(Lane::Images, "", IMPORT_DEADLINE, move || archive::import(&images, &path)).await.map_err(
+            |error| {
+                let reason = error.to_string();
+                PullError::Content { reference: named, reason }
+            },
+        )?
     }
 
     /// All that there are, as long as a pod is left alone whose containers nobody knows.
-    pub(super) fn layers_in_use(&self) -> Result<BTreeSet<String>> {
-        let sandboxes = self.sandboxes.lock();
-        if sandboxes.values().any(|sandbox| sandbox.unknown.is_some()) {
-            return self.images.all_layers();
+    pub(super) async fn layers_in_use(&self) -> Result<BTreeSet<String>> {
+        if self.sandboxes.lock().values().any(|sandbox| sandbox.unknown.is_some()) {
+            let images = Arc::clone(&self.images);
+            return self.blocking("", move || images.all_layers()).await;
         }
+        let sandboxes = self.sandboxes.lock();
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
         let of_containers = containers.flat_map(|container| container.record.layers.clone());
         Ok(of_containers.chain(mounted_layers().concat()).collect())

@@ -13,9 +13,9 @@ mod stats;
 mod streams;
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -25,6 +25,8 @@ pub use streams::{Input, Output, Resizer, Streams};
 
 use crate::cgroup::Cgroups;
 use crate::contract::records::SandboxPaths;
+use crate::disk::{DiskRoom, Lane};
+use crate::durable;
 use crate::error::{IoContext, Result};
 use crate::image::registries::Registries;
 use crate::image::{pull::Puller, store::ImageStore};
@@ -35,6 +37,8 @@ use state::Sandbox;
 /// Events that a slow reader may be behind: a node has a few hundred containers, each with a few
 /// events in a burst.
 const EVENTS_MAX: usize = 1024;
+/// To remove a container's layer, millions of files maybe, takes minutes on a slow card.
+const DISK_DEADLINE: Duration = Duration::from_secs(600);
 
 const IMAGES: &str = "imagestore";
 
@@ -51,11 +55,30 @@ pub struct RuntimeConfig {
     pub log_limit: LogLimit,
 }
 
+/// Makes the directories and reads the record of images.
+fn prepare(config: &RuntimeConfig) -> Result<(Cgroups, ImageStore)> {
+    let (data_dir, run_dir) = (&config.data_dir, &config.run_dir);
+    let images = data_dir.join(IMAGES);
+    adopt::refuse_newer(config)?;
+    ImageStore::refuse_newer(&images)?;
+    for dir in [data_dir, run_dir, &data_dir.join("sandboxes"), &run_dir.join("sandboxes")] {
+        durable::private_dir(dir)?;
+    }
+    let private = run_dir.join("sandboxes");
+    mount::private_tmpfs(&private).at("mount a tmpfs at", &private)?;
+    // One that an earlier release mounted is as open as it made it.
+    durable::private_dir(&private)?;
+    let cgroups = Cgroups::detect()?;
+    cgroups.prepare()?;
+    Ok((cgroups, ImageStore::open(&images)?))
+}
+
 /// Sandboxes, containers and images of one node.
 #[derive(Debug)]
 pub struct Runtime {
     config: RuntimeConfig,
     cgroups: Cgroups,
+    disk: Arc<DiskRoom>,
     images: Arc<ImageStore>,
     puller: Puller,
     sandboxes: Mutex<HashMap<String, Sandbox>>,
@@ -70,21 +93,16 @@ impl Runtime {
     /// # Errors
     /// When a newer release has left something there: then nothing is changed.
     pub async fn open(config: RuntimeConfig) -> Result<Arc<Self>> {
-        adopt::refuse_newer(&config)?;
-        ImageStore::refuse_newer(&config.data_dir.join(IMAGES))?;
-        for dir in [config.data_dir.join("sandboxes"), config.run_dir.join("sandboxes")] {
-            fs::create_dir_all(&dir).at("create", &dir)?;
-        }
-        let private = config.run_dir.join("sandboxes");
-        mount::private_tmpfs(&private).at("mount a tmpfs at", &private)?;
-        let cgroups = Cgroups::detect()?;
-        cgroups.prepare()?;
-        let images = Arc::new(ImageStore::open(&config.data_dir.join(IMAGES))?);
-        let puller = Puller::new(config.registries.clone());
+        let disk = Arc::new(DiskRoom::default());
+        let at = config.clone();
+        let (cgroups, images) = blocking(&disk, "", move || prepare(&at)).await?;
+        let images = Arc::new(images);
+        let puller = Puller::new(config.registries.clone(), Arc::clone(&disk));
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let runtime = Arc::new(Self {
             config,
             cgroups,
+            disk,
             images,
             puller,
             sandboxes: Mutex::default(),
@@ -92,7 +110,7 @@ impl Runtime {
             readers: Mutex::default(),
         });
         runtime.adopt().await?;
-        runtime.remove_unused_layers()?;
+        runtime.remove_unused_layers().await?;
         Ok(runtime)
     }
 
@@ -106,12 +124,36 @@ impl Runtime {
         let _ = self.events.send(event);
     }
 
+    /// The threads for work that may wait for a file system.
+    pub fn disk(&self) -> &DiskRoom {
+        &self.disk
+    }
+
+    /// Runs blocking work for one sandbox; an empty uid is the node itself.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        uid: &str,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        blocking(&self.disk, uid, work).await
+    }
+
     fn sandbox_paths(&self, uid: &str) -> SandboxPaths {
         SandboxPaths {
             data: self.config.data_dir.join("sandboxes").join(uid),
             run: self.config.run_dir.join("sandboxes").join(uid),
         }
     }
+}
+
+/// Runs blocking work for one sandbox, or for the node itself.
+async fn blocking<T: Send + 'static>(
+    disk: &DiskRoom,
+    uid: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let lane = if uid.is_empty() { Lane::Node } else { Lane::Pod };
+    disk.run(lane, uid, DISK_DEADLINE, work).await?
 }
 
 /// A bounded view of the runtime's events.
@@ -126,13 +168,5 @@ impl EventReceiver {
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Event::Lagged),
             Err(broadcast::error::RecvError::Closed) => None,
         }
-    }
-}
-
-/// Runs blocking work; a panic in it goes on here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -1,6 +1,6 @@
 //! Making, ending and removing sandboxes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
@@ -60,7 +60,7 @@ impl Runtime {
         let paths = self.sandbox_paths(&record.config.uid);
         let (cgroups, exe) = (self.cgroups.clone(), self.config.exe.clone());
         let (at, uid) = (paths.clone(), record.config.uid.clone());
-        blocking(move || {
+        self.blocking(&record.config.uid.clone(), move || {
             prepare_directories(&at, &record)?;
             cgroups.create(&record.config.cgroup_parent, &record.config.resources)?;
             spawn_shim(&exe, &at, &record.config.uid)
@@ -157,21 +157,22 @@ impl Runtime {
         };
         let cgroups = self.cgroups.clone();
         let at = paths.clone();
-        let exits = blocking(move || -> Result<Vec<(String, Option<Exit>)>> {
-            // Nobody knows the cgroup of some that were left alone; these have been ended otherwise.
-            if !parent.is_empty() {
-                cgroups.signal_all(&parent, Signal::SIGKILL)?;
-                cgroups.remove(&parent)?;
-            }
-            // An exit code that cannot be read is lost, and so the container is.
-            let exit = |id: &str| durable::read_optional(&at.container(id).exit()).ok().flatten();
-            Ok(ids.into_iter().map(|id| (id.clone(), exit(&id))).collect())
-        })
-        .await?;
+        let exits = self
+            .blocking(uid, move || -> Result<Vec<(String, Option<Exit>)>> {
+                // Nobody knows the cgroup of some that were left alone; these have been ended otherwise.
+                if !parent.is_empty() {
+                    cgroups.signal_all(&parent, Signal::SIGKILL)?;
+                    cgroups.remove(&parent)?;
+                }
+                // An exit code that cannot be read is lost, and so the container is.
+                let exit = |id: &str| durable::read_optional(&at.container(id).exit()).ok().flatten();
+                Ok(ids.into_iter().map(|id| (id.clone(), exit(&id))).collect())
+            })
+            .await?;
         for (id, exit) in exits {
             self.settle(uid, &id, exit);
         }
-        blocking(move || {
+        self.blocking(uid, move || {
             mount::detach_below(&paths.run).at("unmount", &paths.run)?;
             durable::remove_tree(&paths.run)
         })
@@ -230,7 +231,7 @@ impl Runtime {
     pub async fn remove_sandbox(&self, uid: &str) -> Result<()> {
         self.stop_sandbox(uid).await?;
         let paths = self.sandbox_paths(uid);
-        blocking(move || durable::remove_tree(&paths.data)).await?;
+        self.blocking(uid, move || durable::remove_tree(&paths.data)).await?;
         self.sandboxes.lock().remove(uid);
         Ok(())
     }
@@ -260,7 +261,7 @@ impl Runtime {
     /// Makes any cgroup, such as a QoS class's, or changes its limits.
     pub async fn ensure_cgroup(&self, path: &str, resources: crate::Resources) -> Result<()> {
         let (cgroups, path) = (self.cgroups.clone(), path.to_owned());
-        blocking(move || cgroups.create(&path, &resources)).await
+        self.blocking("", move || cgroups.create(&path, &resources)).await
     }
 
     pub(super) fn with_sandbox<T>(&self, uid: &str, look: impl FnOnce(&Sandbox) -> T) -> Result<T> {
@@ -275,10 +276,10 @@ async fn listen(runtime: Weak<Runtime>, uid: String, connection: Arc<Connection>
         let Some(runtime) = runtime.upgrade() else { return };
         runtime.on_exit(&uid, &container, exit);
         let parent = runtime.with_sandbox(&uid, |sandbox| cgroup_path(&sandbox.record.config, &container));
-        let cgroups = runtime.cgroups.clone();
+        let (cgroups, disk) = (runtime.cgroups.clone(), Arc::clone(&runtime.disk));
         drop(runtime);
         if let Ok(path) = parent {
-            let removed = blocking(move || cgroups.remove(&path)).await;
+            let removed = blocking(&disk, &uid, move || cgroups.remove(&path)).await;
             if let Err(error) = removed {
                 tracing::warn!(container, %error, "cannot remove the cgroup of a container that has ended");
             }
@@ -293,7 +294,7 @@ fn prepare_directories(paths: &SandboxPaths, record: &SandboxRecord) -> Result<(
     mount::detach_below(&paths.run).at("unmount", &paths.run)?;
     durable::remove_tree(&paths.run)?;
     for dir in [&paths.data, &paths.run, &paths.state_root(), &paths.shm()] {
-        fs::create_dir_all(dir).at("create", dir)?;
+        durable::private_dir(dir)?;
     }
     if !record.config.host_ipc {
         mount::shm(&paths.shm()).at("mount", &paths.shm())?;

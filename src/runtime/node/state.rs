@@ -178,6 +178,7 @@ mod tests {
                 layer_dir: Default::default(),
                 layers: vec![],
                 defaults: Default::default(),
+                bare: false,
             };
             let container = Container::new(record, from.clone());
             assert_eq!(container.advance(to.clone()), allowed, "{from:?} to {to:?}");

@@ -2,8 +2,8 @@
 
 use nix::sys::statvfs::statvfs;
 
+use super::Runtime;
 use super::sandboxes::now_ns;
-use super::{Runtime, blocking};
 use crate::error::{IoContext, Result};
 use crate::sys::tree::{TreeUsage, tree_usage};
 use crate::types::{FsUsage, Stats};
@@ -13,34 +13,34 @@ impl Runtime {
     pub async fn container_stats(&self, id: &str) -> Result<Stats> {
         let path = self.container_cgroup(id)?;
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.stats(&path, now_ns())).await
+        self.blocking("", move || cgroups.stats(&path, now_ns())).await
     }
 
     /// What a container wrote into its own layer and its image's volumes, whether it runs or not.
     pub async fn layer_usage(&self, id: &str) -> Result<TreeUsage> {
         let uid = self.with_container(id, |container| container.record.sandbox_uid.clone())?;
         let paths = self.sandbox_paths(&uid).container(id);
-        blocking(move || Ok(tree_usage(&paths.upper()) + tree_usage(&paths.volumes()))).await
+        self.blocking(&uid, move || Ok(tree_usage(&paths.upper()) + tree_usage(&paths.volumes()))).await
     }
 
     /// Use of a whole pod.
     pub async fn sandbox_stats(&self, uid: &str) -> Result<Stats> {
         let path = self.with_sandbox(uid, |sandbox| sandbox.record.config.cgroup_parent.clone())?;
         let cgroups = self.cgroups.clone();
-        blocking(move || cgroups.stats(&path, now_ns())).await
+        self.blocking(uid, move || cgroups.stats(&path, now_ns())).await
     }
 
     /// Use of a cgroup of several pods, such as `kubepods`.
     pub async fn cgroup_stats(&self, path: &str) -> Result<Stats> {
         let (path, cgroups) = (path.to_owned(), self.cgroups.clone());
-        blocking(move || cgroups.stats(&path, now_ns())).await
+        self.blocking("", move || cgroups.stats(&path, now_ns())).await
     }
 
     /// The file system that holds images and containers.
     pub async fn image_fs_usage(&self) -> Result<FsUsage> {
         let dir = self.config.data_dir.clone();
         let used_bytes = self.images.list().iter().map(|image| image.size_bytes).sum();
-        blocking(move || {
+        self.blocking("", move || {
             let stat = statvfs(&dir).at("inspect", &dir)?;
             Ok(FsUsage {
                 capacity_bytes: stat.blocks() * stat.fragment_size(),

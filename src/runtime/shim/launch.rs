@@ -4,6 +4,7 @@
 //! container's namespace is a copy of it, and nothing is left behind in the host's.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
@@ -156,7 +157,7 @@ fn mount_root(record: &ContainerRecord, paths: &ContainerPaths) -> Result<()> {
     overlay.mount(&rootfs).at("mount the container's root at", &rootfs)
 }
 
-/// A missing working directory is made, also inside a volume.
+/// A missing working directory is made, also inside a volume, unless that is read-only.
 fn create_working_dir(record: &ContainerRecord, rootfs: &Path) -> Result<()> {
     let dir = spec::working_dir(record);
     let volume = record
@@ -165,14 +166,20 @@ fn create_working_dir(record: &ContainerRecord, rootfs: &Path) -> Result<()> {
         .iter()
         .filter(|mount| dir.starts_with(&mount.container_path) && mount.host_path.is_dir())
         .max_by_key(|mount| mount.container_path.components().count());
-    let (root, below) = match volume {
-        Some(mount) => (mount.host_path.as_path(), dir.strip_prefix(&mount.container_path).unwrap_or(&dir)),
-        None => (rootfs, dir.strip_prefix("/").unwrap_or(&dir)),
+    let (root, below, read_only) = match volume {
+        Some(mount) => {
+            let below = dir.strip_prefix(&mount.container_path).unwrap_or(&dir);
+            (mount.host_path.as_path(), below, mount.read_only)
+        }
+        None => (rootfs, dir.strip_prefix("/").unwrap_or(&dir), false),
     };
     if below.as_os_str().is_empty() {
         return Ok(());
     }
-    let made = RootDir::open(root).and_then(|root| root.dir(below, true).map(drop));
+    let made = RootDir::open(root).and_then(|root| root.dir(below, !read_only).map(drop));
+    if read_only && made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Err(Error::Start(format!("mkdir {}: read-only file system", dir.display())));
+    }
     made.map_err(|error| Error::Start(format!("mkdir {}: {error}", dir.display())))
 }
 

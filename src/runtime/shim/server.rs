@@ -21,7 +21,7 @@ use super::pause::Pause;
 use crate::cgroup::Cgroups;
 use crate::contract::held::HeldRecords;
 use crate::contract::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request, Streams};
-use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
+use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::packet::{self, MESSAGE_MAX};
@@ -277,7 +277,7 @@ impl Server {
             return Err(Failure::AlreadyStarted);
         }
         let failed = |error: Error| Failure::Start(error.to_string());
-        let record = durable::read::<ContainerRecord>(&self.paths.container(&id).record()).map_err(failed)?;
+        let record = take_record(&self.paths.container(&id)).map_err(failed)?;
         let path = &record.config.log_path;
         let log = LogFile::open(path, self.record.log_limit).at("open the log", path).map_err(failed)?;
         let target = record.config.processes_of.as_deref().map(|name| self.processes_of(name)).transpose()?;
@@ -458,4 +458,17 @@ fn take(streams: Streams, fds: Vec<OwnedFd>) -> Stdio {
     let mut fds = fds.into_iter();
     let mut next = |wanted: bool| if wanted { fds.next() } else { None };
     Stdio { stdin: next(streams.stdin), stdout: next(streams.stdout), stderr: next(streams.stderr) }
+}
+
+/// The record of a container that is to be started. The copy with its environment goes now.
+fn take_record(files: &ContainerPaths) -> Result<ContainerRecord> {
+    if let Some(record) = durable::read_optional::<ContainerRecord>(&files.start_record())? {
+        durable::remove_file(&files.start_record())?;
+        return Ok(record);
+    }
+    let record = durable::read::<ContainerRecord>(&files.record())?;
+    if record.bare {
+        return Err(Error::Start("the container's environment and command line are gone".to_owned()));
+    }
+    Ok(record)
 }

@@ -215,7 +215,7 @@ pub(crate) fn private_tmpfs(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("coracle"), path, Some("tmpfs"), flags, Some("mode=0711"))?;
+    mount(Some("coracle"), path, Some("tmpfs"), flags, Some("mode=0700"))?;
     mount(None::<&str>, path, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
     Ok(())
 }
@@ -243,7 +243,10 @@ pub(crate) fn detach_below(path: &Path) -> io::Result<()> {
 }
 
 /// Mount points of this namespace in the order in which they were mounted.
-fn mount_points() -> io::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// When the kernel's table cannot be read.
+pub fn mount_points() -> io::Result<Vec<PathBuf>> {
     let table = fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescape).collect())
 }

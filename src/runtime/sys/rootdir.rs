@@ -1,51 +1,107 @@
-//! Paths below a directory that is not to be trusted: an image layer or a container's root.
+//! Paths below a directory that is not to be trusted: an image layer, a container's root, a volume,
+//! whatever somebody else may fill with links and pipes while it is looked at.
 //!
-//! Every lookup is openat2(2) with `RESOLVE_IN_ROOT`: symbolic links and `..` resolve as if the
-//! directory were `/`, so nothing below it can point anywhere else.
+//! Every lookup is one openat2(2) that the kernel confines to the directory, and everything else is
+//! done with the descriptor that comes out, never with a path. A file is opened without waiting for
+//! the other end of a FIFO, counts only when it is a regular one, and is read up to a bound.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+
+/// What becomes of symbolic links below the directory. None leads out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// They and `..` resolve as if the directory were `/`.
+    Confined,
+    /// One that leads out is an error.
+    Beneath,
+    /// Any is an error.
+    Refused,
+}
 
 /// An open directory that confines the lookups below it.
 #[derive(Debug)]
-pub(crate) struct RootDir(OwnedFd);
+pub struct RootDir {
+    dir: OwnedFd,
+    links: Links,
+}
 
 impl AsFd for RootDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.dir.as_fd()
     }
 }
 
 impl RootDir {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        Ok(Self(open(path, flags, Mode::empty())?))
+    /// Opens a directory whose own path is trusted; links below it are confined.
+    ///
+    /// # Errors
+    /// When it is not there or no directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, Links::Confined)
     }
 
-    fn lookup(&self, path: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve);
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        loop {
-            // EAGAIN: a rename happened during the lookup.
-            match openat2(&self.0, path, how) {
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                result => return result,
-            }
+    /// # Errors
+    /// When it is not there or no directory.
+    pub fn open_with(path: &Path, links: Links) -> io::Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        Ok(Self { dir: open(path, flags, Mode::empty())?, links })
+    }
+
+    fn lookup(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+        look_up(&self.dir, self.links, path, flags)
+    }
+
+    /// Whatever is at `path`, to be mounted or inspected; nothing is opened.
+    ///
+    /// # Errors
+    /// When nothing is there, or the path leads out.
+    pub fn find(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(self.lookup(path, OFlag::O_PATH)?)
+    }
+
+    /// The regular file at `path`, for reading.
+    ///
+    /// # Errors
+    /// When nothing is there, something else is there, or the path leads out.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        // Without O_NONBLOCK a FIFO holds the thread until somebody writes.
+        let file = File::from(self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
+        if file.metadata()?.is_file() {
+            return Ok(file);
         }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+
+    /// The first `limit` bytes of a regular file; whatever else is there counts as absent.
+    ///
+    /// # Errors
+    /// When the path leads out, or the file cannot be read.
+    pub fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.file(path) {
+            Ok(file) => file,
+            // ENXIO is a socket, or a device without a driver.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENXIO)) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
     /// The directory at `path`; with `create`, missing parts are made as root's with mode 0755.
     pub(crate) fn dir(&self, path: &Path, create: bool) -> io::Result<OwnedFd> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-        match self.lookup(path, flags, Mode::empty()) {
+        match self.lookup(path, flags) {
             Ok(fd) => Ok(fd),
             Err(Errno::ENOENT) if create => {
                 let parent = path.parent().ok_or(Errno::ENOENT)?;
@@ -55,26 +111,65 @@ impl RootDir {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
-                Ok(self.lookup(path, flags, Mode::empty())?)
+                Ok(self.lookup(path, flags)?)
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The whole of a regular file of at most `limit` bytes; absent is `None`.
-    pub(crate) fn read(&self, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-        let fd = match self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let file = File::from(fd);
-        if !file.metadata()?.is_file() {
-            return Ok(None);
+    /// Whatever is at `path`; where nothing is, directories are made that are as open as this one.
+    ///
+    /// # Errors
+    /// When the path leads out, or the file system refuses.
+    pub fn find_or_make_dirs(&self, path: &Path) -> io::Result<OwnedFd> {
+        match self.find(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
         }
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        let mode = fstat(&self.dir)?.st_mode & 0o7777;
+        let mut at = self.dir.try_clone()?;
+        for part in path.components() {
+            let Component::Normal(name) = part else {
+                if part == Component::CurDir {
+                    continue;
+                }
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "must not contain backstepping path"));
+            };
+            let made = match mkdirat(&at, name, Mode::from_bits_truncate(mode)) {
+                Ok(()) => true,
+                Err(Errno::EEXIST) => false,
+                Err(e) => return Err(e.into()),
+            };
+            at = look_up(&at, self.links, Path::new(name), OFlag::O_PATH)?;
+            if made {
+                // Past the umask. The descriptor is of the directory itself, so nothing else can be hit.
+                std::fs::set_permissions(by_descriptor(&at), Permissions::from_mode(mode))?;
+            }
+        }
+        Ok(at)
+    }
+}
+
+/// A path to what a descriptor refers to, for calls that take nothing else.
+#[must_use]
+pub fn by_descriptor(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+fn look_up(dir: &OwnedFd, links: Links, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve = match links {
+        Links::Confined => ResolveFlag::RESOLVE_IN_ROOT,
+        Links::Beneath => ResolveFlag::RESOLVE_BENEATH,
+        Links::Refused => ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS,
+    };
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    loop {
+        // EAGAIN: a rename happened during the lookup.
+        match openat2(dir, path, how) {
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            result => return result,
+        }
     }
 }
 
@@ -94,22 +189,78 @@ pub(crate) fn relative(path: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// `root` with links that lead out, beside `secret`.
+    fn tree() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(dir.path().join("secret"), "secret").unwrap();
+        symlink(dir.path().join("secret"), root.join("absolute")).unwrap();
+        symlink("../secret", root.join("relative")).unwrap();
+        std::fs::write(root.join("file"), "inside").unwrap();
+        symlink("file", root.join("inner")).unwrap();
+        nix::unistd::mkfifo(&root.join("fifo"), Mode::S_IRWXU).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap());
+        (dir, root)
+    }
 
     #[test]
     fn links_stay_inside() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, outside) = (dir.path().join("root"), dir.path().join("secret"));
-        std::fs::create_dir(&root).unwrap();
-        std::fs::write(&outside, "secret").unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("absolute")).unwrap();
-        std::os::unix::fs::symlink("../secret", root.join("relative")).unwrap();
-        std::fs::write(root.join("file"), "inside").unwrap();
+        let (_dir, root) = tree();
         let opened = RootDir::open(&root).unwrap();
         assert_eq!(opened.read(Path::new("absolute"), 99).unwrap(), None);
         assert_eq!(opened.read(Path::new("relative"), 99).unwrap(), None);
         assert_eq!(opened.read(Path::new("../../file"), 99).unwrap().as_deref(), Some(&b"inside"[..]));
         opened.dir(Path::new("/made/below"), true).unwrap();
         assert!(root.join("made/below").is_dir());
+    }
+
+    #[test]
+    fn links_are_refused_where_asked() {
+        let (_dir, root) = tree();
+        for (links, path, ok) in [
+            (Links::Beneath, "absolute", false),
+            (Links::Beneath, "relative", false),
+            (Links::Beneath, "../secret", false),
+            (Links::Beneath, "inner", true),
+            (Links::Refused, "inner", false),
+            (Links::Refused, "relative", false),
+            (Links::Refused, "file", true),
+        ] {
+            let opened = RootDir::open_with(&root, links).unwrap();
+            assert_eq!(opened.file(Path::new(path)).is_ok(), ok, "{links:?} {path}");
+            assert_eq!(opened.find(Path::new(path)).is_ok(), ok, "{links:?} {path}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_only_so_far() {
+        let (_dir, root) = tree();
+        let opened = RootDir::open(&root).unwrap();
+        std::fs::create_dir(root.join("dir")).unwrap();
+        for path in ["fifo", "socket", "dir"] {
+            assert!(opened.file(Path::new(path)).is_err(), "{path}");
+            assert_eq!(opened.read(Path::new(path), 9).unwrap(), None, "{path}");
+        }
+        File::create(root.join("huge")).unwrap().set_len(1 << 40).unwrap();
+        assert_eq!(opened.read(Path::new("huge"), 10).unwrap().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn directories_are_made_as_open_as_their_root() {
+        let (_dir, root) = tree();
+        std::fs::set_permissions(&root, Permissions::from_mode(0o2777)).unwrap();
+        let opened = RootDir::open_with(&root, Links::Beneath).unwrap();
+        opened.find_or_make_dirs(Path::new("a/./b")).unwrap();
+        for made in ["a", "a/b"] {
+            assert_eq!(root.join(made).metadata().unwrap().permissions().mode() & 0o7777, 0o2777, "{made}");
+        }
+        opened.find_or_make_dirs(Path::new("inner")).unwrap();
+        for path in ["absolute", "absolute/x", "relative", "../x", "a/../../x", "a/../new/x"] {
+            assert!(opened.find_or_make_dirs(Path::new(path)).is_err(), "{path}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod resize;
 mod update;
 mod validate_containers;
 mod validate_env;
+mod validate_file_keys;
 mod validate_mounts;
 mod validate_probes;
 mod validate_remote_volumes;

@@ -186,6 +186,26 @@ fn volumes_and_mounts_are_checked() {
 }
 
 #[test]
+fn file_keys_are_of_empty_dirs() {
+    let of = |volume: &str, path: &str| {
+        let key = json!({"volumeName": volume, "path": path, "key": "K"});
+        let mut pod =
+            with("/spec/volumes", json!([{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/"}}]));
+        set(&mut pod, "/spec/containers/0/env", json!([{"name": "X", "valueFrom": {"fileKeyRef": key}}]));
+        pod
+    };
+    let at = "spec.containers[0].env[0].valueFrom.fileKeyRef";
+    check(of("e", "env/file"), &[]);
+    check(
+        of("h", "f"),
+        &[&format!("{at}.volumeName: Invalid value: \"h\": referenced volume must be of type emptyDir")],
+    );
+    check(of("gone", "f"), &[&format!("{at}.volumeName: Not found: \"gone\"")]);
+    check(of("e", "/f"), &[&format!("{at}.path: Invalid value: \"/f\": must be a relative path")]);
+    check(of("e", "../f"), &[&format!("{at}.path: Invalid value: \"../f\": must not contain '..'")]);
+}
+
+#[test]
 fn the_rest_of_the_spec_is_checked() {
     check(
         with("/spec/restartPolicy", json!("Sometimes")),

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, ObjectFieldSelector, ResourceFieldSelector};
 
+use super::validate_mounts::validate_non_reserved;
 use crate::field::{self, ErrorList, Path};
 use crate::meta::format::{self, NameRule};
 use crate::quantity::Quantity;
@@ -92,6 +93,7 @@ fn validate_value_from(var: &EnvVar, path: &Path<'_>, errs: &mut ErrorList) {
                 errs.push(field::required(&at.child(name), ""));
             }
         }
+        validate_non_reserved(&reference.path, &at.child("path"), errs);
     }
     if sources == 0 {
         let why =

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodDNSConfig, PodSpec, PodTemplateSpec};
 
 use super::validate_containers::{Context, validate_all_containers, validate_image_trimmed};
+use super::validate_file_keys::validate_file_keys;
 use super::validate_resources::{validate_overhead, validate_pod_resources};
 use super::validate_scheduling::{validate_affinity, validate_spread, validate_tolerations};
 use super::validate_security::validate_pod_security_context;
@@ -102,6 +103,7 @@ fn validate_pod_spec(spec: &PodSpec, pod_name: Option<&str>, is_pod: bool, path:
     validate_resource_claims(spec, &path.child("resourceClaims"), errs);
     let context = Context { spec, volumes, claims };
     validate_all_containers(&context, path, errs);
+    validate_file_keys(spec, path, errs);
     validate_pod_resources(spec, &path.child("resources"), errs);
     validate_host_network_ports(spec, is_pod, path, errs);
     let policy = spec.restart_policy.as_deref();

@@ -10,6 +10,7 @@ fn record(id: &str) -> ContainerRecord {
         layer_dir: Default::default(),
         layers: vec![],
         defaults: Default::default(),
+        bare: false,
     }
 }
 

@@ -13,6 +13,7 @@ fn record(config: ContainerConfig) -> ContainerRecord {
         layer_dir: "/layers".into(),
         layers: vec![],
         defaults: ProcessDefaults {
+            bare: false,
             cmd: vec!["serve".to_owned()],
             working_dir: "/srv".to_owned(),
             ..ProcessDefaults::default()

@@ -319,6 +319,14 @@ pub(crate) async fn volumes(node: &mut Node) {
     assert_eq!(log, "contentro\nroot-ro\n/data/work/dir\n", "{status:?}");
     assert!(host.join("made").exists() && host.join("work/dir").is_dir());
 
+    let mut config = node.shell("true");
+    config.mounts = vec![bind("/ro", true)];
+    config.working_dir = Some("/ro/absent/below".to_owned());
+    let id = node.runtime().create_container("p1", config).await.unwrap();
+    let error = node.runtime().start_container(&id).await.unwrap_err().to_string();
+    assert_eq!(error, "mkdir /ro/absent/below: read-only file system");
+    assert!(!host.join("absent").exists(), "nothing is made through a read-only volume");
+
     let tmpfs = host.join("below");
     let mut config =
         node.shell("until [ -e /slave/below/late ]; do sleep 0.02; done; [ -e /private/below/late ] || echo hidden");

@@ -1,0 +1,86 @@
+//! The files of configMap, secret, downwardAPI and projected volumes, from the objects of the cluster.
+
+use api::k8s_openapi::api::core::v1::{ConfigMap, Pod, ProjectedVolumeSource, Secret, Volume};
+
+use super::payload::{self, Payload, PayloadError, Selection};
+use super::{Setup, Tokens, fs_group};
+use crate::pod::PodExt;
+
+/// The plugin's name and the files of a volume that is made of files; `None` for other kinds.
+pub(super) async fn of(
+    cx: &Setup<'_>,
+    volume: &Volume,
+    tokens: &mut Tokens,
+) -> Result<Option<(&'static str, Payload)>, String> {
+    let text = |e: PayloadError| e.to_string();
+    let namespace = cx.pod.namespace();
+    let mut out = Payload::default();
+    if let Some(source) = &volume.config_map {
+        let map = cx.cluster.get::<ConfigMap>(namespace, &source.name);
+        payload::config_map(&source.name, map, Selection::of_config_map(source), &mut out).map_err(text)?;
+        return Ok(Some(("configmap", out)));
+    }
+    if let Some(source) = &volume.secret {
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let secret = cx.cluster.get::<Secret>(namespace, name);
+        payload::secret(name, secret, Selection::of_secret(source), &mut out).map_err(text)?;
+        return Ok(Some(("secret", out)));
+    }
+    if let Some(source) = &volume.downward_api {
+        let mode = payload::mode(source.default_mode, payload::DEFAULT_MODE);
+        let items = source.items.as_deref().unwrap_or_default();
+        payload::downward_api(cx.pod, items, mode, cx.fields, &mut out).map_err(text)?;
+        return Ok(Some(("downward-api", out)));
+    }
+    if let Some(source) = &volume.projected {
+        projected(cx, source, tokens, &mut out).await?;
+        return Ok(Some(("projected", out)));
+    }
+    Ok(None)
+}
+
+async fn projected(
+    cx: &Setup<'_>,
+    volume: &ProjectedVolumeSource,
+    tokens: &mut Tokens,
+    out: &mut Payload,
+) -> Result<(), String> {
+    let namespace = cx.pod.namespace();
+    let default_mode = payload::mode(volume.default_mode, payload::DEFAULT_MODE);
+    for source in volume.sources.iter().flatten() {
+        if let Some(s) = &source.config_map {
+            let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
+            payload::config_map(&s.name, cx.cluster.get::<ConfigMap>(namespace, &s.name), selection, out)
+                .map_err(|e| e.to_string())?;
+        }
+        if let Some(s) = &source.secret {
+            let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
+            payload::secret(&s.name, cx.cluster.get::<Secret>(namespace, &s.name), selection, out)
+                .map_err(|e| e.to_string())?;
+        }
+        if let Some(s) = &source.downward_api {
+            payload::downward_api(cx.pod, s.items.as_deref().unwrap_or_default(), default_mode, cx.fields, out)
+                .map_err(|e| e.to_string())?;
+        }
+        if let Some(s) = &source.service_account_token {
+            let token = tokens.get(cx, s).await?;
+            let user = fs_user(cx.pod);
+            let private = user.is_some() || fs_group(cx.pod, true).is_some();
+            let mode = if private { 0o600 } else { default_mode };
+            out.add(&s.path, token.into_bytes(), mode).map_err(|e| e.to_string())?.uid = user;
+        }
+        if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+            return Err("the projected volume source is not supported on this node".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The user of all containers, when they share one.
+fn fs_user(pod: &Pod) -> Option<u32> {
+    let default = pod.spec().security_context.as_ref().and_then(|s| s.run_as_user);
+    let mut users =
+        pod.containers().into_iter().map(|(_, c)| c.security_context.as_ref().and_then(|s| s.run_as_user).or(default));
+    let first = users.next()??;
+    users.all(|u| u == Some(first)).then(|| u32::try_from(first).ok()).flatten()
+}
