@@ -226,7 +226,7 @@ mod tests {
         );
         let (old, mut new) = (pod(&json!([plain])), pod(&json!([debug(&json!({"image": "other"}))])));
         let errors = update(Part::EphemeralContainers, &mut new, &old, NOW);
-        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        let [error] = &errors[..] else { panic!("{errors:?}") };
         assert!(error.detail.starts_with("existing ephemeral containers \"d\" may not be changed\n"), "{error}");
     }
 

@@ -52,7 +52,7 @@ mod tests {
     fn what_pods_left_that_are_gone_is_found_and_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         for name in ["prod_web_u1", "prod_old_u2", "lost+found", "prod_web", "a_b_c_d", "prod_x_"] {
-            std::fs::create_dir(root.path().join(name)).unwrap();
+            fs::create_dir(root.path().join(name)).unwrap();
         }
         let known = HashSet::from(["u1".to_owned()]);
         let found = strays(root.path(), &known, uid_of_logs).unwrap();

@@ -49,6 +49,7 @@ fn config() -> Config {
         advertise_address: "192.0.2.1".parse().expect("an address"),
         secure_port: 6443,
         service_cidr: "10.96.0.0/16".parse().expect("a range"),
+        cluster_dns: "10.96.0.10".parse().expect("an address"),
         auth: apiserver::auth::Config::default(),
         rest: apiserver::rest::Config::default(),
     }

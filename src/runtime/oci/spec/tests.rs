@@ -10,10 +10,10 @@ fn record(config: ContainerConfig) -> ContainerRecord {
         sandbox_uid: "u1".to_owned(),
         config,
         created_at_ns: 0,
+        bare: false,
         layer_dir: "/layers".into(),
         layers: vec![],
         defaults: ProcessDefaults {
-            bare: false,
             cmd: vec!["serve".to_owned()],
             working_dir: "/srv".to_owned(),
             ..ProcessDefaults::default()
