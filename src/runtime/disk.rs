@@ -249,7 +249,7 @@ mod tests {
         let (room, owner) = (Arc::clone(room), owner.to_owned());
         #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
         let caller = tokio::spawn(async move {
-            let late = room.run(Lane::Foreign, &owner, SOON, move || drop(held.recv())).await;
+            let late = room.run(Lane::Foreign, &owner, SOON, move || held.recv().is_ok()).await;
             assert_eq!(late, Err(DiskError::Late));
         });
         (release, caller)
