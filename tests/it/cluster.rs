@@ -31,8 +31,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A fresh machine with a registry that has the test images, and a server that is ready.
     pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, |_| {})
+    }
+
+    /// The same, on a machine to which something was done before anything ran.
+    pub(crate) fn start_with(name: &str, prepare: impl FnOnce(&Machine)) -> Self {
         build_images();
         let machine = Machine::up(name);
+        prepare(&machine);
         let mut cluster = Self { client: Cell::new(KUBECTL), daemon: None, registry: None, machine };
         cluster.start_registry();
         let etc = cluster.machine.directory().join("etc");
