@@ -168,9 +168,10 @@ async fn pod(kubelet: &Kubelet, used: &PodUse, disk: &FileSystem) -> Value {
     if let Some(swap) = swap(total) {
         out["swap"] = swap;
     }
-    // A pod on the node's network has none of its own.
-    let sandbox = kubelet.runtime.sandbox_status(used.pod.uid()).ok().filter(|s| s.netns.is_some());
-    if let Some(dev) = sandbox.and_then(|s| fs::read_to_string(format!("/proc/{}/net/dev", s.shim_pid)).ok()) {
+    // A pod on the node's network has none of its own, and one whose shim has gone has none either.
+    let sandbox = kubelet.runtime.sandbox_status(used.pod.uid()).ok();
+    let shim = sandbox.map(|s| s.shim_pid).filter(|&pid| pid > 0 && !used.pod.host_network());
+    if let Some(dev) = shim.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()) {
         out["network"] = network(&dev, POD_INTERFACE, &now);
     }
     out
