@@ -3,6 +3,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
+use storage::Health;
 
 use crate::answer::{error_response, text};
 use crate::error::ApiError;
@@ -34,9 +35,14 @@ impl Endpoint {
     }
 }
 
-fn passes(server: &ApiServer, check: &str) -> bool {
+fn passes(server: &ApiServer, endpoint: Endpoint, check: &str) -> bool {
     match check {
-        "etcd" => !server.registry.storage().is_closed(),
+        "etcd" => match server.registry.storage().health() {
+            Health::Good => true,
+            // It lives, but is of no use to who wants to write.
+            Health::Full => endpoint != Endpoint::Readyz,
+            Health::Closed => false,
+        },
         "shutdown" => !server.shutdown.is_cancelled(),
         _ => true,
     }
@@ -51,12 +57,12 @@ pub(crate) fn answer(server: &ApiServer, endpoint: Endpoint, rest: &[&str], part
         if !endpoint.checks().contains(one) || !deeper.is_empty() {
             return error_response(&ApiError::UnknownPath);
         }
-        return match passes(server, one) {
+        return match passes(server, endpoint, one) {
             true => text(StatusCode::OK, PLAIN, "ok".into()),
             false => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("internal server error: {one}\n")),
         };
     }
-    let outcome = |check: &str| passes(server, check);
+    let outcome = |check: &str| passes(server, endpoint, check);
     let (report, failed) = report(endpoint, &excluded, outcome);
     match (failed, verbose) {
         (true, _) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, report),
