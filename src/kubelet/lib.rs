@@ -59,15 +59,13 @@ pub enum Error {
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    #[error("cannot serve the kubelet API: {0}")]
-    Server(#[source] io::Error),
 }
 
 /// Runs the kubelet of one node until `token` is cancelled. Containers then run on; the next kubelet
 /// takes them over.
 ///
 /// # Errors
-/// When its directories cannot be made or its API cannot be served.
+/// When its directories cannot be made.
 pub async fn run(
     cx: Cluster,
     cfg: Config,
@@ -104,16 +102,11 @@ pub async fn run(
     });
     let serve = async {
         match server {
-            Some(server) => server::run(kubelet.clone(), server, token.clone()).await.map_err(Error::Server),
-            None => {
-                token.cancelled().await;
-                Ok(())
-            }
+            Some(server) => server::run(kubelet.clone(), server, token.clone()).await,
+            None => token.cancelled().await,
         }
     };
-    let work = async {
-        tokio::join!(pod_workers::run(kubelet.clone(), token.clone()), node::run(kubelet.clone(), token.clone()));
-        Ok(())
-    };
-    tokio::try_join!(serve, work).map(drop)
+    let (pods, node) = (pod_workers::run(kubelet.clone(), token.clone()), node::run(kubelet.clone(), token.clone()));
+    tokio::join!(serve, pods, node);
+    Ok(())
 }

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod cluster;
+mod damage;
 mod lifecycle;
 mod machine;
 mod notes;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     .into_iter()
     .filter(|(name, _)| is_wanted(name))
     .collect();
-    let alone = [restart::TESTS, scale::TESTS].concat();
+    let alone = [restart::TESTS, damage::TESTS, scale::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {
         println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());
