@@ -8,6 +8,7 @@ use axum::response::Response;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use storage::Health;
 
 use crate::answer::{error_response, text};
 use crate::error::ApiError;
@@ -63,9 +64,14 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
 }
 
 /// Why a check fails.
-fn failure(server: &ApiServer, check: &str) -> Option<&'static str> {
+fn failure(server: &ApiServer, endpoint: Endpoint, check: &str) -> Option<&'static str> {
     match check {
-        "etcd" | "etcd-readiness" if server.registry.storage().is_closed() => Some("the store is closed"),
+        "etcd" | "etcd-readiness" => match server.registry.storage().health() {
+            Health::Good => None,
+            // It lives, but is of no use to who wants to write.
+            Health::Full => (endpoint == Endpoint::Readyz).then_some("the disk is full"),
+            Health::Closed => Some("the store is closed"),
+        },
         SHUTDOWN if server.shutdown.is_cancelled() => Some("process is shutting down"),
         _ => None,
     }
@@ -83,7 +89,7 @@ pub(crate) fn answer(server: &ApiServer, endpoint: Endpoint, rest: &[&str], part
         if !endpoint.checks().contains(&check.as_str()) {
             return error_response(&ApiError::UnknownPath);
         }
-        return match failure(server, &check) {
+        return match failure(server, endpoint, &check) {
             None => plain(StatusCode::OK, "ok".to_owned()),
             Some(why) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
         };
@@ -91,7 +97,7 @@ pub(crate) fn answer(server: &ApiServer, endpoint: Endpoint, rest: &[&str], part
     let query = parts.uri.query().unwrap_or("");
     let excluded: Vec<String> = query_pairs(query).filter(|(k, _)| k == "exclude").map(|(_, v)| v).collect();
     let verbose = query_pairs(query).any(|(k, _)| k == "verbose");
-    let (report, failed) = report(endpoint, &excluded, |check| failure(server, check).is_none());
+    let (report, failed) = report(endpoint, &excluded, |check| failure(server, endpoint, check).is_none());
     match (failed, verbose) {
         (true, _) => plain(StatusCode::INTERNAL_SERVER_ERROR, report),
         (false, true) => plain(StatusCode::OK, report),

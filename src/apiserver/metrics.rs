@@ -201,8 +201,8 @@ fn register_sizes(exposition: &mut Exposition, registry: &Registry, store: &Stor
     let ring: Gauge = Gauge::default();
     ring.set(gauge(stats.ring_bytes));
     exposition.register("coracle_watch_ring_bytes", "Bytes of the recent changes", ring);
-    if let Store::File(path) = store
-        && let Ok(metadata) = std::fs::metadata(path)
+    if let Store::File { database, .. } = store
+        && let Ok(metadata) = std::fs::metadata(database)
     {
         let size: Gauge = Gauge::default();
         size.set(i64::try_from(metadata.len()).unwrap_or(i64::MAX));

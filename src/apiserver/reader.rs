@@ -37,6 +37,12 @@ impl Reader {
         self.registry.get(resource, key)
     }
 
+    /// Whether an object is in the store and cannot be read.
+    #[must_use]
+    pub fn is_unreadable(&self, resource: &GroupResource, key: &ObjectKey) -> bool {
+        self.registry.is_unreadable(resource, key)
+    }
+
     /// All objects of a resource, of one namespace if given, in key order.
     #[must_use]
     pub fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Object> {

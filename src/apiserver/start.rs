@@ -36,7 +36,26 @@ pub enum StartError {
     Bootstrap(#[source] ApiError),
 }
 
+impl StartError {
+    /// Whether somebody has to do something before another try can succeed.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_final())
+    }
+}
+
+async fn write_first_objects(registry: &Registry, config: &Config) -> Result<(), ApiError> {
+    crate::bootstrap::first_objects(registry).await?;
+    crate::system_objects::ensure(registry, config).await
+}
+
 impl ApiServer {
+    /// Objects that are in the store and cannot be read.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<storage::SetAside> {
+        self.registry.storage().set_aside()
+    }
+
     /// Opens the store and writes the objects that every cluster has.
     ///
     /// # Errors
@@ -44,8 +63,16 @@ impl ApiServer {
     pub async fn new(config: Config) -> Result<Arc<Self>, StartError> {
         let store = config.store.clone();
         let registry = tokio::task::spawn_blocking(move || Registry::open(&store)).await??;
-        crate::bootstrap::first_objects(&registry).await.map_err(StartError::Bootstrap)?;
-        crate::system_objects::ensure(&registry, &config).await.map_err(StartError::Bootstrap)?;
+        for entry in registry.storage().set_aside() {
+            tracing::error!(entry = entry.name, reason = entry.reason, "an object cannot be read and was set aside");
+        }
+        match write_first_objects(&registry, &config).await {
+            Err(error) if registry.storage().health() == storage::Health::Full => {
+                // What is there is served, and can be deleted to make room.
+                tracing::warn!(%error, "the objects that every cluster has could not all be written");
+            }
+            result => result.map_err(StartError::Bootstrap)?,
+        }
         Ok(Arc::new(Self {
             auth: Auth::new(&config.auth)?,
             admission: admission::Chain::default(),

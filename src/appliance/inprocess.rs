@@ -35,6 +35,10 @@ impl ObjectSource for WatchCache {
         self.0.get(resource, key)
     }
 
+    fn is_unreadable(&self, resource: &GroupResource, key: &ObjectKey) -> bool {
+        self.0.is_unreadable(resource, key)
+    }
+
     fn list(&self, resource: &GroupResource, query: &Query<'_>) -> Vec<Object> {
         let mut found = match query.by {
             By::All => return self.0.list(resource, query.namespace),

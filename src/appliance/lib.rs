@@ -3,6 +3,8 @@
 
 mod cli;
 mod config;
+mod datadir;
+mod exit;
 mod inprocess;
 mod kubeconfig;
 mod logging;

@@ -1,37 +1,41 @@
 //! What one server process runs, in the order in which the parts need each other.
 //!
-//! Any part that ends, for whatever reason, ends the process: systemd starts it again, and pods run
-//! on meanwhile. The order at the end is the reverse: the store is closed last.
+//! The API server needs none of the others. The node's parts are tried again when they cannot start,
+//! and say meanwhile what keeps them ([`parts`]). Any other part that ends, for whatever reason, ends the
+//! process: systemd starts it again, and pods run on meanwhile. The order at the end is the reverse: the
+//! store is closed last.
 
 mod apiserver_config;
 mod image_files;
 mod node;
 mod node_role;
+mod parts;
+mod renewal;
 mod tls;
 
-use std::fs::DirBuilder;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use apiserver::ApiServer;
-use client::{Cluster, Tasks};
+use client::{Cluster, Parts, Tasks};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::{CLUSTER_DOMAIN, ServerConfig};
+use crate::datadir::make_private;
+use crate::exit::Final;
 use crate::pki::{Pki, Subjects};
-use crate::{inprocess, kubeconfig, memory};
+use crate::{datadir, inprocess, kubeconfig, memory};
 
 /// Runs a server until `stop` is cancelled or a part of it fails.
 ///
 /// # Errors
 /// Says which part could not start, or ended.
 pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    datadir::check_store_of(&config.data_dir).map_err(Final)?;
     let pki = open_pki(&config)?;
     make_private(&config.data_dir.join("server/db"))?;
     make_private(&config.data_dir.join("agent"))?;
@@ -56,15 +60,20 @@ async fn run_parts(
 ) -> anyhow::Result<()> {
     let token = tasks.token().clone();
     let cluster = inprocess::cluster(server);
-    let serving = tls::api_server(pki)?;
+    let certificates = tls::Certificates::new(pki)?;
+    let serving = tls::api_server(pki, &certificates)?;
     tasks.spawn("apiserver", server.clone().serve(listener, serving, token.clone()));
     tasks.spawn("system-objects", server.clone().keep_system_objects(token.clone()));
     tasks.spawn("event-expiry", server.clone().expire_events(token.clone()));
     info!(listen = %config.listen, node = config.node_name, "API server ready");
     spawn_control_plane(config, pki, server, &cluster, tasks);
+    let parts = Parts::default();
+    tasks.spawn("parts", parts::show(cluster.clone(), config.node_name.clone(), parts.subscribe(), token.clone()));
+    parts::tell_set_aside(&cluster, &config.node_name, &server.set_aside());
     if config.run_agent {
-        node::spawn(config, pki, &cluster, tasks).await.context("starting the node")?;
+        node::spawn(config, pki, &certificates, &cluster, parts, tasks).context("starting the node")?;
     }
+    tasks.spawn("certificate-renewal", renewal::keep(config.clone(), certificates, token.clone()));
     tasks.spawn("malloc-trim", memory::keep_trimmed(token.clone()));
     tokio::select! {
         () = token.cancelled() => Ok(()),
@@ -102,14 +111,6 @@ pub(crate) fn report<E: std::error::Error>(part: &str, result: Result<(), E>) {
         }
         error!(part, "{text}");
     }
-}
-
-/// A directory that only root may enter; one that is there is closed.
-fn make_private(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("creating the directory {}", path.display()))?;
-    let closed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
-    closed.with_context(|| format!("closing the directory {}", path.display()))
 }
 
 fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {

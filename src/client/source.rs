@@ -108,6 +108,12 @@ pub trait ObjectSource: Send + Sync + 'static {
     /// In the order of keys.
     fn list(&self, resource: &GroupResource, query: &Query<'_>) -> Vec<Object>;
 
+    /// Whether an object is there and cannot be read. It is missing from lists, but was not deleted:
+    /// what belongs to it must not be taken away.
+    fn is_unreadable(&self, _resource: &GroupResource, _key: &ObjectKey) -> bool {
+        false
+    }
+
     /// Every change of this resource up to this revision can be read.
     fn revision(&self, resource: &GroupResource) -> u64;
 

@@ -57,6 +57,8 @@ pub struct ServerConfig {
     /// The common name of the API server's client certificate; it and members of `system:masters` are
     /// let in without asking for their rights.
     pub client_name: String,
+    /// Where it is said that the address cannot be listened on.
+    pub parts: client::Parts,
 }
 
 /// When resources run short.

@@ -66,8 +66,6 @@ pub enum Error {
     Disk(#[from] DiskError),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    #[error("cannot serve the kubelet API: {0}")]
-    Server(#[source] io::Error),
 }
 
 /// A directory for root alone.
@@ -80,7 +78,7 @@ fn make_private(path: PathBuf) -> Result<(), Error> {
 /// takes them over.
 ///
 /// # Errors
-/// When its directories cannot be made or its API cannot be served.
+/// When its directories cannot be made.
 pub async fn run(
     cx: Cluster,
     cfg: Config,
@@ -116,16 +114,11 @@ pub async fn run(
     });
     let serve = async {
         match server {
-            Some(server) => server::run(kubelet.clone(), server, token.clone()).await.map_err(Error::Server),
-            None => {
-                token.cancelled().await;
-                Ok(())
-            }
+            Some(server) => server::run(kubelet.clone(), server, token.clone()).await,
+            None => token.cancelled().await,
         }
     };
-    let work = async {
-        tokio::join!(pod_workers::run(kubelet.clone(), token.clone()), node::run(kubelet.clone(), token.clone()));
-        Ok(())
-    };
-    tokio::try_join!(serve, work).map(drop)
+    let (pods, node) = (pod_workers::run(kubelet.clone(), token.clone()), node::run(kubelet.clone(), token.clone()));
+    tokio::join!(serve, pods, node);
+    Ok(())
 }

@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::codec::{Codec, Entry, Event};
+use crate::disk::SetAside;
 use crate::error::Gone;
 use crate::history::History;
+use crate::key::Key;
 use crate::ring::{Ring, RingLimits};
 
 /// A part of a collection: the items with a prefix, from a start on.
@@ -68,12 +70,30 @@ pub(crate) struct Cache<I> {
     limits: RingLimits,
     ring_bytes: usize,
     history: History,
+    /// By name on disk.
+    set_aside: BTreeMap<String, SetAside>,
 }
 
 impl<I> Cache<I> {
-    pub(crate) fn new(revision: u64, limits: RingLimits) -> Self {
-        let history = History::new(limits.age);
-        Self { revision, opened_at: revision, collections: HashMap::new(), limits, ring_bytes: 0, history }
+    pub(crate) fn new(revision: u64, limits: RingLimits, set_aside: Vec<SetAside>) -> Self {
+        Self {
+            revision,
+            opened_at: revision,
+            collections: HashMap::new(),
+            limits,
+            ring_bytes: 0,
+            history: History::new(limits.age),
+            set_aside: set_aside.into_iter().map(|entry| (entry.name.clone(), entry)).collect(),
+        }
+    }
+
+    pub(crate) fn set_aside(&self) -> impl Iterator<Item = &SetAside> {
+        self.set_aside.values()
+    }
+
+    pub(crate) fn is_set_aside(&self, collection: &str, item: &str) -> bool {
+        // Nearly always there are none, and no name is made.
+        !self.set_aside.is_empty() && self.set_aside.contains_key(&Key::new(collection, item).to_string())
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -111,6 +131,9 @@ impl<I> Cache<I> {
         for event in events {
             self.revision = event.revision();
             self.ring_bytes += event.cost();
+            if !self.set_aside.is_empty() {
+                self.set_aside.remove(&event.entry.key.to_string());
+            }
             let collection = self.collection(&event.entry.key.collection.clone());
             if event.deleted {
                 collection.remove(codec, &event.entry.key.item);

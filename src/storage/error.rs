@@ -5,21 +5,59 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::codec::Entry;
-use crate::key::Key;
 
-/// The store could not be opened.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The store could not be opened. Nothing of it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("cannot open the store {path}")]
     Database { path: PathBuf, source: Box<redb::Error> },
     #[error("cannot read the store")]
     Read { source: Box<redb::Error> },
-    #[error("the store holds the key {0:?}, which is not one of ours")]
-    Key(String),
-    #[error("the store's entry {key} cannot be read")]
-    Entry { key: Key, source: Box<dyn Error + Send + Sync> },
+    #[error(
+        "the store {path} is missing or empty, but there was one: an empty cluster does not take its place. Put the \
+         store or a copy of it there; to begin anew and give all objects up, remove {} and {}", .marker[0].display(), .marker[1].display()
+    )]
+    Missing { path: PathBuf, marker: [PathBuf; 2] },
+    #[error(
+        "the store {path} is damaged and cannot be read whole: {what}. It was left as it is; put a copy of it there"
+    )]
+    Damaged { path: PathBuf, what: String },
+    #[error("the store {path} is damaged; what can be read of it could not be written anew")]
+    Replace { path: PathBuf, source: Box<redb::Error> },
+    #[error("the store {path} has form {form}, which a later version wrote; this one reads forms up to {known}")]
+    Newer { path: PathBuf, form: u64, known: u64 },
+    #[error("the store {path} is another cluster's than {marker}-a and {marker}-b say; put the right one there")]
+    Foreign { path: PathBuf, marker: PathBuf },
+    #[error("cannot use {path}, which says what store there is")]
+    Marker { path: PathBuf, source: std::io::Error },
+    #[error("{path}, which says what store there is, is damaged; remove it if the store beside it is the right one")]
+    MarkerDamaged { path: PathBuf },
+    #[error("{path}, which says what store there is, has a form that only a later version reads")]
+    MarkerNewer { path: PathBuf },
     #[error("cannot start the store's writer")]
     Writer { source: std::io::Error },
+}
+
+impl OpenError {
+    /// Whether somebody has to do something before another try can succeed.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Missing { .. }
+            | Self::Damaged { .. }
+            | Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::MarkerDamaged { .. }
+            | Self::MarkerNewer { .. } => true,
+            Self::Database { .. }
+            | Self::Read { .. }
+            | Self::Replace { .. }
+            | Self::Marker { .. }
+            | Self::Writer { .. } => false,
+        }
+    }
 }
 
 /// A write was not done, and nothing of it is visible.
@@ -31,6 +69,9 @@ pub enum WriteError<I> {
     /// The disk refused the commit. Whether it survives a crash before the next commit is unknown.
     #[error("cannot write to the store: {0}")]
     Disk(Arc<redb::Error>),
+    /// The disk is full: only writes that make room are done.
+    #[error("etcdserver: mvcc: database space exceeded: the disk of the store is full, only deletions are done")]
+    Full,
     #[error("the store is closed")]
     Closed,
 }

@@ -7,13 +7,19 @@
 //! [`Codec`] makes.
 //!
 //! It knows keys and bytes, not kinds.
+//!
+//! What is damaged on disk is told apart from what is not there: a store that was there is never
+//! replaced by an empty one, a flipped bit is mended, an entry that cannot be read is set aside and
+//! named, and where more is lost the store does not open.
 
 mod cache;
 mod codec;
 mod disk;
 mod error;
+mod health;
 mod history;
 mod key;
+mod marker;
 mod ring;
 mod store;
 mod watch;
@@ -24,8 +30,9 @@ mod store_tests;
 
 pub use cache::{CollectionStats, Scope, Stats};
 pub use codec::{Codec, Content, Entry, Event};
-pub use disk::Backend;
+pub use disk::{Backend, Report, SetAside, check};
 pub use error::{Gone, OpenError, WriteError};
+pub use health::Health;
 pub use key::Key;
 pub use ring::RingLimits;
 pub use store::{Options, Storage};

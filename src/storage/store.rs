@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::cache::{Cache, Scope, Stats};
 use crate::codec::{Codec, Entry};
-use crate::disk::{Backend, Disk, Opener};
+use crate::disk::{Backend, Disk, SetAside, Source};
 use crate::error::{Gone, OpenError, WriteError};
+use crate::health::{Health, HealthCell};
 use crate::ring::RingLimits;
 use crate::watch::Watch;
 use crate::writer::{self, Durability, Request, Write, Writer};
@@ -35,11 +36,12 @@ impl Options {
 pub struct Storage<C: Codec> {
     cache: Arc<RwLock<Cache<C::Index>>>,
     requests: mpsc::Sender<Request<C::Index>>,
+    health: Arc<HealthCell>,
 }
 
 impl<C: Codec> Clone for Storage<C> {
     fn clone(&self) -> Self {
-        Self { cache: Arc::clone(&self.cache), requests: self.requests.clone() }
+        Self { cache: Arc::clone(&self.cache), requests: self.requests.clone(), health: Arc::clone(&self.health) }
     }
 }
 
@@ -53,27 +55,41 @@ impl<C: Codec> Storage<C> {
     /// Opens or creates the store and loads it. Blocks; call it before the runtime is busy.
     ///
     /// # Errors
-    /// When the file cannot be opened, or holds something that the codec cannot read.
+    /// When the file cannot be opened, or is damaged in a way that leaves open what is lost.
     pub fn open(options: &Options, codec: C) -> Result<Self, OpenError> {
-        Self::open_with(options.backend.opener(), options, codec)
+        Self::open_with(options.backend.source(), options, codec)
     }
 
-    pub(crate) fn open_with(opener: Opener, options: &Options, codec: C) -> Result<Self, OpenError> {
+    pub(crate) fn open_with(source: Source, options: &Options, codec: C) -> Result<Self, OpenError> {
         let mut entries = Vec::new();
-        let (disk, loaded) = Disk::open(opener, options.backend.path(), |key, revision, bytes| {
-            let content =
-                codec.open(&key, revision, bytes).map_err(|source| OpenError::Entry { key: key.clone(), source })?;
+        let (disk, loaded) = Disk::open(source, |key, revision, bytes| {
+            let content = codec.open(&key, revision, bytes)?;
             entries.push(Entry::new(key, revision, content));
             Ok(())
         })?;
-        let mut cache = Cache::new(loaded.revision, options.ring);
+        let mut cache = Cache::new(loaded.revision, options.ring, loaded.set_aside);
         for entry in entries {
             cache.load(&codec, entry);
         }
         let cache = Arc::new(RwLock::new(cache));
         let (requests, queue) = mpsc::channel(writer::QUEUE);
-        Writer::new(disk, codec, Arc::clone(&cache)).spawn(queue).map_err(|source| OpenError::Writer { source })?;
-        Ok(Self { cache, requests })
+        let health = Arc::new(HealthCell::default());
+        Writer::new(disk, codec, Arc::clone(&cache), Arc::clone(&health))
+            .spawn(queue)
+            .map_err(|source| OpenError::Writer { source })?;
+        Ok(Self { cache, requests, health })
+    }
+
+    /// Entries that are there and cannot be read, each until one of its name is written.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        self.cache.read().set_aside().cloned().collect()
+    }
+
+    /// Whether an entry is there and cannot be read.
+    #[must_use]
+    pub fn is_set_aside(&self, collection: &str, item: &str) -> bool {
+        self.cache.read().is_set_aside(collection, item)
     }
 
     /// The newest published revision.
@@ -154,10 +170,9 @@ impl<C: Codec> Storage<C> {
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
-    /// Whether writes are refused for ever.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.requests.is_closed()
+    pub fn health(&self) -> Health {
+        if self.requests.is_closed() { Health::Closed } else { self.health.get() }
     }
 
     #[must_use]

@@ -16,6 +16,7 @@ use crate::cache::Cache;
 use crate::codec::{Codec, Content, Entry, Event};
 use crate::disk::{Change, Disk};
 use crate::error::WriteError;
+use crate::health::{Health, HealthCell};
 use crate::key::Key;
 
 /// Requests that may wait. Each waiting client has at most one; more clients than this wait in line.
@@ -72,6 +73,8 @@ pub struct Write<I> {
     pub key: Key,
     pub expect: Expect,
     pub action: Action<I>,
+    /// It belongs to a deletion, and is done on a full disk, too. A deletion itself always is.
+    pub makes_room: bool,
 }
 
 type Written<I> = Vec<Arc<Entry<I>>>;
@@ -92,6 +95,7 @@ pub(crate) struct Writer<C: Codec> {
     unwritten: BTreeSet<Key>,
     /// When the oldest of them must be written.
     deadline: Option<Instant>,
+    health: Arc<HealthCell>,
 }
 
 /// A batch that was decided but is not visible yet.
@@ -100,13 +104,31 @@ struct Batch<I> {
     /// The newest version by key; `None` when deleted.
     newest: HashMap<Key, Option<Arc<Entry<I>>>>,
     strict: bool,
-    answers: Vec<(oneshot::Sender<Answer<I>>, Written<I>)>,
+    /// In the order of their events.
+    decided: Vec<Decided<I>>,
+}
+
+/// A request that will be done with its batch.
+struct Decided<I> {
+    done: oneshot::Sender<Answer<I>>,
+    written: Written<I>,
+    makes_room: bool,
 }
 
 impl<C: Codec> Writer<C> {
-    pub(crate) fn new(disk: Disk, codec: C, cache: Arc<RwLock<Cache<C::Index>>>) -> Self {
+    pub(crate) fn new(disk: Disk, codec: C, cache: Arc<RwLock<Cache<C::Index>>>, health: Arc<HealthCell>) -> Self {
         let revision = cache.read().revision();
-        Self { disk, codec, cache, revision, unwritten: BTreeSet::new(), deadline: None }
+        let writer = Self { disk, codec, cache, revision, unwritten: BTreeSet::new(), deadline: None, health };
+        writer.tell_health();
+        writer
+    }
+
+    fn tell_health(&self) {
+        self.health.set(match (self.disk.is_broken(), self.disk.is_full()) {
+            (true, _) => Health::Closed,
+            (false, true) => Health::Full,
+            (false, false) => Health::Good,
+        });
     }
 
     pub(crate) fn spawn(self, queue: mpsc::Receiver<Request<C::Index>>) -> std::io::Result<()> {
@@ -123,11 +145,14 @@ impl<C: Codec> Writer<C> {
                     Ok(request) => request,
                     Err(_) => {
                         self.flush_in_time();
+                        self.tell_health();
                         continue;
                     }
                 },
             };
             let Some(first) = first else { break };
+            self.disk.look_for_room();
+            self.tell_health();
             let mut batch = Batch::new();
             let mut next = Some(first);
             let mut closing = None;
@@ -136,10 +161,11 @@ impl<C: Codec> Writer<C> {
                     Request::Write { writes, durability, done } => self.decide(&mut batch, writes, durability, done),
                     Request::Close { done } => closing = Some(done),
                 }
-                let full = closing.is_some() || batch.answers.len() >= BATCH;
+                let full = closing.is_some() || batch.decided.len() >= BATCH;
                 next = if full { None } else { queue.try_recv().ok() };
             }
             self.finish(batch);
+            self.tell_health();
             if let Some(done) = closing {
                 queue.close();
                 let result = self.commit(&HashMap::new(), true).map_err(|e| WriteError::Disk(Arc::new(e)));
@@ -177,6 +203,11 @@ impl<C: Codec> Writer<C> {
                 return;
             }
         }
+        let makes_room = writes.iter().all(Write::makes_room);
+        if self.disk.is_full() && !makes_room && durability == Durability::Strict {
+            let _ = done.send(Err(WriteError::Full));
+            return;
+        }
         let mut written = Vec::with_capacity(writes.len());
         for write in writes {
             let old = self.current(batch, &write.key);
@@ -194,7 +225,7 @@ impl<C: Codec> Writer<C> {
             written.push(entry);
         }
         batch.strict |= durability == Durability::Strict;
-        batch.answers.push((done, written));
+        batch.decided.push(Decided { done, written, makes_room });
     }
 
     fn current(&self, batch: &Batch<C::Index>, key: &Key) -> Option<Arc<Entry<C::Index>>> {
@@ -204,30 +235,69 @@ impl<C: Codec> Writer<C> {
         }
     }
 
-    fn finish(&mut self, batch: Batch<C::Index>) {
+    fn finish(&mut self, mut batch: Batch<C::Index>) {
         if batch.events.is_empty() {
             return;
         }
-        if batch.strict || self.revision > self.disk.ceiling() {
-            if let Err(error) = self.commit(&batch.newest, false) {
-                // Whether the failed transaction reached the disk is unknown: the published versions
-                // of its keys are written again by the next commit, so that the two agree.
-                self.unwritten.extend(batch.newest.into_keys());
-                self.deadline.get_or_insert_with(|| Instant::now() + RELAXED_FOR);
-                let error = Arc::new(error);
-                for (done, _) in batch.answers {
-                    let _ = done.send(Err(WriteError::Disk(Arc::clone(&error))));
-                }
-                return;
+        if !batch.strict && self.revision <= self.disk.ceiling() {
+            self.keep_for_later(&batch);
+        } else if let Err(error) = self.commit(&batch.newest, false) {
+            self.keep_for_later(&batch);
+            let has_more_room = self.disk.make_room(&error);
+            // Before the answers: who is refused may ask why.
+            self.tell_health();
+            if !has_more_room {
+                return self.fail(batch, error);
             }
-        } else {
-            self.unwritten.extend(batch.newest.into_keys());
-            self.deadline.get_or_insert_with(|| Instant::now() + RELAXED_FOR);
+            tracing::warn!("the disk of the store is full: only deletions are done until there is room");
+            batch = self.without_what_takes_room(batch);
+            if let Err(error) = self.commit(&batch.newest, false) {
+                return self.fail(batch, error);
+            }
         }
         self.cache.write().publish(&self.codec, batch.events, Instant::now());
-        for (done, written) in batch.answers {
+        for Decided { done, written, .. } in batch.decided {
             let _ = done.send(Ok(written));
         }
+    }
+
+    /// The published versions of these keys are written by a later commit. After a commit that failed,
+    /// too: whether it reached the disk is unknown, and so that the two agree it is written over.
+    fn keep_for_later(&mut self, batch: &Batch<C::Index>) {
+        self.unwritten.extend(batch.newest.keys().cloned());
+        self.deadline.get_or_insert_with(|| Instant::now() + RELAXED_FOR);
+    }
+
+    fn fail(&self, batch: Batch<C::Index>, error: redb::Error) {
+        let error = Arc::new(error);
+        for Decided { done, .. } in batch.decided {
+            let is_full = self.disk.is_full();
+            let _ = done.send(Err(if is_full { WriteError::Full } else { WriteError::Disk(Arc::clone(&error)) }));
+        }
+    }
+
+    /// Refuses the requests of a batch that take room, and those that build on one of them.
+    fn without_what_takes_room(&self, batch: Batch<C::Index>) -> Batch<C::Index> {
+        let mut kept = Batch::new();
+        let mut events = batch.events.into_iter();
+        for decided in batch.decided {
+            let own: Vec<Event<C::Index>> = events.by_ref().take(decided.written.len()).collect();
+            let builds_on_kept = |event: &Event<C::Index>| {
+                let before = self.current(&kept, &event.entry.key);
+                before.map(|e| e.revision) == event.old.as_ref().map(|e| e.revision)
+            };
+            if !decided.makes_room || !own.iter().all(builds_on_kept) {
+                let _ = decided.done.send(Err(WriteError::Full));
+                continue;
+            }
+            for event in own {
+                let newest = (!event.deleted).then(|| Arc::clone(&event.entry));
+                kept.newest.insert(event.entry.key.clone(), newest);
+                kept.events.push(event);
+            }
+            kept.decided.push(decided);
+        }
+        kept
     }
 
     /// Writes the newest versions of a batch, and the published versions of all that is unwritten.
@@ -261,11 +331,15 @@ impl<C: Codec> Writer<C> {
 
 impl<I> Batch<I> {
     fn new() -> Self {
-        Self { events: Vec::new(), newest: HashMap::new(), strict: false, answers: Vec::new() }
+        Self { events: Vec::new(), newest: HashMap::new(), strict: false, decided: Vec::new() }
     }
 }
 
 impl<I> Write<I> {
+    fn makes_room(&self) -> bool {
+        self.makes_room || matches!(self.action, Action::Delete(_))
+    }
+
     fn allowed(&self, current: Option<&Entry<I>>) -> bool {
         let expected = match self.expect {
             Expect::Absent => current.is_none(),

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod cluster;
+mod damage;
 mod eviction;
 mod hostile;
 mod lifecycle;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
     ];
     let shared: Vec<Shared> = shared.concat().into_iter().filter(|(name, _)| is_wanted(name)).collect();
-    let alone = [restart::TESTS, scale::TESTS, siege::TESTS, eviction::TESTS].concat();
+    let alone = [restart::TESTS, damage::TESTS, scale::TESTS, siege::TESTS, eviction::TESTS].concat();
     let alone: Vec<Alone> = alone.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     if !nix_is_root() {
         println!("SKIPPED: not root: {} end-to-end tests", shared.len() + alone.len());

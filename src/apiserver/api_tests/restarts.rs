@@ -8,7 +8,7 @@ use crate::config::Store;
 #[tokio::test]
 async fn objects_and_revisions_go_on_and_older_revisions_are_gone() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::File(directory.path().join("store"));
+    let store = Store::File { database: directory.path().join("store"), marker: None };
     let first = Client::with(store.clone()).await;
     let kept = first.config_map("a", "1").await;
     let old: u64 = kept["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();

@@ -10,12 +10,12 @@ mod row;
 mod rows;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectIndex, ObjectKey};
 use serde_json::{Value, json};
-use storage::{Action, Backend, Entry, Expect, Gone, Key, Options, Scope, Storage, Watch, Write, WriteError};
+use storage::{Action, Backend, Codec, Entry, Expect, Gone, Key, Options, Scope, Storage, Watch, Write, WriteError};
 
 use crate::error::ApiError;
 
@@ -35,7 +35,12 @@ pub(crate) type ObjectEntry = Entry<Arc<ObjectIndex>>;
 /// Where the objects live.
 #[derive(Clone, Debug)]
 pub enum Store {
-    File(PathBuf),
+    File {
+        database: PathBuf,
+        /// Two files of this name, ending in `-a` and `-b`, tell a store that is gone from one that
+        /// never was.
+        marker: Option<PathBuf>,
+    },
     Memory,
 }
 
@@ -62,7 +67,7 @@ impl Registry {
     pub fn open(store: &Store) -> Result<Self, storage::OpenError> {
         let resources = Arc::new(Resources::built_in());
         let backend = match store {
-            Store::File(path) => Backend::File(path.clone()),
+            Store::File { database, marker } => Backend::File { database: database.clone(), marker: marker.clone() },
             Store::Memory => Backend::Memory,
         };
         let storage = Storage::open(&Options::new(backend), ObjectCodec(Arc::clone(&resources)))?;
@@ -94,6 +99,13 @@ impl Registry {
     pub fn get(&self, resource: &GroupResource, key: &ObjectKey) -> Option<Object> {
         let resource = self.resource(resource)?;
         self.entry(resource, &key.namespace, &key.name).map(|e| object_of(&e))
+    }
+
+    /// Whether an object is in the store and cannot be read.
+    #[must_use]
+    pub fn is_unreadable(&self, resource: &GroupResource, key: &ObjectKey) -> bool {
+        let Some(resource) = self.resource(resource) else { return false };
+        self.storage.is_set_aside(&resource.collection, &resource.item(&key.namespace, &key.name))
     }
 
     pub(crate) fn entry(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Arc<ObjectEntry>> {
@@ -239,6 +251,8 @@ impl Registry {
             key: Key::new(&resource.collection, &resource.item(text(object, "namespace"), text(object, "name"))),
             expect: over.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision)),
             action: Action::Put(Box::new(|revision| draft.at(Some(revision)))),
+            // Until it is gone, an object that is being deleted is written several times.
+            makes_room: !object["metadata"]["deletionTimestamp"].is_null(),
         };
         self.write(write, durability).await
     }
@@ -258,6 +272,7 @@ impl Registry {
                 let index = Arc::new(ObjectIndex { resource_version: revision, ..(*old.index).clone() });
                 storage::Content { bytes: at_revision(&old.bytes, revision), index }
             })),
+            makes_room: true,
         };
         self.write(write, durability::of_delete(resource)).await
     }
@@ -266,12 +281,23 @@ impl Registry {
         match self.storage.write(vec![write], durability).await {
             Ok(entries) => Ok(object_of(&entries[0])),
             Err(WriteError::Failed { .. }) => Err(Refusal::Raced),
+            // The store has said so once.
+            Err(error @ WriteError::Full) => Err(Refusal::Failed(ApiError::Unknown(error.to_string()))),
             Err(error) => {
                 tracing::warn!(%error, "the store refused a write");
                 Err(Refusal::Failed(ApiError::Unknown(error.to_string())))
             }
         }
     }
+}
+
+/// Looks at a store that no server has open, and changes nothing.
+///
+/// # Errors
+/// What would keep a server from opening it.
+pub fn check_store(database: &Path, marker: &Path) -> Result<storage::Report, storage::OpenError> {
+    let codec = ObjectCodec(Arc::new(Resources::built_in()));
+    storage::check(database, Some(marker), |key, revision, bytes| codec.open(&key, revision, bytes).map(drop))
 }
 
 pub(crate) fn object_of(entry: &ObjectEntry) -> Object {

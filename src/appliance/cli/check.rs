@@ -1,13 +1,24 @@
-//! `coracle check`: tells whether this machine is fit to run pods, and what to do where it is not.
+//! `coracle check`: tells whether this machine is fit to run pods, and what to do where it is not; and
+//! whether what a server keeps on it is whole.
 
-use std::path::Path;
+mod state;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args as ClapArgs;
 use jiff::Timestamp;
 
+use crate::config::ServerOptions;
+
 #[derive(ClapArgs)]
 pub(crate) struct Args {
+    /// Configuration file that says where the data directory is [default: /etc/coracle/config.yaml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data directory whose state is looked at [default: /var/lib/coracle]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Say nothing about what is in order
     #[arg(short, long)]
     quiet: bool,
@@ -24,7 +35,11 @@ struct Finding {
 #[expect(clippy::print_stdout, reason = "a subcommand prints")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut fit = true;
-    for finding in findings(Path::new("/"), Timestamp::now()) {
+    let options = ServerOptions { config: args.config.clone(), data_dir: args.data_dir.clone(), ..<_>::default() };
+    let options = options.with_file()?;
+    let mut all = findings(Path::new("/"), Timestamp::now());
+    all.extend(state::findings(options.data_dir())?);
+    for finding in all {
         match &finding.result {
             Ok(detail) if !args.quiet => println!("ok       {}: {detail}", finding.what),
             Ok(_) => {}

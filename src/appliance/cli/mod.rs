@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::exit;
+
 /// Kubernetes for fleets of small boards, in one binary.
 #[derive(Parser)]
 #[command(name = "coracle", version = version::short(), disable_help_subcommand = true)]
@@ -35,9 +37,8 @@ pub(crate) fn run() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(e) => {
-            tracing::error!("{e:#}");
             report(&e);
-            ExitCode::FAILURE
+            exit::code(&e)
         }
     }
 }

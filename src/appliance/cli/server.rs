@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args as ClapArgs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{ServerConfig, ServerOptions};
-use crate::{logging, memory, services};
+use crate::exit::Final;
+use crate::{datadir, logging, memory, services};
 
 /// Threads of the runtime: the work is small and mostly waits, and each thread costs memory.
 const WORKERS: usize = 2;
@@ -25,8 +26,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     memory::configure();
-    let config = ServerConfig::resolve(args.options)?;
-    logging::install(&config.log_level)?;
+    let options = args.options.with_file().map_err(Final)?;
+    logging::install(options.log_level()).map_err(Final)?;
+    if !options.disable_agent && !nix::unistd::geteuid().is_root() {
+        return Err(Final(anyhow!("a node needs root; run this as root, or without a node by --disable-agent")).into());
+    }
+    // Before anything is written.
+    let lock = datadir::lock(options.data_dir())?;
+    let config = ServerConfig::resolve(options)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -41,6 +48,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         drop(signals);
         served
     })?;
+    drop(lock);
     Ok(ExitCode::SUCCESS)
 }
 

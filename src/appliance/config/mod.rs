@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 
 pub(crate) use options::ServerOptions;
 
+use crate::exit::Final;
 use crate::nodeaddress;
 
 /// The domain of the cluster's DNS.
@@ -30,17 +31,17 @@ pub(crate) struct ServerConfig {
     pub cluster_dns: Ipv4Addr,
     pub tls_san: Vec<String>,
     pub run_agent: bool,
-    pub log_level: String,
 }
 
 impl ServerConfig {
-    /// Joins the command line with the file that it names.
+    /// Completes what the command line and the file say. Waits until the machine has an address, if
+    /// none is given.
     ///
     /// # Errors
-    /// Names the file and key, or the flag, that cannot be used.
-    pub(crate) fn resolve(cli: ServerOptions) -> anyhow::Result<Self> {
-        let options = cli.with_file()?;
-        Self::from_options(options, &hostname()?, nodeaddress::detect)
+    /// Names the flag that cannot be used.
+    pub(crate) fn resolve(options: ServerOptions) -> anyhow::Result<Self> {
+        let name = hostname()?;
+        Self::from_options(options, &name, nodeaddress::wait).map_err(|e| Final(e).into())
     }
 
     fn from_options(
@@ -62,7 +63,7 @@ impl ServerConfig {
             cluster_dns,
             tls_san,
             disable_agent,
-            log_level,
+            log_level: _,
         } = options;
         let node_ip = match node_ip.map_or_else(detect, Ok)? {
             IpAddr::V4(ip) => ip,
@@ -92,7 +93,7 @@ impl ServerConfig {
         check_node_name(&node_name)?;
         let bind = bind_address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Ok(Self {
-            data_dir: data_dir.unwrap_or_else(|| "/var/lib/coracle".into()),
+            data_dir: data_dir.unwrap_or_else(|| options::DATA_DIR.into()),
             write_kubeconfig: write_kubeconfig.unwrap_or_else(|| "/etc/coracle/kubeconfig.yaml".into()),
             node_name,
             node_ip,
@@ -102,7 +103,6 @@ impl ServerConfig {
             cluster_dns,
             tls_san,
             run_agent: !disable_agent,
-            log_level: log_level.unwrap_or_else(|| crate::logging::DEFAULT_LEVEL.to_owned()),
         })
     }
 

@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 const DEFAULT_FILE: &str = "/etc/coracle/config.yaml";
+pub(super) const DATA_DIR: &str = "/var/lib/coracle";
 
 /// What the user wrote; an absent option leaves the decision to the file, then to the default.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -61,7 +62,7 @@ impl ServerOptions {
     ///
     /// # Errors
     /// When the file that `--config` names is missing, or any file has a key or value that is wrong.
-    pub(super) fn with_file(self) -> anyhow::Result<Self> {
+    pub(crate) fn with_file(self) -> anyhow::Result<Self> {
         let (path, named) = match &self.config {
             Some(path) => (path.as_path(), true),
             None => (Path::new(DEFAULT_FILE), false),
@@ -74,6 +75,14 @@ impl ServerOptions {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => Ok(self),
             Err(e) => Err(e).with_context(|| format!("reading the configuration file {}", path.display())),
         }
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR))
+    }
+
+    pub(crate) fn log_level(&self) -> &str {
+        self.log_level.as_deref().unwrap_or(crate::logging::DEFAULT_LEVEL)
     }
 
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {

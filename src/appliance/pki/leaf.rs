@@ -29,7 +29,7 @@ pub(crate) struct Leaf {
 
 impl Leaf {
     pub(super) const DAYS: i64 = 365;
-    /// Renewed at a start with less left.
+    /// Renewed with less left.
     const RENEW_DAYS: i64 = 90;
 
     pub(super) fn client(common_name: &str, organization: Option<&str>) -> Self {
@@ -93,16 +93,24 @@ impl Leaf {
         Ok(params)
     }
 
-    /// Whether the pair belongs together, is for this subject and these names, and has enough of its time left.
-    pub(super) fn is_served_by(&self, pair: &KeyPair, now: Timestamp) -> bool {
-        let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return false };
-        let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return false };
-        let Ok(key) = rcgen::KeyPair::from_pem(&pair.key_pem) else { return false };
+    /// Why a pair does not serve: it must belong together, name these subjects and have enough of its
+    /// time left.
+    pub(super) fn problem(&self, pair: &KeyPair, now: Timestamp) -> Option<&'static str> {
+        const DAMAGED: Option<&str> = Some("it is damaged");
+        let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return DAMAGED };
+        let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return DAMAGED };
+        let Ok(key) = rcgen::KeyPair::from_pem(&pair.key_pem) else { return Some("its key is damaged") };
         if key.subject_public_key_info() != certificate.public_key().raw {
-            return false;
+            return Some("its key is another's");
+        }
+        if !self.is_subject_of(&certificate) {
+            return Some("it is another subject's");
+        }
+        if !self.is_named_in(&certificate) {
+            return Some("its names are not those of now");
         }
         let left = certificate.validity().not_after.timestamp() - now.as_second();
-        left > Self::RENEW_DAYS * 24 * 3600 && self.is_subject_of(&certificate) && self.is_named_in(&certificate)
+        (left <= Self::RENEW_DAYS * 24 * 3600).then_some("it is about to end")
     }
 
     fn is_subject_of(&self, certificate: &X509Certificate<'_>) -> bool {
@@ -136,7 +144,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-fn pem_bytes(pem: &str) -> anyhow::Result<Vec<u8>> {
+pub(super) fn pem_bytes(pem: &str) -> anyhow::Result<Vec<u8>> {
     let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not PEM")?;
     Ok(parsed.contents)
 }

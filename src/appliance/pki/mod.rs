@@ -2,8 +2,9 @@
 //! renewed before they end.
 //!
 //! One CA signs servers and clients, as kubeadm's does. Leaf certificates last a year and are made
-//! anew at a start that finds less than ninety days left, or a key that is not the certificate's: the
-//! plug may be pulled between the two files. A board's clock may be wrong either way, so everything
+//! anew when less than ninety days are left, and when they are damaged, another authority's, or have a
+//! key that is not theirs: the plug may be pulled between the two files. What cannot be made again, the
+//! authority's key, is never replaced while anything is there that it signed. A board's clock may be wrong either way, so everything
 //! is valid from the build's own date on, and what is issued in 1970 lasts as if it were then.
 
 mod authority;
@@ -14,10 +15,13 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use tracing::warn;
 
 pub(crate) use authority::Authority;
 pub(crate) use leaf::{KeyPair, Leaf};
+
+const SERVICE_ACCOUNT_KEY: &str = "service-account.key";
 
 /// Everything that the server needs, loaded or made.
 pub(crate) struct Pki {
@@ -47,12 +51,15 @@ pub(crate) struct Subjects<'a> {
 }
 
 impl Pki {
-    /// Loads what is in `dir` and makes what is missing, about to end, or made for other names.
+    /// Loads what is in `dir` and makes what can be made of what is missing, damaged, about to end, or
+    /// made for other names.
     ///
     /// # Errors
-    /// When a file cannot be read or written, or does not hold what its name says.
+    /// When a file cannot be read or written, or holds something else than its name says and is not to be
+    /// had again.
     pub(crate) fn open(dir: &Path, subjects: &Subjects<'_>, now: jiff::Timestamp) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let is_first = !dir.join("ca.key").exists();
         let authority = Authority::open(dir, now)?;
         let leaf = |name: &str, leaf: Leaf| authority.leaf(dir, name, &leaf, now);
         Ok(Self {
@@ -63,24 +70,62 @@ impl Pki {
                 Leaf::client(apiserver::auth::user::KUBELET_CLIENT, None),
             )?,
             admin: leaf("admin", Leaf::client("kubernetes-admin", Some("system:masters")))?,
-            service_account_key_pem: key_file(&dir.join("service-account.key"))?,
+            service_account_key_pem: service_account_key(dir, !is_first)?,
             authority,
         })
     }
 }
 
-fn key_file(path: &Path) -> anyhow::Result<String> {
-    if let Some(pem) = read_if_present(path)? {
+/// Says what is wrong with the certificates and keys in a directory. Changes nothing.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn check(dir: &Path) -> anyhow::Result<()> {
+    let authority = Authority::check(dir)?;
+    for name in ["kube-apiserver", "kubelet", "kube-apiserver-kubelet-client", "admin"] {
+        if let Some(pem) = read_if_present(&dir.join(format!("{name}.crt")))? {
+            ensure!(
+                authority.has_signed(&pem),
+                "{name}.crt is damaged, or another authority's; the next start makes it anew"
+            );
+        }
+    }
+    match read_if_present(&dir.join(SERVICE_ACCOUNT_KEY))? {
+        Some(pem) => check_service_account_key(dir, &pem),
+        None => bail!("{SERVICE_ACCOUNT_KEY} is missing; the next start makes a new one"),
+    }
+}
+
+fn check_service_account_key(dir: &Path, pem: &str) -> anyhow::Result<()> {
+    rcgen::KeyPair::from_pem(pem).map(drop).with_context(|| {
+        let path = dir.join(SERVICE_ACCOUNT_KEY);
+        format!(
+            "{} is damaged: it does not hold a key. Put a copy of it back, or remove it: tokens of service accounts are \
+             then issued anew",
+            path.display()
+        )
+    })
+}
+
+/// The key that signs tokens. A lost one is made anew: tokens are short-lived and pods ask for others.
+fn service_account_key(dir: &Path, is_expected: bool) -> anyhow::Result<String> {
+    let path = dir.join(SERVICE_ACCOUNT_KEY);
+    if let Some(pem) = read_if_present(&path)? {
+        check_service_account_key(dir, &pem)?;
         return Ok(pem);
     }
+    if is_expected {
+        warn!(key = %path.display(), "missing: made anew; the tokens of service accounts that were issued are worth nothing");
+    }
     let pem = rcgen::KeyPair::generate().context("generating a key")?.serialize_pem();
-    write_private(path, pem.as_bytes())?;
+    write_private(&path, pem.as_bytes())?;
     Ok(pem)
 }
 
 fn read_if_present(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(path) {
+        // A flipped bit may make it no text at all; then it is not what it should be either.
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
     }

@@ -97,3 +97,97 @@ fn a_leaf_of_another_subject_is_issued_anew() {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pki.kubelet_client.certificate_pem.as_bytes()).unwrap();
     assert_eq!(pem.parse_x509().unwrap().subject().to_string(), "CN=kube-apiserver-kubelet-client");
 }
+
+/// Opens what is in the directory once more; an error must name the file.
+#[track_caller]
+fn reopen(dir: &Path, word: &str) -> Option<Pki> {
+    match Pki::open(dir, &subjects(&[]), at("2026-06-01T00:00:00Z")) {
+        Ok(pki) => Some(pki),
+        Err(error) => {
+            let error = format!("{error:#}");
+            assert!(!word.is_empty() && error.contains(word), "{error}");
+            assert!(check(dir).is_err());
+            None
+        }
+    }
+}
+
+#[test]
+fn an_authority_is_never_replaced_by_another() {
+    let lost: [(&[&str], &str); 3] =
+        [(&["ca.key"], "ca.key is missing"), (&["ca.crt", "ca.key"], "ca.key is missing"), (&["ca.crt"], "")];
+    for (names, word) in lost {
+        let dir = tempfile::tempdir().unwrap();
+        let first = reopen(dir.path(), "").unwrap();
+        for name in names {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        for _ in 0..2 {
+            let again = reopen(dir.path(), word);
+            assert_eq!(again.is_none(), !word.is_empty(), "{names:?}");
+            let Some(again) = again else { continue };
+            // Made again from its key: everything that was signed is still good, and not issued anew.
+            assert!(again.authority.has_signed(&first.admin.certificate_pem));
+            assert_eq!(again.server.certificate_pem, first.server.certificate_pem);
+            check(dir.path()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn files_that_do_not_belong_together_are_told_or_made_anew() {
+    let other = tempfile::tempdir().unwrap();
+    reopen(other.path(), "").unwrap();
+    for (name, word) in [
+        ("ca.crt", "is not the certificate of"),
+        ("ca.key", "is not the certificate of"),
+        ("kubelet.crt", ""),
+        ("admin.key", ""),
+        ("service-account.key", ""),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        reopen(dir.path(), "").unwrap();
+        fs::copy(other.path().join(name), dir.path().join(name)).unwrap();
+        let again = reopen(dir.path(), word);
+        assert_eq!(again.is_none(), !word.is_empty(), "{name}");
+        let Some(again) = again else { continue };
+        assert!(again.authority.has_signed(&again.kubelet.certificate_pem), "{name}");
+        check(dir.path()).unwrap();
+    }
+    // A leaf and its key, both of another authority.
+    let dir = tempfile::tempdir().unwrap();
+    reopen(dir.path(), "").unwrap();
+    for name in ["admin.crt", "admin.key"] {
+        fs::copy(other.path().join(name), dir.path().join(name)).unwrap();
+    }
+    assert!(check(dir.path()).unwrap_err().to_string().contains("admin.crt"));
+    let again = reopen(dir.path(), "").unwrap();
+    assert!(again.authority.has_signed(&again.admin.certificate_pem));
+}
+
+#[test]
+fn flipped_bits_are_mended_or_told() {
+    let whole = tempfile::tempdir().unwrap();
+    let first = reopen(whole.path(), "").unwrap();
+    let names = ["ca.crt", "ca.key", "kube-apiserver.crt", "kube-apiserver.key", "admin.crt", "service-account.key"];
+    for (n, name) in names.into_iter().cycle().take(120).enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(whole.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+        let path = dir.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let bit = n * 7919 % (bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bytes).unwrap();
+        let Ok(again) = Pki::open(dir.path(), &subjects(&[]), at("2026-06-01T00:00:00Z")) else {
+            assert!(name.ends_with(".key"), "{name}: a certificate can be made anew");
+            continue;
+        };
+        assert!(again.authority.has_signed(&first.admin.certificate_pem), "{name} bit {bit}: the authority is another");
+        for pair in [&again.server, &again.kubelet, &again.kubelet_client, &again.admin] {
+            assert!(again.authority.has_signed(&pair.certificate_pem), "{name} bit {bit}");
+        }
+    }
+}

@@ -7,11 +7,15 @@ use apiserver::{ApiServer, config};
 use controllers::ServedResource;
 
 use crate::config::ServerConfig;
+use crate::datadir;
 use crate::pki::Pki;
 
 pub(super) fn build(server: &ServerConfig, pki: &Pki) -> apiserver::Config {
     apiserver::Config {
-        store: config::Store::File(server.data_dir.join("server/db/state.redb")),
+        store: config::Store::File {
+            database: datadir::database(&server.data_dir),
+            marker: Some(datadir::store_marker(&server.data_dir)),
+        },
         version: config::Version {
             git_version: api::version::GIT_VERSION.to_owned(),
             git_commit: option_env!("CORACLE_COMMIT").unwrap_or("unknown").to_owned(),

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use api::k8s_openapi::api::core::v1::Node;
-use client::{Cluster, Query, Tasks};
+use client::{Cluster, Parts, Query, Tasks};
 use ipnet::{IpNet, Ipv4Net};
 use network::services::{ServiceTable, ServiceTableConfig};
 use network::{HostPort, NetworkConfig, PodNetwork, Protocol};
 use runtime::{LogLimit, Registries, Runtime, RuntimeConfig};
+use tokio_util::sync::CancellationToken;
 
+use super::tls::Certificates;
 use super::{image_files, node_role, report, tls};
 use crate::config::{CLUSTER_DOMAIN, ServerConfig};
 use crate::pki::Pki;
@@ -22,58 +25,30 @@ const DNS_PORT: u16 = 53;
 const MAX_PODS: u32 = 110;
 const REGISTRIES: &str = "/etc/coracle/registries.yaml";
 
-pub(super) async fn spawn(
+/// Starts the node's parts. What they need of the machine may be missing for a while: they try again.
+///
+/// # Errors
+/// When the configuration cannot work.
+pub(super) fn spawn(
     config: &ServerConfig,
     pki: &Pki,
+    certificates: &Certificates,
     cluster: &Cluster,
+    parts: Parts,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let token = tasks.token().clone();
     let pod_cidr = pod_cidr(config, cluster)?;
-    let agent = config.data_dir.join("agent");
-    let runtime = Runtime::open(runtime_config(config)?).await.context("the container runtime")?;
-    image_files::import(&runtime, &config.data_dir.join("images"), &agent.join("imported.json")).await;
-    let network = PodNetwork::open(NetworkConfig {
-        pod_cidr,
-        cluster_cidr: config.cluster_cidr,
-        cluster_dns: Some(config.cluster_dns),
-        state_dir: agent.join("network"),
-        mtu: None,
-    })
-    .await
-    .context("the pod network")?;
-    let rules = ServiceTable::open(ServiceTableConfig {
-        cluster_cidr: config.cluster_cidr,
-        service_cidr: config.service_cidr,
-        cluster_dns: Some(config.cluster_dns),
-    })
-    .context("the rules of services")?;
-
-    let proxy_config = proxy::Config {
-        node_name: config.node_name.clone(),
-        node_ip: config.node_ip,
-        health_check_address: Ipv4Addr::UNSPECIFIED,
-        own_ports: vec![config.listen.port(), KUBELET_PORT],
+    let server = kubelet::ServerConfig {
+        listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
+        tls: tls::kubelet(pki, certificates)?,
+        client_name: apiserver::auth::user::KUBELET_CLIENT.to_owned(),
+        parts: parts.clone(),
     };
-    let (cx, stop) = (cluster.clone(), token.clone());
-    tasks.spawn("proxy", async move { report("proxy", proxy::run(cx, rules, proxy_config, stop).await) });
-
-    let dns_config = dns::DnsConfig {
-        domain: CLUSTER_DOMAIN.to_owned(),
-        bind: vec![SocketAddrV4::new(config.cluster_dns, DNS_PORT)],
-        clients: dns_clients(config, pod_cidr),
-        ranges: vec![config.cluster_cidr.into(), config.service_cidr.into()],
-        resolv_conf: "/etc/resolv.conf".into(),
-    };
-    let (cx, stop) = (cluster.clone(), token.clone());
-    tasks.spawn("dns", async move { report("dns", dns::run(cx, dns_config, stop).await) });
-
+    let kubelet = kubelet_config(config, server, pod_cidr);
     tasks.spawn("node-role", node_role::keep(cluster.clone(), config.node_name.clone(), token.clone()));
-    let kubelet_config = kubelet_config(config, pki, &agent, pod_cidr)?;
-    let cx = cluster.clone();
-    tasks.spawn("kubelet", async move {
-        report("kubelet", kubelet::run(cx, kubelet_config, runtime, network, token).await);
-    });
+    let node = Starting { config: config.clone(), cluster: cluster.clone(), parts, token };
+    tasks.spawn("node", node.run(pod_cidr, kubelet));
     Ok(())
 }
 
@@ -81,6 +56,85 @@ pub(super) async fn spawn(
 fn dns_clients(config: &ServerConfig, pod_cidr: Ipv4Net) -> Vec<IpNet> {
     let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
     vec![pod_cidr.into(), loopback.into(), IpAddr::V4(config.cluster_dns).into(), IpAddr::V4(config.node_ip).into()]
+}
+
+/// What the node's parts share.
+struct Starting {
+    config: ServerConfig,
+    cluster: Cluster,
+    parts: Parts,
+    token: CancellationToken,
+}
+
+impl Starting {
+    /// Runs the node until cancelled. Returns earlier when the kubelet, which cannot be started twice in
+    /// one process, ends.
+    async fn run(self, pod_cidr: Ipv4Net, kubelet: kubelet::Config) {
+        let Some((runtime, network)) = self.open(pod_cidr).await else { return };
+        let ended = self.token.child_token();
+        let run_kubelet = async {
+            report("kubelet", kubelet::run(self.cluster.clone(), kubelet, runtime, network, ended.clone()).await);
+            ended.cancel();
+        };
+        tokio::join!(self.run_proxy(&ended), self.run_dns(pod_cidr, &ended), run_kubelet);
+    }
+
+    /// The container runtime, with the images that lie ready, and the pod network.
+    async fn open(&self, pod_cidr: Ipv4Net) -> Option<(Arc<Runtime>, Arc<PodNetwork>)> {
+        let Self { config, parts, token, .. } = self;
+        let agent = config.data_dir.join("agent");
+        let open_runtime = || async { anyhow::Ok(Runtime::open(runtime_config(config)?).await?) };
+        let runtime = parts.keep_trying("runtime", token, open_runtime).await?;
+        let (images, imported) = (config.data_dir.join("images"), agent.join("imported.json"));
+        token.run_until_cancelled(image_files::import(&runtime, &images, &imported)).await?;
+        let open_network = || async {
+            let config = NetworkConfig {
+                pod_cidr,
+                cluster_cidr: config.cluster_cidr,
+                cluster_dns: Some(config.cluster_dns),
+                state_dir: agent.join("network"),
+                mtu: None,
+            };
+            anyhow::Ok(PodNetwork::open(config).await?)
+        };
+        let network = parts.keep_trying("network", token, open_network).await?;
+        Some((runtime, network))
+    }
+
+    async fn run_proxy(&self, token: &CancellationToken) {
+        let config = &self.config;
+        let start = || {
+            let rules = ServiceTable::open(ServiceTableConfig {
+                cluster_cidr: config.cluster_cidr,
+                service_cidr: config.service_cidr,
+                cluster_dns: Some(config.cluster_dns),
+            });
+            let proxy = proxy::Config {
+                node_name: config.node_name.clone(),
+                node_ip: config.node_ip,
+                health_check_address: Ipv4Addr::UNSPECIFIED,
+                own_ports: vec![config.listen.port(), KUBELET_PORT],
+            };
+            let (cluster, token) = (self.cluster.clone(), token.clone());
+            async move { anyhow::Ok(proxy::run(cluster, rules?, proxy, token).await?) }
+        };
+        self.parts.keep_running("proxy", token, start).await;
+    }
+
+    async fn run_dns(&self, pod_cidr: Ipv4Net, token: &CancellationToken) {
+        let config = &self.config;
+        let start = || {
+            let dns = dns::DnsConfig {
+                domain: CLUSTER_DOMAIN.to_owned(),
+                bind: vec![SocketAddrV4::new(config.cluster_dns, DNS_PORT)],
+                clients: dns_clients(config, pod_cidr),
+                ranges: vec![config.cluster_cidr.into(), config.service_cidr.into()],
+                resolv_conf: "/etc/resolv.conf".into(),
+            };
+            dns::run(self.cluster.clone(), dns, token.clone())
+        };
+        self.parts.keep_running("dns", token, start).await;
+    }
 }
 
 fn runtime_config(config: &ServerConfig) -> anyhow::Result<RuntimeConfig> {
@@ -114,13 +168,9 @@ fn pod_cidr(config: &ServerConfig, cluster: &Cluster) -> anyhow::Result<Ipv4Net>
     free.context("a free range for pods")
 }
 
-fn kubelet_config(
-    config: &ServerConfig,
-    pki: &Pki,
-    agent: &Path,
-    pod_cidr: Ipv4Net,
-) -> anyhow::Result<kubelet::Config> {
-    Ok(kubelet::Config {
+fn kubelet_config(config: &ServerConfig, server: kubelet::ServerConfig, pod_cidr: Ipv4Net) -> kubelet::Config {
+    let agent = config.data_dir.join("agent");
+    kubelet::Config {
         node_name: config.node_name.clone(),
         node_ips: vec![IpAddr::V4(config.node_ip)],
         root_dir: agent.join("kubelet"),
@@ -139,14 +189,10 @@ fn kubelet_config(
         reserved_memory: 0,
         kubelet_version: api::version::GIT_VERSION.to_owned(),
         runtime_version: format!("coracle://{}", env!("CARGO_PKG_VERSION")),
-        server: Some(kubelet::ServerConfig {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), KUBELET_PORT),
-            tls: tls::kubelet(pki)?,
-            client_name: apiserver::auth::user::KUBELET_CLIENT.to_owned(),
-        }),
+        server: Some(server),
         own_ports: vec![own_port(config.listen.port()), own_port(KUBELET_PORT)],
         thresholds: kubelet::Thresholds::default(),
-    })
+    }
 }
 
 fn own_port(port: u16) -> HostPort {

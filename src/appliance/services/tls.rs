@@ -3,28 +3,65 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use parking_lot::RwLock;
 use rustls::crypto::ring;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::pki::{KeyPair, Pki};
 
+/// The certificates of this process's listeners, exchanged while they are served.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    server: Arc<Served>,
+    kubelet: Arc<Served>,
+    /// Not served: what was given to the API server at its start.
+    kubelet_client: String,
+}
+
+impl Certificates {
+    pub(super) fn new(pki: &Pki) -> anyhow::Result<Arc<Self>> {
+        let served = |pair: &KeyPair| anyhow::Ok(Arc::new(Served(RwLock::new(certified(pair)?))));
+        Ok(Arc::new(Self {
+            server: served(&pki.server)?,
+            kubelet: served(&pki.kubelet)?,
+            kubelet_client: pki.kubelet_client.certificate_pem.clone(),
+        }))
+    }
+
+    /// Serves these from the next handshake on; returns whether one is new that only a start reads.
+    pub(super) fn exchange(&self, pki: &Pki) -> anyhow::Result<bool> {
+        *self.server.0.write() = certified(&pki.server)?;
+        *self.kubelet.0.write() = certified(&pki.kubelet)?;
+        Ok(self.kubelet_client != pki.kubelet_client.certificate_pem)
+    }
+}
+
+#[derive(Debug)]
+struct Served(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
 /// The API server judges client certificates itself, so that an expired one is answered 401 and not
 /// cut off in the handshake.
-pub(super) fn api_server(pki: &Pki) -> anyhow::Result<Arc<ServerConfig>> {
+pub(super) fn api_server(pki: &Pki, certificates: &Certificates) -> anyhow::Result<Arc<ServerConfig>> {
     let verifier = apiserver::auth::certificate::handshake_verifier(&pki.authority.certificate_pem)
         .context("the CA for client certificates")?;
-    let (chain, key) = load(&pki.server)?;
-    let mut config = builder()?.with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
+    let mut config = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(certificates.server.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 
 /// The kubelet verifies certificates of the cluster's CA; a client without one shows a token.
-pub(super) fn kubelet(pki: &Pki) -> anyhow::Result<Arc<ServerConfig>> {
+pub(super) fn kubelet(pki: &Pki, certificates: &Certificates) -> anyhow::Result<Arc<ServerConfig>> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pki.authority.certificate_pem.as_bytes()) {
         roots.add(certificate.context("the CA's certificate")?)?;
@@ -34,8 +71,7 @@ pub(super) fn kubelet(pki: &Pki) -> anyhow::Result<Arc<ServerConfig>> {
         .allow_unauthenticated()
         .build()
         .context("the CA for client certificates")?;
-    let (chain, key) = load(&pki.kubelet)?;
-    let mut config = builder()?.with_client_cert_verifier(verifier).with_single_cert(chain, key)?;
+    let mut config = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(certificates.kubelet.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ignore_client_order = true;
     Ok(Arc::new(config))
@@ -83,15 +119,36 @@ fn has_aes() -> bool {
     found
 }
 
-fn load(pair: &KeyPair) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+fn certified(pair: &KeyPair) -> anyhow::Result<Arc<CertifiedKey>> {
     let chain = CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).context("reading a private key")?;
-    Ok((chain.context("reading a certificate")?, key))
+    let certified = CertifiedKey::from_der(chain.context("reading a certificate")?, key, &ring::default_provider())?;
+    Ok(Arc::new(certified))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renewed_certificate_is_served_from_the_next_handshake_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let subjects = crate::pki::Subjects {
+            node_name: "pi-0",
+            node_ip: [192, 168, 1, 2].into(),
+            service_ip: [10, 96, 0, 1].into(),
+            cluster_domain: "cluster.local",
+            extra: &[],
+        };
+        let open = |time: &str| Pki::open(directory.path(), &subjects, time.parse().unwrap()).unwrap();
+        let certificates = Certificates::new(&open("2026-06-01T00:00:00Z")).unwrap();
+        let served = || certificates.server.0.read().cert[0].clone();
+        let first = served();
+        assert!(!certificates.exchange(&open("2026-09-01T00:00:00Z")).unwrap());
+        assert_eq!(served(), first, "it has long to go");
+        assert!(certificates.exchange(&open("2027-04-01T00:00:00Z")).unwrap(), "the client's is new, too");
+        assert_ne!(served(), first);
+    }
 
     #[test]
     fn the_quickest_cipher_comes_first() {

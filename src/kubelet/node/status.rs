@@ -168,9 +168,11 @@ pub(super) fn patch(from: &NodeStatus, to: &NodeStatus, heartbeat_due: bool) -> 
         .filter(|(k, v)| *k != "conditions" && old.get(*k) != Some(v))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
+    // Others may have added conditions of their own; the patch leaves those alone.
+    let own: Vec<&str> = to.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
     let conditions = |s: &NodeStatus| {
-        let list = s.conditions.iter().flatten().map(|c| NodeCondition { last_heartbeat_time: None, ..c.clone() });
-        list.collect::<Vec<_>>()
+        let list = s.conditions.iter().flatten().filter(|c| own.contains(&c.type_.as_str()));
+        list.map(|c| NodeCondition { last_heartbeat_time: None, ..c.clone() }).collect::<Vec<_>>()
     };
     if heartbeat_due || !fields.is_empty() || conditions(from) != conditions(to) {
         fields.insert("conditions".to_owned(), new["conditions"].clone());
@@ -229,6 +231,10 @@ mod tests {
         let second = status(Pressure::default(), &first, 10);
         assert_eq!(patch(&first, &second, false), None);
         assert!(patch(&first, &second, true).is_some());
+        let mut others = first.clone();
+        let condition = NodeCondition { type_: "PartFailed".into(), status: "True".into(), ..NodeCondition::default() };
+        others.conditions.get_or_insert_default().push(condition);
+        assert_eq!(patch(&others, &second, false), None, "somebody else's condition is no difference");
         let pressed = status(Pressure { memory: true, ..Pressure::default() }, &second, 20);
         assert!(patch(&second, &pressed, false).is_some());
     }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
-use api::object::Object;
+use api::object::{GroupResource, Object, ObjectKey};
 use client::{Change, Query, Subscription};
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -362,11 +362,18 @@ impl Manager {
 
     /// What ran for pods whose objects went while the kubelet was away is ended like any other pod.
     async fn end_orphans(&mut self) {
+        let mut unreadable = Vec::new();
         for sandbox in self.kubelet.runtime.list_sandboxes() {
             if self.kubelet.pods.contains(&sandbox.uid) {
                 continue;
             }
-            info!(pod = %format!("{}/{}", sandbox.namespace, sandbox.name), "ending a pod that is not in the API");
+            let key = ObjectKey::new(&sandbox.namespace, &sandbox.name);
+            if self.kubelet.cluster.source().is_unreadable(&GroupResource::new("", "pods"), &key) {
+                error!(pod = %key, "the pod's object cannot be read: what runs of it is left alone");
+                unreadable.push(sandbox.uid);
+                continue;
+            }
+            info!(pod = %key, "ending a pod that is not in the API");
             let mut pod = Pod::default();
             pod.metadata.name = Some(sandbox.name);
             pod.metadata.namespace = Some(sandbox.namespace);
@@ -375,16 +382,17 @@ impl Manager {
             pod.spec.get_or_insert_default().termination_grace_period_seconds = grace;
             self.spawn(Arc::new(pod), Origin::Orphan);
         }
-        if let Err(e) = self.kubelet.network.retain(&self.kubelet.pods.uids()).await {
+        let kept = [self.kubelet.pods.uids(), unreadable].concat();
+        if let Err(e) = self.kubelet.network.retain(&kept).await {
             warn!("addresses of pods that are gone not released: {e}");
         }
-        remove_strays(&self.kubelet).await;
+        remove_strays(&self.kubelet, kept).await;
     }
 }
 
 /// Directories and logs of pods that nobody knows any more.
-async fn remove_strays(kubelet: &Kubelet) {
-    let uids: HashSet<String> = kubelet.pods.uids().into_iter().collect();
+async fn remove_strays(kubelet: &Kubelet, known: Vec<String>) {
+    let uids: HashSet<String> = known.into_iter().collect();
     let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
     if let Err(e) = kubelet.on_disk("", move || strays::remove(&pods, &logs, &uids)).await {
         error!("what gone pods left was not removed: {e}");

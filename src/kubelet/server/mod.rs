@@ -38,18 +38,19 @@ use reviews::Reviews;
 use crate::config::ServerConfig;
 use crate::kubelet::Kubelet;
 
-/// Serves until `token` is cancelled.
-///
-/// # Errors
-/// When the address cannot be listened on.
-pub(crate) async fn run(kubelet: Arc<Kubelet>, cfg: ServerConfig, token: CancellationToken) -> std::io::Result<()> {
-    let listener = TcpListener::bind(cfg.listen).await?;
+/// Serves until `token` is cancelled. While something else has the port, pods are looked after
+/// nevertheless.
+pub(crate) async fn run(kubelet: Arc<Kubelet>, cfg: ServerConfig, token: CancellationToken) {
+    let bind = || async move {
+        let bound = TcpListener::bind(cfg.listen).await;
+        bound.map_err(|e| format!("the kubelet API cannot listen on {}: {e}", cfg.listen))
+    };
+    let Some(listener) = cfg.parts.keep_trying("kubelet-api", &token, bind).await else { return };
     info!(address = %cfg.listen, "kubelet API");
     let reviews = Reviews::new(kubelet.client.clone(), kubelet.cfg.node_name.clone());
     let gate = Gate::new(cfg.client_name, reviews);
     let answer = move |request| answer(Arc::clone(&kubelet), request);
     Listener::new(gate, cfg.tls, Limits::default(), answer).run(listener, token).await;
-    Ok(())
 }
 
 /// What a path asks for.

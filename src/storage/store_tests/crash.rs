@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
 use super::fixtures::{Text, delete, listing, put, write};
-use crate::disk::Opener;
+use crate::disk::{Opener, Source};
 use crate::{Backend, Durability, Expect, Options, Storage, WriteError};
 
 #[derive(Debug, Default)]
@@ -45,7 +45,8 @@ impl FakeDisk {
     }
 
     fn open(&self) -> Storage<Text> {
-        Storage::open_with(self.opener(), &Options::new(Backend::Memory), Text).unwrap()
+        let source = Source { path: None, marker: None, opener: self.opener() };
+        Storage::open_with(source, &Options::new(Backend::Memory), Text).unwrap()
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::error::Error;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Action, Codec, Content, Durability, Entry, Expect, Gone, Key, Scope, Storage, Write, WriteError};
+use crate::{
+    Action, Backend, Codec, Content, Durability, Entry, Expect, Gone, Key, Options, Scope, Storage, Write, WriteError,
+};
 
 /// Values are text; the first word is an index term.
 pub(crate) struct Text;
@@ -23,6 +26,12 @@ impl Codec for Text {
     }
 }
 
+/// A store in a directory, as a server keeps it.
+pub(crate) fn in_directory(directory: &Path) -> Options {
+    let marker = Some(directory.join("mark"));
+    Options::new(Backend::File { database: directory.join("state.redb"), marker })
+}
+
 fn content(text: &str) -> Content<Box<str>> {
     let word = text.split(' ').next().unwrap_or("");
     Content { bytes: Bytes::copy_from_slice(text.as_bytes()), index: word.into() }
@@ -32,12 +41,17 @@ pub(crate) const COLLECTION: &str = "core/things";
 
 pub(crate) fn put(item: &str, expect: Expect, text: &str) -> Write<Box<str>> {
     let text = text.to_owned();
-    Write { key: Key::new(COLLECTION, item), expect, action: Action::Put(Box::new(move |_| content(&text))) }
+    Write {
+        key: Key::new(COLLECTION, item),
+        expect,
+        action: Action::Put(Box::new(move |_| content(&text))),
+        makes_room: false,
+    }
 }
 
 pub(crate) fn delete(item: &str, expect: Expect) -> Write<Box<str>> {
     let tombstone = |_: u64, old: &Entry<Box<str>>| Content { bytes: old.bytes.clone(), index: old.index.clone() };
-    Write { key: Key::new(COLLECTION, item), expect, action: Action::Delete(Box::new(tombstone)) }
+    Write { key: Key::new(COLLECTION, item), expect, action: Action::Delete(Box::new(tombstone)), makes_room: false }
 }
 
 pub(crate) type Written = Result<Arc<Entry<Box<str>>>, WriteError<Box<str>>>;

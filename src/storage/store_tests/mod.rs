@@ -1,7 +1,9 @@
 //! The store against a model, against power cuts, and under many writers.
 
 mod crash;
+mod damage;
 mod fixtures;
 mod model;
 mod rings;
+mod room;
 mod writers;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::fixtures::{COLLECTION, Text, delete, listing, put, text, write};
-use crate::{Backend, Durability, Expect, Options, Storage, WriteError};
+use super::fixtures::{COLLECTION, Text, delete, in_directory, listing, put, text, write};
+use crate::{Durability, Expect, Storage, WriteError};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -29,7 +29,7 @@ type State = BTreeMap<String, (u64, String)>;
 
 struct Run {
     storage: Storage<Text>,
-    path: std::path::PathBuf,
+    directory: tempfile::TempDir,
     model: State,
     /// Each revision since the store was opened, with the state that it made.
     history: Vec<(u64, State)>,
@@ -89,7 +89,7 @@ impl Run {
     async fn reopen(&mut self) {
         let last = self.storage.revision();
         self.storage.close().await.unwrap();
-        self.storage = Storage::open(&Options::new(Backend::File(self.path.clone())), Text).unwrap();
+        self.storage = Storage::open(&in_directory(self.directory.path()), Text).unwrap();
         assert_eq!(self.storage.revision(), last, "an orderly close loses no revision");
         self.opened_at = last;
         self.history.clear();
@@ -132,12 +132,11 @@ proptest! {
     #[test]
     fn the_store_behaves_as_a_map_with_a_counter(ops in prop::collection::vec(op(), 1..40)) {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let storage = Storage::open(&Options::new(Backend::File(path.clone())), Text).unwrap();
+            let storage = Storage::open(&in_directory(directory.path()), Text).unwrap();
             let (model, history, changes) = Default::default();
-            let mut run = Run { storage, path, model, history, changes, opened_at: 1, step: 0 };
+            let mut run = Run { storage, directory, model, history, changes, opened_at: 1, step: 0 };
             for op in &ops {
                 run.apply(op).await;
             }

@@ -14,6 +14,7 @@ async fn a_busy_collection_does_not_evict_a_quiet_one() {
         key: Key::new("core/quiet", "a"),
         expect: Expect::Absent,
         action: Action::Put(Box::new(|_| Content { bytes: "q".into(), index: "q".into() })),
+        makes_room: false,
     };
     storage.write(vec![quiet], Durability::Strict).await.unwrap();
     let mut busy = storage.watch(COLLECTION, start).unwrap();
@@ -41,6 +42,7 @@ async fn an_old_revision_goes_although_its_collection_is_quiet() {
             key: Key::new("core/other", item),
             expect: Expect::Absent,
             action: Action::Put(Box::new(|_| Content { bytes: "q".into(), index: "q".into() })),
+            makes_room: false,
         };
         storage.write(vec![elsewhere], Durability::Strict).await.unwrap();
     }

@@ -1,0 +1,49 @@
+//! The state of a data directory, looked at without changing anything.
+
+use std::path::Path;
+
+use super::Finding;
+use crate::{datadir, pki};
+
+/// Nothing is found in a directory that no server has used.
+pub(super) fn findings(data_dir: &Path) -> anyhow::Result<Vec<Finding>> {
+    if !data_dir.join("server").exists() {
+        return Ok(Vec::new());
+    }
+    let store = match datadir::try_lock(data_dir)? {
+        // The server checked all of it when it started, and has it open.
+        None => vec![Finding { what: "store", result: Ok("in use by a server".to_owned()), needed: true }],
+        Some(_lock) => store(data_dir),
+    };
+    let tls = pki::check(&data_dir.join("server/tls")).map(|()| "belong together".to_owned());
+    let tls = Finding { what: "certificates", result: tls.map_err(|e| format!("{e:#}")), needed: true };
+    Ok(store.into_iter().chain([tls]).collect())
+}
+
+fn store(data_dir: &Path) -> Vec<Finding> {
+    let whole = |result| Finding { what: "store", result, needed: true };
+    if let Err(error) = datadir::check_store_of(data_dir) {
+        return vec![whole(Err(error.to_string()))];
+    }
+    let checked = apiserver::check_store(&datadir::database(data_dir), &datadir::store_marker(data_dir));
+    let report = match checked {
+        Ok(report) => report,
+        Err(error) => return vec![whole(Err(format!("{:#}", anyhow::Error::from(error))))],
+    };
+    let mut findings = vec![whole(Ok(format!("{} objects can be read", report.entries)))];
+    let warning = |result| Finding { what: "store", result: Err(result), needed: false };
+    if report.flipped_bits > 0 {
+        findings.push(warning(format!("{} flipped bits; the next start puts them right", report.flipped_bits)));
+    }
+    if report.is_damaged {
+        findings.push(warning("it is damaged; the next start writes anew what can be read of it".to_owned()));
+    }
+    for entry in report.set_aside {
+        findings.push(Finding {
+            what: "object",
+            result: Err(format!("{} cannot be read: {}; creating it anew replaces it", entry.name, entry.reason)),
+            needed: true,
+        });
+    }
+    findings
+}

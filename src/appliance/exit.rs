@@ -1,0 +1,33 @@
+//! How the process ends when it cannot go on.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// `EX_CONFIG` of sysexits.h. The unit is not started again after it: the next try would fail in the
+/// same way until somebody has put something right.
+const NEEDS_SOMEBODY: u8 = 78;
+
+/// An error that no further try mends.
+#[derive(Debug)]
+pub(crate) struct Final(pub(crate) anyhow::Error);
+
+impl fmt::Display for Final {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Final {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    let refused = |e: &apiserver::StartError| e.is_final();
+    if error.downcast_ref::<Final>().is_some() || error.downcast_ref().is_some_and(refused) {
+        ExitCode::from(NEEDS_SOMEBODY)
+    } else {
+        ExitCode::FAILURE
+    }
+}

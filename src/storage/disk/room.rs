@@ -1,0 +1,86 @@
+//! Room for what makes room: on a full disk objects can still be deleted.
+//!
+//! A file of some size lies beside the database. When a commit finds the disk full, the file goes, and
+//! from then on only writes that belong to deletions are done, until there is room again.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::posix_fallocate;
+use nix::sys::statvfs::statvfs;
+
+/// A deletion takes some ten pages of new room, and gives its own back to the next: enough for some
+/// fifty that give nothing back.
+const RESERVE: u64 = 2 << 20;
+/// With this much free the reserve is made again, and as much is left for others.
+const ENOUGH: u64 = 2 * RESERVE;
+
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Where the reserve lies; without it nothing is reserved.
+    reserve: Option<PathBuf>,
+    is_full: bool,
+}
+
+impl Room {
+    pub(super) fn beside(database: Option<&Path>) -> Self {
+        let reserve = database.map(|path| super::beside(path, ".reserve"));
+        let mut room = Self { reserve, is_full: false };
+        if !room.has_reserve() {
+            room.look();
+        }
+        room
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Gives the reserve up; returns whether that may have helped.
+    pub(super) fn give_up_reserve(&mut self) -> bool {
+        let Some(reserve) = &self.reserve else { return false };
+        self.is_full = true;
+        std::fs::remove_file(reserve).is_ok()
+    }
+
+    /// Looks whether there is room for the reserve again.
+    pub(super) fn look(&mut self) {
+        let Some(reserve) = &self.reserve else { return };
+        let made = match free(reserve) {
+            Ok(free) if free >= ENOUGH => make(reserve),
+            Ok(_) => Err(io::ErrorKind::StorageFull.into()),
+            // A file system that does not tell: the next commit will.
+            Err(_) => Ok(()),
+        };
+        self.is_full = made.is_err_and(|e| is_storage_full(&e));
+    }
+
+    fn has_reserve(&self) -> bool {
+        let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+        self.reserve.as_ref().is_some_and(|path| size(path) == RESERVE)
+    }
+}
+
+pub(super) fn is_storage_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn free(reserve: &Path) -> io::Result<u64> {
+    let directory = reserve.parent().unwrap_or_else(|| Path::new("."));
+    let stat = statvfs(directory)?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+/// Takes the room for good: the blocks are allocated, not only promised.
+fn make(reserve: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(reserve)?;
+    posix_fallocate(file.as_fd(), 0, i64::try_from(RESERVE).expect("2 MiB")).map_err(io::Error::from).inspect_err(
+        |_| {
+            // Half a reserve would take from what others need.
+            let _ = std::fs::remove_file(reserve);
+        },
+    )
+}
