@@ -125,7 +125,7 @@ mod tests {
         let shown = wanted(&[], &failing, now).unwrap();
         assert_eq!((&shown["status"], &shown["message"]), (&json!("True"), &json!("dns: cannot bind 10.96.0.10:53")));
         let on_node: NodeCondition = serde_json::from_value(shown).unwrap();
-        assert_eq!(wanted(&[on_node.clone()], &failing, now), None);
+        assert_eq!(wanted(std::slice::from_ref(&on_node), &failing, now), None);
         assert_eq!(wanted(&[on_node], &none, now).unwrap()["status"], "False");
     }
 }
