@@ -68,8 +68,9 @@ async fn run_parts(
     info!(listen = %config.listen, node = config.node_name, "API server ready");
     spawn_control_plane(config, pki, server, &cluster, tasks);
     let parts = Parts::default();
-    tasks.spawn("parts", parts::show(cluster.clone(), config.node_name.clone(), parts.subscribe(), token.clone()));
-    parts::tell_set_aside(&cluster, &config.node_name, &server.set_aside());
+    let (failures, set_aside) = (parts.subscribe(), server.set_aside());
+    let node = config.node_name.clone();
+    tasks.spawn("parts", parts::show(cluster.clone(), node, failures, set_aside, token.clone()));
     if config.run_agent {
         node::spawn(config, pki, &certificates, &cluster, parts, tasks).context("starting the node")?;
     }

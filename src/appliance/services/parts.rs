@@ -19,15 +19,19 @@ const CONDITION: &str = "PartFailed";
 const MOST_NAMED: usize = 20;
 const INSTALLER: (&str, &[&str]) = ("system:coracle-installer", &["system:masters"]);
 
-/// Keeps the condition true to the failures, until cancelled.
+/// Reports the objects that cannot be read, then keeps the condition true to the failures, until
+/// cancelled.
 pub(super) async fn show(
     cluster: Cluster,
     node: String,
     mut failures: watch::Receiver<Failures>,
+    set_aside: Vec<SetAside>,
     token: CancellationToken,
 ) {
     let client = cluster.as_user(INSTALLER.0, INSTALLER.1);
+    // Its end is the end of its events: it lives as long as this task.
     let recorder = Recorder::new(client.clone(), "coracle", &node);
+    tell_set_aside(&recorder, &node, &set_aside);
     let nodes: Api<Node> = Api::all(client);
     let mut changes = cluster.subscribe::<Node>();
     let mut conditions: Option<Vec<NodeCondition>> = None;
@@ -67,11 +71,7 @@ pub(super) async fn show(
 }
 
 /// Reports objects that are in the store and cannot be read.
-pub(super) fn tell_set_aside(cluster: &Cluster, node: &str, set_aside: &[SetAside]) {
-    if set_aside.is_empty() {
-        return;
-    }
-    let recorder = Recorder::new(cluster.as_user(INSTALLER.0, INSTALLER.1), "coracle", node);
+fn tell_set_aside(recorder: &Recorder, node: &str, set_aside: &[SetAside]) {
     for entry in set_aside.iter().take(MOST_NAMED) {
         let message = format!("{} is damaged in the store and was set aside: {}", entry.name, entry.reason);
         recorder.event(&about(node), EventType::Warning, "DamagedObject", &message);
