@@ -7,9 +7,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::{Database, StorageBackend};
 
-use super::fixtures::{Text, delete, listing, put, write};
+use super::fixtures::{Bits, Text, delete, listing, put, write};
 use crate::disk::{Opener, Source};
 use crate::{Backend, Durability, Expect, Options, Storage, WriteError};
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 
 #[derive(Debug, Default)]
 struct Platter {
@@ -17,6 +20,8 @@ struct Platter {
     cached: Vec<u8>,
     /// What survives a power cut.
     durable: Vec<u8>,
+    /// What was written since the last sync: each sector of it may or may not survive.
+    unsynced: Vec<(usize, Vec<u8>)>,
     operations: usize,
     /// From this operation on everything fails; `None` never.
     fails_from: Option<usize>,
@@ -44,6 +49,23 @@ impl FakeDisk {
         Box::new(move || Ok(Database::builder().set_cache_size(1 << 20).create_with_backend(disk.clone())?))
     }
 
+    /// A file after a power cut: of each write since the last sync, some sectors.
+    fn torn(&self, bits: &mut Bits) -> Vec<u8> {
+        let platter = self.0.lock();
+        let mut bytes = platter.durable.clone();
+        bytes.resize(bytes.len().max(platter.cached.len()), 0);
+        for (start, data) in &platter.unsynced {
+            // A write may reach the disk whole or not at all, or lose a sector.
+            let odds = bits.below(4);
+            for (n, sector) in data.chunks(SECTOR).enumerate() {
+                if odds == 3 || (odds > 0 && bits.below(2) == 0) {
+                    bytes[start + n * SECTOR..][..sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+        bytes
+    }
+
     fn open(&self) -> Storage<Text> {
         let source = Source { path: None, marker: None, opener: self.opener() };
         Storage::open_with(source, &Options::new(Backend::Memory), Text).unwrap()
@@ -66,12 +88,18 @@ impl StorageBackend for FakeDisk {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.operate(|p| p.durable.clone_from(&p.cached))
+        self.operate(|p| {
+            p.durable.clone_from(&p.cached);
+            p.unsynced.clear();
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         let start = usize::try_from(offset).unwrap();
-        self.operate(|p| p.cached[start..start + data.len()].copy_from_slice(data))
+        self.operate(|p| {
+            p.cached[start..start + data.len()].copy_from_slice(data);
+            p.unsynced.push((start, data.to_owned()));
+        })
     }
 }
 
@@ -106,11 +134,32 @@ async fn write_until_failure(storage: &Storage<Text>) -> (BTreeMap<String, Optio
     (acknowledged, last)
 }
 
+/// Holds what was opened after a cut against what was acknowledged before it. Returns whether the write
+/// that was under way had reached the disk; no other may differ.
+#[track_caller]
+fn check_kept(what: &str, after: &Storage<Text>, acknowledged: &BTreeMap<String, Option<u64>>, last: u64) -> bool {
+    assert!(after.revision() > last, "{what}: revision {} follows {last}", after.revision());
+    let found: BTreeMap<_, _> = listing(after, None).unwrap().into_iter().map(|(i, r, _)| (i, r)).collect();
+    let differing = acknowledged.iter().filter(|(item, revision)| found.get(*item) != revision.as_ref());
+    let differing: Vec<_> = differing.collect();
+    assert!(differing.len() <= 1, "{what}: {differing:?}");
+    for (item, revision) in &differing {
+        let newer = found.get(*item).is_none_or(|found| revision.is_none_or(|r| *found > r));
+        assert!(newer, "{what}: {item} went back");
+    }
+    !differing.is_empty()
+}
+
+/// An image of a fresh store.
+async fn fresh() -> Vec<u8> {
+    let disk = FakeDisk::default();
+    disk.open().close().await.unwrap();
+    disk.0.lock().durable.clone()
+}
+
 #[tokio::test]
 async fn after_a_power_cut_at_any_operation_every_acknowledged_write_is_there() {
-    let fresh = FakeDisk::default();
-    fresh.open().close().await.unwrap();
-    let image = fresh.0.lock().durable.clone();
+    let image = fresh().await;
     for cut in (0..400).step_by(7) {
         let disk = FakeDisk::holding(image.clone());
         let storage = disk.open();
@@ -122,18 +171,33 @@ async fn after_a_power_cut_at_any_operation_every_acknowledged_write_is_there() 
             let p = disk.0.lock();
             (p.cached.clone(), p.durable.clone())
         };
-        for (what, bytes) in [("kill -9", cached), ("power cut", durable)] {
-            let after = FakeDisk::holding(bytes).open();
-            assert!(after.revision() > last, "{what} at {cut}: revision {} follows {last}", after.revision());
-            let found: BTreeMap<_, _> = listing(&after, None).unwrap().into_iter().map(|(i, r, _)| (i, r)).collect();
-            // The write under way when the disk failed may have reached it; no other may differ.
-            let differing = acknowledged.iter().filter(|(item, revision)| found.get(*item) != revision.as_ref());
-            let differing: Vec<_> = differing.collect();
-            assert!(differing.len() <= 1, "{what} at {cut}: {differing:?}");
-            for (item, revision) in differing {
-                let newer = found.get(item).is_none_or(|found| revision.is_none_or(|r| *found > r));
-                assert!(newer && what == "kill -9", "{what} at {cut}: {item} went back");
-            }
+        check_kept(&format!("kill -9 at {cut}"), &FakeDisk::holding(cached).open(), &acknowledged, last);
+        let what = format!("power cut at {cut}");
+        let differs = check_kept(&what, &FakeDisk::holding(durable).open(), &acknowledged, last);
+        assert!(!differs, "{what}: what was not synced is there");
+    }
+}
+
+/// The check of the file before the engine opens it must take what a power cut leaves for what it is.
+#[tokio::test]
+async fn a_torn_file_is_whole_with_every_acknowledged_write() {
+    let image = fresh().await;
+    let mut bits = Bits(0x5eed_0003);
+    for cut in (0..400).step_by(10) {
+        let disk = FakeDisk::holding(image.clone());
+        let storage = disk.open();
+        let start = disk.0.lock().operations;
+        disk.0.lock().fails_from = Some(start + cut);
+        let (acknowledged, last) = write_until_failure(&storage).await;
+        for round in 0..4 {
+            let directory = tempfile::tempdir().unwrap();
+            let database = directory.path().join("state.redb");
+            std::fs::write(&database, disk.torn(&mut bits)).unwrap();
+            let options = Options::new(Backend::File { database, marker: None });
+            let what = format!("torn at {cut}.{round}");
+            let after = Storage::open(&options, Text).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(after.set_aside(), [], "{what}");
+            check_kept(&what, &after, &acknowledged, last);
         }
     }
 }

@@ -6,24 +6,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
-use rand_bits::Bits;
-
-use super::fixtures::{COLLECTION, Text, delete, in_directory, listing, put, write};
+use super::fixtures::{Bits, COLLECTION, Text, delete, in_directory, listing, put, write};
 use crate::{Durability, Expect, Health, OpenError, Storage};
-
-mod rand_bits {
-    //! A seeded stream of numbers, the same on each run.
-    pub(super) struct Bits(pub(super) u64);
-
-    impl Bits {
-        pub(super) fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            usize::try_from(self.0 % limit as u64).unwrap()
-        }
-    }
-}
 
 type Listing = Vec<(String, u64, String)>;
 

@@ -73,3 +73,15 @@ pub(crate) fn listing(storage: &Storage<Text>, at: Option<u64>) -> Result<Vec<(S
     })?;
     Ok(rows)
 }
+
+/// A seeded stream of numbers, the same on each run.
+pub(super) struct Bits(pub(super) u64);
+
+impl Bits {
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).unwrap()
+    }
+}
