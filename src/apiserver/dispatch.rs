@@ -22,7 +22,7 @@ use crate::paths;
 use crate::registry::{Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
-use crate::room::HEAVY;
+use crate::room::{self, HEAVY};
 use crate::server::ApiServer;
 use crate::unread;
 
@@ -118,8 +118,8 @@ impl ApiServer {
         if !heavy {
             return handler.handle(self, call).await;
         }
-        let server = Arc::clone(self);
-        self.room.run(&user.name, async move { handler.handle(&server, call).await.or_else(refusal) }).await
+        let (server, turn) = (Arc::clone(self), room::turn(&call.user).to_owned());
+        self.room.run(&turn, async move { handler.handle(&server, call).await.or_else(refusal) }).await
     }
 
     /// Finds out who asks, and lets the connection know whether it is a stranger's.
@@ -158,7 +158,7 @@ impl ApiServer {
                 Context { server: self, resource, served, info, user: &user, headers, query, output, heavy: false };
             return handlers::handle(&cx, body).await;
         }
-        let (server, info, name) = (Arc::clone(self), info.clone(), user.name.clone());
+        let (server, info, turn) = (Arc::clone(self), info.clone(), room::turn(&user).to_owned());
         let work = async move {
             let (resource, served) = server.find(&info)?;
             let (headers, query) = (&parts.headers, parts.uri.query().unwrap_or(""));
@@ -166,7 +166,7 @@ impl ApiServer {
             let cx = Context { server, resource, served, info, user, headers, query, output, heavy: true };
             handlers::handle(&cx, body).await.or_else(refusal)
         };
-        self.room.run(&name, work).await
+        self.room.run(&turn, work).await
     }
 
     /// Whether what a request decodes is large: its body, the object that it changes, and what it reads in
@@ -174,7 +174,7 @@ impl ApiServer {
     fn is_heavy(&self, resource: &Resource, info: &RequestInfo, body: &[u8], stored_text: bool) -> bool {
         let read = || match &*info.verb {
             "get" | "list" if stored_text => 0,
-            "get" | "update" | "patch" => {
+            "get" | "update" | "patch" | "delete" => {
                 let namespace = if resource.row.namespaced { &*info.namespace } else { "" };
                 self.registry.entry(resource, namespace, &info.name).map_or(0, |entry| entry.bytes.len())
             }

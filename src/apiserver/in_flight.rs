@@ -2,12 +2,13 @@
 //!
 //! The numbers are upstream's. Watches, logs and streams are not counted, nor is whoever the cluster
 //! cannot do without: components of this process, administrators, and probes of health. A user gets a
-//! share, so that one cannot keep others out; whoever finds no place is told to come again.
+//! share, so that one cannot keep others out; whoever finds no place is told to come again. The answer to a
+//! write is never refused: what it tells of has been done.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
@@ -15,7 +16,6 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::{Buffered, text};
 use crate::auth::{User, user};
@@ -29,27 +29,25 @@ const MUTATING: usize = 200;
 const USERS_SHARE: usize = 4;
 /// Answers that were built and wait for clients to take them: a tenth of a board's gigabyte. Lists of
 /// whole objects are put together as they are sent and do not count.
-const BUFFERED_KIB: u32 = 96 * 1024;
+const BUFFERED_KIB: usize = 96 * 1024;
 /// Smaller ones are bounded by their number.
 const COUNTED_FROM: usize = 16 * 1024;
+/// What the connection itself holds of an answer at the most: a window of HTTP/2 as clients open it.
+const PIECE: usize = 64 * 1024;
 /// An answer that is larger than all of the room counts as half of it: it is sent when others are not.
-const LARGEST_KIB: u32 = BUFFERED_KIB / 2;
+const LARGEST_KIB: usize = BUFFERED_KIB / 2;
 
 /// The room for requests and their answers.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     reading: Arc<Room>,
     mutating: Arc<Room>,
-    buffered: Arc<Semaphore>,
+    buffered: Arc<Room>,
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self {
-            reading: Room::new(READING),
-            mutating: Room::new(MUTATING),
-            buffered: Arc::new(Semaphore::new(BUFFERED_KIB as usize)),
-        }
+        Self { reading: Room::new(READING), mutating: Room::new(MUTATING), buffered: Room::new(BUFFERED_KIB) }
     }
 }
 
@@ -65,11 +63,12 @@ struct Taken {
     by_user: HashMap<String, usize>,
 }
 
-/// A request's place, until its answer is out.
+/// What a request has of a room, until its answer is out.
 #[derive(Debug)]
 pub(crate) struct Pass {
     room: Arc<Room>,
     user: String,
+    amount: usize,
 }
 
 /// There is no room: the client is to come again in a second.
@@ -86,30 +85,38 @@ impl InFlight {
             return Ok(None);
         }
         let room = if info.is_mutating() { &self.mutating } else { &self.reading };
-        room.enter(&user.name).map(Some)
+        room.enter(&user.name, 1).map(Some)
     }
 
-    /// The memory of an answer, unless it is small.
+    /// The memory of an answer to a read, unless it is small.
     ///
     /// # Errors
     /// When too much of it is taken.
-    fn keep(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Full> {
-        if bytes < COUNTED_FROM {
-            return Ok(None);
+    fn keep(&self, pass: Option<&Pass>, bytes: usize) -> Result<Option<Pass>, Full> {
+        match pass {
+            Some(pass) if bytes >= COUNTED_FROM && Arc::ptr_eq(&pass.room, &self.reading) => {
+                self.buffered.enter(&pass.user, (bytes / 1024).min(LARGEST_KIB)).map(Some)
+            }
+            Some(_) | None => Ok(None),
         }
-        let kib = u32::try_from(bytes / 1024).map_or(LARGEST_KIB, |kib| kib.min(LARGEST_KIB));
-        Arc::clone(&self.buffered).try_acquire_many_owned(kib).map(Some).map_err(|_| Full)
     }
 
     /// An answer that holds the places of its request until it is out, or the refusal of one that there
     /// is no memory for.
     pub(crate) fn hold(&self, mut response: Response, running: Running, pass: Option<Pass>) -> Response {
         let bytes = response.extensions_mut().remove::<Buffered>().map_or(0, |Buffered(bytes)| bytes);
-        let (response, memory) = match self.keep(bytes) {
+        let (response, memory) = match self.keep(pass.as_ref(), bytes) {
             Ok(memory) => (response, memory),
             Err(Full) => (too_many(), None),
         };
-        response.map(|body| Body::new(Held { body, _running: running, _pass: pass, _memory: memory }))
+        response.map(|body| {
+            Body::new(Held {
+                body: Pieces { body, rest: Bytes::new() },
+                _running: running,
+                _pass: pass,
+                _memory: memory,
+            })
+        })
     }
 }
 
@@ -118,24 +125,25 @@ impl Room {
         Arc::new(Self { limit, taken: Mutex::default() })
     }
 
-    fn enter(self: &Arc<Self>, user: &str) -> Result<Pass, Full> {
+    /// Gives a user so much of the room; one who has nothing may have more than the share.
+    fn enter(self: &Arc<Self>, user: &str, amount: usize) -> Result<Pass, Full> {
         let mut taken = self.taken.lock();
         let own = taken.by_user.get(user).copied().unwrap_or(0);
-        if taken.all >= self.limit || own >= self.limit / USERS_SHARE {
+        if taken.all + amount > self.limit || (own > 0 && own + amount > self.limit / USERS_SHARE) {
             return Err(Full);
         }
-        taken.all += 1;
-        *taken.by_user.entry(user.to_owned()).or_default() += 1;
-        Ok(Pass { room: Arc::clone(self), user: user.to_owned() })
+        taken.all += amount;
+        *taken.by_user.entry(user.to_owned()).or_default() += amount;
+        Ok(Pass { room: Arc::clone(self), user: user.to_owned(), amount })
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock();
-        taken.all -= 1;
+        taken.all -= self.amount;
         if let Some(own) = taken.by_user.get_mut(&self.user) {
-            *own -= 1;
+            *own -= self.amount;
             if *own == 0 {
                 taken.by_user.remove(&self.user);
             }
@@ -153,10 +161,10 @@ pub(crate) fn too_many() -> Response {
 
 /// A body that holds what its request holds.
 struct Held {
-    body: Body,
+    body: Pieces,
     _running: Running,
     _pass: Option<Pass>,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Pass>,
 }
 
 impl HttpBody for Held {
@@ -179,9 +187,60 @@ impl HttpBody for Held {
     }
 }
 
+/// A body in pieces: what a connection has taken over counts no more, however slowly it is sent.
+struct Pieces {
+    body: Body,
+    /// Of the body's last piece of data, what has not been handed on.
+    rest: Bytes,
+}
+
+impl Pieces {
+    fn next(&mut self) -> Bytes {
+        let length = self.rest.len().min(PIECE);
+        self.rest.split_to(length)
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.next()))));
+        }
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+        Poll::Ready(Some(frame.map(|frame| match frame.into_data() {
+            Ok(data) => {
+                self.rest = data;
+                Frame::data(self.next())
+            }
+            Err(other) => other,
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest + body.lower());
+        if let Some(upper) = body.upper() {
+            hint.set_upper(rest + upper);
+        }
+        hint
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::Method;
+    use http_body_util::BodyExt;
 
     use super::*;
 
@@ -228,15 +287,39 @@ mod tests {
         drop(held);
     }
 
+    #[tokio::test]
+    async fn large_answers_are_handed_on_in_pieces() {
+        let text = Bytes::from(vec![b'x'; 3 * PIECE + 1]);
+        let mut held = Pieces { body: Body::from(text.clone()), rest: Bytes::new() };
+        assert_eq!(held.size_hint().exact(), Some(text.len() as u64));
+        let mut sizes = Vec::new();
+        while let Some(frame) = held.frame().await {
+            sizes.push(frame.unwrap().into_data().unwrap().len());
+            assert_eq!(held.is_end_stream(), sizes.iter().sum::<usize>() == text.len());
+        }
+        assert_eq!(sizes, [PIECE, PIECE, PIECE, 1]);
+    }
+
     #[test]
-    fn answers_have_so_much_memory_and_no_more() {
+    fn answers_to_reads_have_so_much_memory_and_a_user_a_share() {
+        const MIB: usize = 1024 * 1024;
         let room = InFlight::default();
-        assert!(room.keep(100).unwrap().is_none());
-        let huge = room.keep(usize::MAX).unwrap();
-        let rest: Vec<_> = (0..48).map(|_| room.keep(1024 * 1024).unwrap()).collect();
-        assert!(matches!(room.keep(1024 * 1024), Err(Full)));
+        let read = |name: &str| room.reading.enter(name, 1).unwrap();
+        let (a, write) = (read("a"), room.mutating.enter("a", 1).unwrap());
+        assert!(room.keep(Some(&a), 100).unwrap().is_none());
+        let of_one: Vec<_> = (0..24).map(|_| room.keep(Some(&a), MIB).unwrap()).collect();
+        assert!(matches!(room.keep(Some(&a), MIB), Err(Full)));
+        // What was written is told, and administrators have no pass.
+        assert!(room.keep(Some(&write), MIB).unwrap().is_none());
+        assert!(room.keep(None, MIB).unwrap().is_none());
+        let b = read("b");
+        let huge = room.keep(Some(&b), usize::MAX).unwrap();
+        let c = read("c");
+        let rest: Vec<_> = (0..24).map(|_| room.keep(Some(&c), MIB).unwrap()).collect();
+        let d = read("d");
+        assert!(matches!(room.keep(Some(&d), MIB), Err(Full)));
         drop(huge);
-        assert!(room.keep(1024 * 1024).is_ok());
-        drop(rest);
+        assert!(room.keep(Some(&d), MIB).is_ok());
+        drop((of_one, rest));
     }
 }

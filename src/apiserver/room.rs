@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::auth::{User, user};
 use crate::error::ApiError;
 
 /// Bytes of body and object from which a request is heavy. A dense object of this size is decoded and
@@ -23,6 +24,8 @@ pub(crate) const HEAVY: usize = 32 * 1024;
 const WAITING: usize = 16;
 /// Requests of one user that wait: a quarter, so that one user never closes the room to the others.
 const WAITING_OF_ONE: usize = 4;
+/// Administrators install charts with many large objects at once.
+const WAITING_OF_MASTERS: usize = 64;
 /// Nesting is bounded at 128 levels, each of which takes some kilobytes in an unoptimized build.
 const STACK: usize = 8 * 1024 * 1024;
 
@@ -40,7 +43,9 @@ struct Line {
 impl Line {
     fn push(&mut self, user: &str, job: Job) -> Result<(), ApiError> {
         let of_one = self.by_user.get(user).map_or(0, VecDeque::len);
-        if self.waiting >= WAITING || of_one >= WAITING_OF_ONE {
+        let (all, one) =
+            if user == user::MASTERS { (WAITING_OF_MASTERS, WAITING_OF_MASTERS) } else { (WAITING, WAITING_OF_ONE) };
+        if self.waiting >= all || of_one >= one {
             let message = "Too many requests, please try again later.".to_owned();
             return Err(ApiError::TooManyRequests { message, retry_after: 1, causes: Vec::new() });
         }
@@ -63,6 +68,22 @@ impl Line {
         }
         self.waiting -= 1;
         job
+    }
+}
+
+/// Whose turn a user's request takes: administrators share one, and so do the service accounts of a
+/// namespace, of which whoever owns it can make any number. Those of the controllers are told apart.
+pub(crate) fn turn(user: &User) -> &str {
+    if user.is_in(user::MASTERS) {
+        return user::MASTERS;
+    }
+    match user.name.rsplit_once(':') {
+        Some((namespace, _))
+            if user.is_in(user::SERVICE_ACCOUNTS) && namespace != "system:serviceaccount:kube-system" =>
+        {
+            namespace
+        }
+        Some(_) | None => &user.name,
     }
 }
 

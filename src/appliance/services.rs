@@ -122,7 +122,10 @@ fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {
         cluster_domain: CLUSTER_DOMAIN,
         extra: &config.tls_san,
     };
-    Pki::open(&config.data_dir.join("server/tls"), &subjects, Timestamp::now()).context("certificates")
+    let opened = Pki::open(&config.data_dir.join("server/tls"), &subjects, Timestamp::now());
+    // A disk that is full or slow may answer the next time; files that are damaged or gone stay so.
+    let by_disk = |e: &anyhow::Error| e.chain().any(|cause| cause.is::<std::io::Error>());
+    opened.map_err(|e| if by_disk(&e) { e } else { Final(e).into() }).context("certificates")
 }
 
 fn write_kubeconfig(config: &ServerConfig, pki: &Pki) -> anyhow::Result<()> {

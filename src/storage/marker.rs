@@ -89,17 +89,27 @@ impl Marker {
     fn write(&mut self, mark: Mark) -> io::Result<()> {
         let mark = Mark { sequence: self.mark.sequence + 1, ..mark };
         let path = &paths(&self.base)[usize::from(mark.sequence.is_multiple_of(2))];
-        let is_new = !path.exists();
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        file.write_all(format(&mark).as_bytes())?;
-        file.set_len(SIZE as u64)?;
-        file.sync_all()?;
-        if is_new && let Some(directory) = path.parent() {
-            File::open(directory)?.sync_all()?;
+        if path.exists() {
+            fill(path, &mark)?;
+        } else {
+            // Under its name once it is whole: a lone file that cannot be read would be damage.
+            let new = path.with_extension("new");
+            fill(&new, &mark)?;
+            std::fs::rename(&new, path)?;
+            if let Some(directory) = path.parent() {
+                File::open(directory)?.sync_all()?;
+            }
         }
         self.mark = mark;
         Ok(())
     }
+}
+
+fn fill(path: &Path, mark: &Mark) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.write_all(format(mark).as_bytes())?;
+    file.set_len(SIZE as u64)?;
+    file.sync_all()
 }
 
 /// The names of both files.

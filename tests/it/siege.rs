@@ -98,7 +98,11 @@ fn siege() {
     let log = attack(&c, "bodies", "");
     assert_eq!(phase(&c, "pod/bodies"), "Succeeded", "{log}");
 
-    attack(&c, "strangers", "");
+    let log = attack(&c, "strangers", "");
+    assert_eq!(phase(&c, "pod/strangers"), "Succeeded", "{log}");
+    for port in ["443: ", "10250: "] {
+        assert!(log.contains(port), "no connection to {port}came about: {log}");
+    }
     let log = text(&c.try_kubectl(&["logs", "-nvictim", "web"]));
     assert!(log.contains("nginx"), "{log}");
 
@@ -116,8 +120,10 @@ fn siege() {
     assert!(!routes.contains("default") && !routes.contains("fd00:bad"), "a pod advertised itself: {routes}");
     assert!(c.fetch(&format!("http://{}", c.value("victim", "pod/web", "{.status.podIP}"))).is_some());
 
-    attack(&c, "forks", "    resources: {limits: {memory: 512Mi}}\n");
+    let log = attack(&c, "forks", "    resources: {limits: {memory: 512Mi}}\n");
+    assert!(log.contains(" processes") || phase(&c, "pod/forks") == "Failed", "{log}");
     attack(&c, "logs", "");
+    assert_eq!(phase(&c, "pod/logs"), "Succeeded");
     let kept = c.machine.run("du", &["-sk", "/var/lib/coracle/agent/logs"]);
     let kept: u64 = kept.split_whitespace().next().unwrap().parse().unwrap();
     // Upstream's containerLogMaxFiles of containerLogMaxSize each, and one that is being written.

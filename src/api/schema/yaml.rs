@@ -38,6 +38,8 @@ pub fn read_yaml(bytes: &[u8]) -> Result<Yaml, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|error| fault(&format!("invalid UTF-8: {error}")))?;
     let mut options = Options::default();
     options.set_emit_comments(false);
+    // As libyaml: the last block scalar has the line break that the body has, and no other.
+    options.block_scalar_eof_without_line_feed = true;
     options.flow_nesting_limit = MAX_DEPTH;
     options.block_nesting_limit = MAX_DEPTH;
     let mut reader = Reader {
@@ -269,6 +271,7 @@ mod tests {
         check("", json!(null));
         check("a: 1\n---\nb: 2\n", json!({"a": 1}));
         check("a: yes\nb: 'yes'\nc: \"1\"\nd: |\n  1\n", json!({"a": true, "b": "yes", "c": "1", "d": "1\n"}));
+        check("d: |\n  as the body ends", json!({"d": "as the body ends"}));
         check("{1: a, 1.5: b, true: c, x: ~}", json!({"1": "a", "1.5": "b", "true": "c", "x": null}));
         check("a: !!str 1\nb: !!int '2'\nc: !!binary aGk=\nd: !x 3\ne: ! 4", {
             json!({"a": "1", "b": 2, "c": "hi", "d": "3", "e": "4"})

@@ -194,6 +194,9 @@ fn all<K: DeserializeOwned>(
     namespace: Option<&str>,
 ) -> Result<Vec<K>, ApiError> {
     let resource = GroupResource::new(group, resource);
+    if let Some(damaged) = registry.set_aside_of(&resource, namespace) {
+        return Err(ApiError::internal(format!("{damaged} is damaged in the store and cannot be read")));
+    }
     registry.list(&resource, namespace).iter().map(|object| decode(&resource, object)).collect()
 }
 

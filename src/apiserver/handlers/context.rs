@@ -47,15 +47,19 @@ impl<'a> Context<'a> {
         }
     }
 
+    pub(crate) fn damaged(&self, name: &str) -> ApiError {
+        ApiError::internal(format_args!(
+            "{} {name:?} is damaged in the store and cannot be read; creating it anew replaces it",
+            self.resource.name
+        ))
+    }
+
     /// The object is not there; one that cannot be read is another failure, so that nobody acts as if it
     /// had been deleted.
     pub(crate) fn not_found(&self) -> ApiError {
         let item = self.resource.item(self.namespace(), &self.info.name);
         if self.registry().storage().is_set_aside(&self.resource.collection, &item) {
-            return ApiError::internal(format_args!(
-                "{} {:?} is damaged in the store and cannot be read; creating it anew replaces it",
-                self.resource.name, self.info.name
-            ));
+            return self.damaged(&self.info.name);
         }
         ApiError::not_found(&self.resource.name, &self.info.name)
     }

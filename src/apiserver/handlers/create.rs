@@ -10,6 +10,7 @@ use super::options::WriteOptions;
 use super::respond;
 use super::rules::{self, Admission, Phase};
 use crate::admission::{Operation, random_suffix};
+use crate::auth::user;
 use crate::error::ApiError;
 use crate::registry::{Refusal, text, timestamp};
 use crate::rest::prepare;
@@ -125,6 +126,11 @@ async fn create_once(
     let Some(mut object) = admitted(cx, object, url_name, options, Phase::Validate, warnings).await? else {
         return Err(ApiError::internal("admission removed the object"));
     };
+    // A controller would put something empty in the place of what is damaged; a person may.
+    let item = cx.resource.item(text(&object, "namespace"), &name);
+    if cx.user.is_in(user::SERVICE_ACCOUNTS) && cx.registry().storage().is_set_aside(&cx.resource.collection, &item) {
+        return Err(cx.damaged(&name));
+    }
     rules::canonicalize(cx, &mut object);
     cx.pause().await;
     if options.dry_run {

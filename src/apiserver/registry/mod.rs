@@ -127,6 +127,14 @@ impl Registry {
         objects
     }
 
+    /// An object of a resource that is there and cannot be read, of one namespace if given.
+    pub(crate) fn set_aside_of(&self, resource: &GroupResource, namespace: Option<&str>) -> Option<String> {
+        let resource = self.resource(resource)?;
+        let start = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
+        let start = Key::new(&resource.collection, &start).to_string();
+        self.storage.set_aside().into_iter().map(|entry| entry.name).find(|name| name.starts_with(&start))
+    }
+
     /// The objects that name an owner by its UID.
     #[must_use]
     pub fn by_owner(&self, resource: &GroupResource, uid: &str) -> Vec<Object> {

@@ -355,7 +355,7 @@ impl Manager {
         for pod in &pods {
             match self.kubelet.pods.mailbox(pod.uid()) {
                 Some(mailbox) => mailbox.update(pod.clone()),
-                None => self.spawn(pod.clone(), Origin::Admitted),
+                None => self.begin(pod.clone()),
             }
         }
     }
@@ -391,10 +391,13 @@ impl Manager {
 }
 
 /// Directories and logs of pods that nobody knows any more.
-async fn remove_strays(kubelet: &Kubelet, known: Vec<String>) {
+async fn remove_strays(kubelet: &Arc<Kubelet>, known: Vec<String>) {
     let uids: HashSet<String> = known.into_iter().collect();
     let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
-    if let Err(e) = kubelet.on_disk("", move || strays::remove(&pods, &logs, &uids)).await {
+    // The disk may be slow to list what is there, and pods come meanwhile.
+    let now = Arc::clone(kubelet);
+    let is_known = move |uid: &str| uids.contains(uid) || now.pods.contains(uid);
+    if let Err(e) = kubelet.on_disk("", move || strays::remove(&pods, &logs, is_known)).await {
         error!("what gone pods left was not removed: {e}");
     }
 }

@@ -1,6 +1,5 @@
 //! What pods left on the disk whose end nobody saw. Blocks: only in the disk room.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,15 +8,15 @@ use tracing::warn;
 
 use crate::volumes;
 
-/// Removes directories and logs of all pods but those of `known` UIDs. What resists is told, and tried
-/// again after the next start.
-pub(super) fn remove(pods: &Path, logs: &Path, known: &HashSet<String>) -> io::Result<()> {
-    for (uid, dir) in strays(pods, known, |name| Some(name))? {
+/// Removes directories and logs of all pods but those whose UIDs are known. What resists is told, and
+/// tried again after the next start.
+pub(super) fn remove(pods: &Path, logs: &Path, is_known: impl Fn(&str) -> bool) -> io::Result<()> {
+    for (uid, dir) in strays(pods, &is_known, |name| Some(name))? {
         if let Err(e) = volumes::remove_pod_dir(&dir) {
             warn!(uid, "directory of a gone pod not removed: {e}");
         }
     }
-    for (uid, dir) in strays(logs, known, uid_of_logs)? {
+    for (uid, dir) in strays(logs, &is_known, uid_of_logs)? {
         if let Err(e) = runtime::remove_tree(&dir) {
             warn!(uid, "logs of a gone pod not removed: {e}");
         }
@@ -25,12 +24,16 @@ pub(super) fn remove(pods: &Path, logs: &Path, known: &HashSet<String>) -> io::R
     Ok(())
 }
 
-fn strays(root: &Path, known: &HashSet<String>, uid: fn(&str) -> Option<&str>) -> io::Result<Vec<(String, PathBuf)>> {
+fn strays(
+    root: &Path,
+    is_known: impl Fn(&str) -> bool,
+    uid: fn(&str) -> Option<&str>,
+) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if let Some(uid) = uid(&name).filter(|uid| !known.contains(*uid)) {
+        if let Some(uid) = uid(&name).filter(|uid| !is_known(uid)) {
             found.push((uid.to_owned(), entry.path()));
         }
     }
@@ -54,9 +57,9 @@ mod tests {
         for name in ["prod_web_u1", "prod_old_u2", "lost+found", "prod_web", "a_b_c_d", "prod_x_"] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
-        let known = HashSet::from(["u1".to_owned()]);
-        let found = strays(root.path(), &known, uid_of_logs).unwrap();
+        let known = |uid: &str| uid == "u1";
+        let found = strays(root.path(), known, uid_of_logs).unwrap();
         assert_eq!(found, [("u2".to_owned(), root.path().join("prod_old_u2"))]);
-        assert!(strays(&root.path().join("absent"), &known, uid_of_logs).is_err());
+        assert!(strays(&root.path().join("absent"), known, uid_of_logs).is_err());
     }
 }

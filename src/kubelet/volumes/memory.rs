@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::payload::BYTES_MAX;
@@ -42,9 +43,15 @@ pub(super) fn prepare(dir: &Path, unused: bool) -> io::Result<()> {
         runtime::remove_tree(dir)?;
         make_dir(dir, 0o755)?;
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // Programs in them may be run, as upstream's containers do with scripts of ConfigMaps.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("mode=0755,size={SIZE}");
-    mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))?;
+    let unswapped = format!("{options},noswap");
+    match mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(unswapped.as_str())) {
+        // Kernels before 6.4 do not know the option.
+        Err(Errno::EINVAL) => mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))?,
+        mounted => mounted?,
+    }
     Ok(())
 }
 

@@ -39,6 +39,7 @@ const FAMILY_IPV4: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Drop,
+    Accept,
     Jump(String),
     Goto(String),
 }
@@ -47,6 +48,7 @@ impl Verdict {
     pub(super) fn encode(&self, a: &mut Attributes) {
         let (code, chain): (i32, Option<&str>) = match self {
             Self::Drop => (0, None),
+            Self::Accept => (1, None),
             Self::Jump(chain) => (-3, Some(chain)),
             Self::Goto(chain) => (-4, Some(chain)),
         };

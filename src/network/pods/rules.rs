@@ -82,6 +82,13 @@ impl PodRules {
         batch.add_set(&set(ADDRESS_HOST_PORTS, &[Field::Ipv4, Field::Protocol, Field::Port], Value::Socket));
         for (name, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
             batch.add_base_chain(name, ChainKind::Nat, hook, DESTINATION_NAT);
+            if let Some(dns) = self.cluster_dns {
+                // It is an address of the node; no pod's host port may take cluster DNS away from the others.
+                batch.add_rule(
+                    name,
+                    &Expressions::default().destination_is(0, dns, Comparison::Equal).verdict(&Verdict::Accept),
+                );
+            }
             batch.add_rule(name, &port_of_one_address());
             batch.add_rule(name, &port_of_all_addresses());
         }

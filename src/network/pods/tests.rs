@@ -254,6 +254,10 @@ fn only_pods_and_the_host_reach_the_dns_server() {
         assert_eq!(pod.namespace.ask(&at).unwrap(), answer("dns", pod.ip));
         assert_eq!(pod.namespace.ask_udp(&at).unwrap(), answer("dns", pod.ip));
         assert_eq!(ask(&at).unwrap(), answer("dns", DNS));
+        // Its address is one of the node's, and still no pod's host port takes it.
+        let _thief = host.start_pod(&network, "thief", &[port(None, 53)]);
+        assert_eq!(pod.namespace.ask(&at).unwrap(), answer("dns", pod.ip));
+        assert_eq!(ask(&at).unwrap(), answer("dns", DNS));
     });
 }
 

@@ -1,5 +1,6 @@
 //! Mounting overlays and private tmpfs trees.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -59,7 +60,7 @@ pub(crate) fn in_private<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result
 fn mount_lower(layers: &[String], target: &Path) -> io::Result<()> {
     // The kernel wants two lower directories where there is no upper one; an empty one adds nothing.
     let bottom = target.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
-    let lower: Vec<&str> = layers.iter().rev().map(String::as_str).chain([bottom]).collect();
+    let lower: Vec<&str> = topmost_first(layers).into_iter().chain([bottom]).collect();
     let options = format!("lowerdir={}", lower.join(":"));
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     if options.len() <= MOUNT_OPTIONS_MAX {
@@ -75,6 +76,13 @@ fn mount_lower(layers: &[String], target: &Path) -> io::Result<()> {
     context.mount_at(target)?;
     mount(None::<&str>, target, None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
+}
+
+/// Layers as overlayfs wants them. It refuses a directory that is named twice, and of an image's equal
+/// layers the uppermost hides all below it.
+fn topmost_first(layers: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    layers.iter().rev().map(String::as_str).filter(|layer| seen.insert(*layer)).collect()
 }
 
 /// The layers of every overlay in a mountinfo table, lowest first.
@@ -104,7 +112,7 @@ impl Overlay<'_> {
     /// not outlive a power cut, so flushing it would only wear out the SD card.
     pub(crate) fn mount(&self, target: &Path) -> io::Result<()> {
         std::env::set_current_dir(self.layer_dir)?;
-        let lower = self.layers.iter().rev().map(String::as_str).collect::<Vec<_>>();
+        let lower = topmost_first(self.layers);
         let options = format!(
             "lowerdir={},upperdir={},workdir={},volatile",
             lower.join(":"),
@@ -307,6 +315,12 @@ mod tests {
         });
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0, "nothing is mounted outside of the namespace");
         seen
+    }
+
+    #[test]
+    fn of_equal_layers_the_uppermost_counts() {
+        let layers = ["base", "empty", "app", "empty"].map(str::to_owned);
+        assert_eq!(topmost_first(&layers), ["empty", "app", "base"]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! whatever somebody else may fill with links and pipes while it is looked at.
 //!
 //! Every lookup is one openat2(2) that the kernel confines to the directory, and everything else is
-//! done with the descriptor that comes out, never with a path. A file is opened without waiting for
-//! the other end of a FIFO, counts only when it is a regular one, and is read up to a bound.
+//! done with the descriptor that comes out, never with a path. A file is opened only once it is
+//! known to be a regular one, and is read up to a bound.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// What becomes of symbolic links below the directory. None leads out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +73,14 @@ impl RootDir {
     /// # Errors
     /// When nothing is there, something else is there, or the path leads out.
     pub fn file(&self, path: &Path) -> io::Result<File> {
-        // Without O_NONBLOCK a FIFO holds the thread until somebody writes.
-        let file = File::from(self.lookup(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
-        if file.metadata()?.is_file() {
-            return Ok(file);
+        // Looked at before it is opened: opening alone makes a FIFO wait, a tape rewind, a watchdog run.
+        let found = self.lookup(path, OFlag::O_PATH)?;
+        if SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+        Ok(File::from(open(itself.as_str(), flags, Mode::empty())?))
     }
 
     /// The first `limit` bytes of a regular file; whatever else is there counts as absent.

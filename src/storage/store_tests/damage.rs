@@ -262,6 +262,7 @@ async fn a_database_that_is_found_damaged_in_use_refuses_further_writes() {
     for item in ["item1", "item2", "item3", "item30", "item50", "zzz"] {
         let _ = write(&storage, put(item, Expect::Present, "x"), Durability::Strict).await;
     }
-    assert_ne!(storage.health(), Health::Full);
+    assert_eq!(storage.health(), Health::Closed);
+    assert!(write(&storage, put("later", Expect::Absent, "x"), Durability::Strict).await.is_err());
     assert!(listing(&storage, None).unwrap().len() >= 50, "reads go on");
 }
