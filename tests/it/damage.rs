@@ -69,7 +69,7 @@ fn store() {
 
     c.end_daemon("TERM");
     c.machine.run("mv", &["/var/lib/coracle/server/tls/ca.key", "/var/lib/kept"]);
-    refused(&c, "ca.key is missing, without which no certificate can be issued", 1);
+    refused(&c, "ca.key is missing, without which no certificate can be issued", 78);
     c.machine.run("mv", &["/var/lib/kept", "/var/lib/coracle/server/tls/ca.key"]);
     c.machine.run("rm", &["/var/lib/coracle/server/tls/ca.crt"]);
     c.start_daemon();
