@@ -13,6 +13,7 @@ import collections
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -110,7 +111,10 @@ def strangers():
     tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     held = collections.Counter()
     kept = []
-    for address, count in [(API, 2000), ((os.environ["NODE"], 10250), 600)]:
+    # As many as the container may have open.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for address, count in [((os.environ["NODE"], 10250), 600), (API, 2000)]:
         for _ in range(count):
             try:
                 kept.append(tls.wrap_socket(socket.create_connection(address, timeout=5)))
