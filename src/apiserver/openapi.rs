@@ -3,7 +3,7 @@
 //! A document is megabytes: it is made once when it is first asked for, shared by all who ask, and
 //! forgotten when nobody has for a while. Clients keep documents by their tags.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +41,22 @@ enum Name {
     V2,
     V2Protobuf,
     V3Index,
-    V3 { group: &'static str, version: &'static str },
+    V3 {
+        group: &'static str,
+        version: &'static str,
+    },
+    /// Of a path that belongs to no group version.
+    V3Root(Root),
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Root {
+    Fixed(&'static str),
+    Group(&'static str),
+}
+
+/// The paths beside those of groups that have a document of their own.
+const ROOTS: [&str; 5] = [".well-known/openid-configuration", "api", "apis", "openid/v1/jwks", "version"];
 
 /// A document as it is sent.
 #[derive(Debug)]
@@ -118,13 +132,20 @@ pub(crate) async fn answer(server: &ApiServer, parts: &Parts, path: &[&str]) -> 
         ["v2"] => Name::V2,
         ["v3"] => Name::V3Index,
         ["v3", "api", version] => v3_name(resources, "", version)?,
+        ["v3", "apis", group] => Name::V3Root(Root::Group(group_of(resources, group)?)),
         ["v3", "apis", group, version] => v3_name(resources, group, version)?,
+        ["v3", rest @ ..] => {
+            let rest = rest.join("/");
+            let root = ROOTS.into_iter().find(|root| **root == *rest).ok_or(ApiError::UnknownPath)?;
+            Name::V3Root(Root::Fixed(root))
+        }
         _ => return Err(ApiError::UnknownPath),
     };
     let release = server.config.version.git_version.clone();
     let key = Key { name, gzip: accepts_gzip(&parts.headers) };
     let rows = rows(resources, |row, version| match name {
         Name::V2 | Name::V2Protobuf | Name::V3Index => true,
+        Name::V3Root(root) => root == Root::Group(row.group),
         Name::V3 { group, version: wanted } => row.group == group && version == wanted,
     });
     let cell = server.openapi.get(key, move || make(key, &release, &rows)).await?;
@@ -140,6 +161,11 @@ fn v3_name(resources: &Resources, group: &str, version: &str) -> Result<Name, Ap
     Ok(Name::V3 { group, version })
 }
 
+fn group_of(resources: &Resources, group: &str) -> Result<&'static str, ApiError> {
+    let mut groups = resources.all().iter().map(|r| r.row.group);
+    groups.find(|g| *g == group && !g.is_empty()).ok_or(ApiError::UnknownPath)
+}
+
 fn make(key: Key, release: &str, rows: &[ResourceDoc<'_>]) -> Document {
     let (bytes, tag) = match key.name {
         Name::V2 => (openapi::v2_document(release, rows), Some(openapi::v3_hash(release, rows))),
@@ -147,7 +173,15 @@ fn make(key: Key, release: &str, rows: &[ResourceDoc<'_>]) -> Document {
         Name::V3 { group, version } => {
             (openapi::v3_document(group, version, release, rows), Some(openapi::v3_hash(release, rows)))
         }
-        Name::V3Index => (index(release, rows), None),
+        Name::V3Root(root) => {
+            let name = match root {
+                Root::Fixed(name) => name.to_owned(),
+                Root::Group(group) => format!("apis/{group}"),
+            };
+            let document = openapi::v3_root(&name, release, &openapi::groups(rows));
+            (document.expect("invariant: each root that has a name is described"), Some(openapi::v3_hash(release, &[])))
+        }
+        Name::V3Index => (openapi::v3_index(release, rows), None),
     };
     let tag = tag
         .map(|tag| HeaderValue::from_str(&format!("\"{tag}\"")).expect("invariant: hexadecimal digits fit a header"));
@@ -156,16 +190,6 @@ fn make(key: Key, release: &str, rows: &[ResourceDoc<'_>]) -> Document {
     let mut bytes = compressed.unwrap_or(bytes);
     bytes.shrink_to_fit();
     Document { tag, bytes: bytes.into(), is_compressed }
-}
-
-fn index(release: &str, rows: &[ResourceDoc<'_>]) -> Vec<u8> {
-    let mut documents: BTreeMap<(&str, &str), Vec<ResourceDoc<'_>>> = BTreeMap::new();
-    for row in rows {
-        documents.entry((row.group, row.version)).or_default().push(row.clone());
-    }
-    let tags: Vec<_> = documents.iter().map(|(gv, rows)| (*gv, openapi::v3_hash(release, rows))).collect();
-    let listed: Vec<_> = tags.iter().map(|((group, version), tag)| (*group, *version, tag.as_str())).collect();
-    openapi::v3_index(&listed)
 }
 
 fn sent(document: &Document, parts: &Parts, name: Name) -> Response {
@@ -186,7 +210,7 @@ fn sent(document: &Document, parts: &Parts, name: Name) -> Response {
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     let asked = query_pairs(parts.uri.query().unwrap_or("")).find(|(key, _)| key == "hash");
     let is_named = asked.is_some_and(|(_, hash)| tag.as_bytes() == format!("\"{hash}\"").as_bytes());
-    if matches!(name, Name::V3 { .. }) && is_named {
+    if matches!(name, Name::V3 { .. } | Name::V3Root(_)) && is_named {
         // The address names the content: it can be kept for ever.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
     }

@@ -48,12 +48,28 @@ impl RequestInfo {
             _ => return info,
         };
         info.is_resource = true;
+        if let Some(watch) = info.old_watch(method, rest, query.unwrap_or("")) {
+            return watch;
+        }
         info.verb = resource_verb(method);
         info.read_parts(rest);
         if info.name.is_empty() {
             info.collection_verb(query.unwrap_or(""));
         }
         info
+    }
+
+    /// What the paths from before `?watch=1` ask for. Nothing but objects is read there.
+    fn old_watch(&self, method: &Method, rest: &[String], query: &str) -> Option<Self> {
+        let (first, rest) = rest.split_first()?;
+        if first != "watch" || rest.is_empty() {
+            return None;
+        }
+        let mut info = self.clone();
+        info.verb = Cow::Borrowed(if *method == Method::GET { "watch" } else { "" });
+        info.read_parts(rest);
+        info.read_query(query);
+        info.subresource.is_empty().then_some(info)
     }
 
     fn read_parts(&mut self, mut rest: &[String]) {
@@ -74,21 +90,24 @@ impl RequestInfo {
 
     fn collection_verb(&mut self, query: &str) {
         match &*self.verb {
-            "get" => {
-                let mut watch = false;
-                for (key, value) in query_pairs(query) {
-                    match &*key {
-                        "watch" => watch = parse_bool(&value),
-                        "labelSelector" => self.label_selector = value,
-                        "fieldSelector" => self.field_selector = value,
-                        _ => {}
-                    }
-                }
-                self.verb = Cow::Borrowed(if watch { "watch" } else { "list" });
-            }
+            "get" => self.verb = Cow::Borrowed(if self.read_query(query) { "watch" } else { "list" }),
             "delete" => self.verb = Cow::Borrowed("deletecollection"),
             _ => {}
         }
+    }
+
+    /// Reads the selectors; answers whether a watch is asked for.
+    fn read_query(&mut self, query: &str) -> bool {
+        let mut watch = false;
+        for (key, value) in query_pairs(query) {
+            match &*key {
+                "watch" => watch = parse_bool(&value),
+                "labelSelector" => self.label_selector = value,
+                "fieldSelector" => self.field_selector = value,
+                _ => {}
+            }
+        }
+        watch
     }
 
     #[must_use]
@@ -239,6 +258,15 @@ mod tests {
             &Method::GET,
             "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
             ["get", "rbac.authorization.k8s.io", "v1", "", "clusterroles", "", "system:node"],
+        );
+        check(&Method::GET, "/api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]);
+        check(&Method::GET, "/api/v1/watch/namespaces/a/pods/b", ["watch", "", "v1", "a", "pods", "", "b"]);
+        check(&Method::GET, "/apis/apps/v1/watch/deployments", ["watch", "apps", "v1", "", "deployments", "", ""]);
+        check(&Method::POST, "/api/v1/watch/namespaces/a/pods", ["", "", "v1", "a", "pods", "", ""]);
+        check(
+            &Method::GET,
+            "/api/v1/watch/namespaces/a/pods/b/proxy",
+            ["get", "", "v1", "", "watch", "a", "namespaces"],
         );
         check(&Method::GET, "/apis/apps/v1", ["get", "", "", "", "", "", ""]);
         check(&Method::POST, "/version", ["post", "", "", "", "", "", ""]);

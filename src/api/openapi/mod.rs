@@ -13,7 +13,7 @@ mod parameters;
 mod paths;
 mod schemas;
 
-pub use document::{v2_document, v2_protobuf, v3_document, v3_hash, v3_index};
+pub use document::{groups, v2_document, v2_protobuf, v3_document, v3_hash, v3_index, v3_root};
 
 /// A served version of a resource.
 #[derive(Clone, Debug, Hash)]

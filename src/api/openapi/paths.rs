@@ -20,6 +20,7 @@ const GROUP_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList";
 const VERSION_INFO: &str = "io.k8s.apimachinery.pkg.version.Info";
 /// The types that [`roots`] answer with.
 pub(super) const ROOT_TYPES: [&str; 4] = [API_VERSIONS, GROUP, GROUP_LIST, VERSION_INFO];
+const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
 const RESOURCE_LIST: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList";
 
 /// A path and what can be done there.
@@ -153,6 +154,9 @@ pub(super) fn of<'a>(row: &'a ResourceDoc<'a>, tag: &'a str) -> Vec<PathItem<'a>
             items.push(paths.proxy_path(sub));
         }
     }
+    if row.verbs.contains(&"watch") {
+        items.extend(paths.old_watches());
+    }
     items.retain(|item| !item.operations.is_empty());
     items
 }
@@ -249,6 +253,42 @@ impl<'a> Paths<'a> {
             operations: vec![list],
             parameters: vec![&parameters::PRETTY],
         }
+    }
+
+    /// The paths from before `?watch=1`.
+    fn old_watches(&self) -> Vec<PathItem<'a>> {
+        let (row, kind) = (self.row, self.row.kind);
+        let prefix = format!("{}/watch", prefix(row.group, row.version));
+        let item = |path: String, id: String, action, description, of: &[&'static Parameter]| PathItem {
+            path: format!("{prefix}{path}"),
+            operations: vec![Operation {
+                id: format!("watch{id}"),
+                description,
+                answer: Answer::List(WATCH_EVENT),
+                ..self.operation("get", action)
+            }],
+            parameters: of.iter().copied().chain([&parameters::PRETTY]).chain(parameters::LIST).collect(),
+        };
+        let list = || format!("watch the changes of {kind} objects; deprecated: use 'watch' with a list instead");
+        let one = format!(
+            "watch the changes of {} {kind}; deprecated: use 'watch' and 'fieldSelector' with a list instead",
+            article(kind)
+        );
+        let id = self.id_of("");
+        let objects = format!("/{}", row.plural);
+        if !row.namespaced {
+            return vec![
+                item(objects.clone(), format!("{id}List"), "watchlist", list(), &[]),
+                item(format!("{objects}/{{name}}"), id, "watch", one, &[&parameters::NAME]),
+            ];
+        }
+        let of_all = format!("{}{}{kind}ListForAllNamespaces", capital(&group_name(row.group)), capital(row.version));
+        let here = format!("/namespaces/{{namespace}}{objects}");
+        vec![
+            item(objects, of_all, "watchlist", list(), &[]),
+            item(here.clone(), format!("{id}List"), "watchlist", list(), &[&parameters::NAMESPACE]),
+            item(format!("{here}/{{name}}"), id, "watch", one, &[&parameters::NAME, &parameters::NAMESPACE]),
+        ]
     }
 
     fn item(&self) -> PathItem<'a> {

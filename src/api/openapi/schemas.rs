@@ -33,13 +33,11 @@ impl<'a> Schemas<'a> {
     /// The types that the resources send and answer, and those of their fields.
     pub(super) fn of(rows: &[ResourceDoc<'a>], dialect: Dialect) -> Self {
         let mut types = BTreeMap::new();
+        if dialect == Dialect::V2 {
+            collect_roots(&mut types);
+        }
         for name in ["APIResourceList", "DeleteOptions", "Status", "WatchEvent"] {
             collect(built_in().type_named(&format!("{META}.{name}")), &mut types);
-        }
-        if dialect == Dialect::V2 {
-            for name in ROOT_TYPES {
-                collect(built_in().type_named(name), &mut types);
-            }
         }
         let mut group_versions = vec![("", "v1")];
         for row in rows {
@@ -54,6 +52,14 @@ impl<'a> Schemas<'a> {
         group_versions.dedup();
         let descriptions = Descriptions::of(types.keys().copied());
         Self { types, group_versions, descriptions, dialect }
+    }
+
+    /// The types that the server's own paths answer with, as the third version describes them.
+    pub(super) fn of_roots() -> Self {
+        let mut types = BTreeMap::new();
+        collect_roots(&mut types);
+        let descriptions = Descriptions::of(types.keys().copied());
+        Self { types, group_versions: vec![("", "v1")], descriptions, dialect: Dialect::V3 }
     }
 
     /// Each schema's name and form, sorted by name.
@@ -190,6 +196,12 @@ impl<'a> Schemas<'a> {
         };
         property.insert("type".to_owned(), kind.into());
         property.extend(format.map(|format| ("format".to_owned(), format.into())));
+    }
+}
+
+fn collect_roots(types: &mut BTreeMap<&'static str, TypeId>) {
+    for name in ROOT_TYPES {
+        collect(built_in().type_named(name), types);
     }
 }
 

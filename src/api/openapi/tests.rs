@@ -141,6 +141,9 @@ fn paths_carry_kinds_actions_and_the_parameters_that_kubectl_looks_for() {
             "/apis/apps/v1/namespaces/{namespace}/deployments",
             "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
             "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale",
+            "/apis/apps/v1/watch/deployments",
+            "/apis/apps/v1/watch/namespaces/{namespace}/deployments",
+            "/apis/apps/v1/watch/namespaces/{namespace}/deployments/{name}",
         ]
     );
     let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["get"];
@@ -174,18 +177,46 @@ fn options_stand_for_the_group_versions_of_the_document() {
 
 #[test]
 fn the_index_names_each_document_and_hashes_follow_the_rows() {
-    let index: Value = serde_json::from_slice(&v3_index(&[("", "v1", "A"), ("apps", "v1", "B")])).unwrap();
-    assert_eq!(
-        index,
-        json!({"paths": {
-            "api/v1": {"serverRelativeURL": "/openapi/v3/api/v1?hash=A"},
-            "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=B"},
-        }})
-    );
     let rows = rows();
+    let index: Value = serde_json::from_slice(&v3_index("v1", &rows)).unwrap();
+    let names: Vec<&String> = index["paths"].as_object().unwrap().keys().collect();
+    let expected = [
+        ".well-known/openid-configuration",
+        "api",
+        "api/v1",
+        "apis",
+        "apis/apiextensions.k8s.io",
+        "apis/apiextensions.k8s.io/v1",
+        "apis/apps",
+        "apis/apps/v1",
+        "apis/authorization.k8s.io",
+        "apis/authorization.k8s.io/v1",
+        "openid/v1/jwks",
+        "version",
+    ];
+    assert_eq!(names, expected);
+    let apps: Vec<_> = rows.iter().filter(|row| row.group == "apps").cloned().collect();
+    let url = format!("/openapi/v3/apis/apps/v1?hash={}", v3_hash("v1", &apps));
+    assert_eq!(index["paths"]["apis/apps/v1"], json!({"serverRelativeURL": url}));
     assert_eq!(v3_hash("v1", &rows), v3_hash("v1", &rows));
     assert_ne!(v3_hash("v1", &rows), v3_hash("v1", &rows[1..]));
     assert_ne!(v3_hash("v1", &rows), v3_hash("v2", &rows));
+}
+
+#[test]
+fn paths_of_no_group_version_have_documents_of_their_own() {
+    for (name, path) in [("apis", "/apis/"), ("apis/apps", "/apis/apps/"), ("version", "/version/")] {
+        let document: Value = serde_json::from_slice(&v3_root(name, "v1.36.0", &["", "apps"]).unwrap()).unwrap();
+        assert_eq!(document["paths"].as_object().unwrap().keys().collect::<Vec<_>>(), [path]);
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty(), "{name}");
+        for reference in found {
+            let name = reference.strip_prefix("#/components/schemas/").unwrap();
+            assert!(document["components"]["schemas"][name].is_object(), "{name}");
+        }
+    }
+    assert!(v3_root("apis/batch", "v1.36.0", &["", "apps"]).is_none());
 }
 
 #[test]

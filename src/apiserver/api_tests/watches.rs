@@ -25,6 +25,25 @@ async fn a_watch_tells_every_change_in_order() {
 }
 
 #[tokio::test]
+async fn the_old_paths_of_watches_still_watch() {
+    let client = Client::new().await;
+    for name in ["a", "b"] {
+        client.config_map(name, "1").await;
+    }
+    let path = CONFIG_MAPS.replace("/api/v1/", "/api/v1/watch/");
+    let mut one = client.watch(&format!("{path}/b")).await;
+    assert_eq!(one.brief().await, pair("ADDED", "b"));
+    let mut all = client.watch("/api/v1/watch/configmaps?fieldSelector=metadata.name%3Da").await;
+    assert_eq!(all.brief().await, pair("ADDED", "a"));
+    client.delete(&format!("{CONFIG_MAPS}/a"), &Value::Null).await.expect(200);
+    client.delete(&format!("{CONFIG_MAPS}/b"), &Value::Null).await.expect(200);
+    assert_eq!(all.brief().await, pair("DELETED", "a"));
+    assert_eq!(one.brief().await, pair("DELETED", "b"));
+    client.post(&path, &json!({})).await.expect(405);
+    client.get(&format!("{path}/b/status")).await.expect(404);
+}
+
+#[tokio::test]
 async fn without_a_revision_a_watch_begins_with_what_is_there() {
     let client = Client::new().await;
     client.config_map("a", "1").await;

@@ -44,7 +44,7 @@ async fn handle_verb(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError
     match (&*cx.info.verb, collection) {
         ("get", false) => list::get(cx),
         ("list", true) => list::list(cx),
-        ("watch", true) => watch::watch(cx),
+        ("watch", _) => watch::watch(cx),
         ("create", true) => create::create(cx, &body).await,
         ("update", false) => update::put(cx, &body).await,
         ("patch", false) => patch::patch(cx, &body).await,

@@ -1,6 +1,7 @@
 //! Which objects of a collection a list or watch is about.
 
 use api::object::ObjectIndex;
+use api::selector::FieldRequirement;
 
 use super::context::Context;
 use super::event_form;
@@ -31,6 +32,11 @@ impl Selection {
             if cx.resource.row.stored_in.is_some() {
                 requirement.field = event_form::core_field(field).into();
             }
+        }
+        // The old paths of watches name the one object.
+        if !cx.info.name.is_empty() {
+            let value = cx.info.name.as_str().into();
+            fields.requirements.push(FieldRequirement { field: "metadata.name".into(), value, equal: true });
         }
         Ok(Self {
             namespace: cx.namespace().to_owned(),
