@@ -16,7 +16,7 @@ mod tls;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use apiserver::ApiServer;
 use client::{Cluster, Parts, Tasks};
 use jiff::Timestamp;
@@ -76,10 +76,7 @@ async fn run_parts(
     }
     tasks.spawn("certificate-renewal", renewal::keep(config.clone(), certificates, token.clone()));
     tasks.spawn("malloc-trim", memory::keep_trimmed(token.clone()));
-    tokio::select! {
-        () = token.cancelled() => Ok(()),
-        ended = tasks.any() => anyhow::bail!("{} ended unexpectedly", ended.unwrap_or("a task")),
-    }
+    tasks.run().await.map_err(|part| anyhow!("{part} ended unexpectedly"))
 }
 
 fn spawn_control_plane(

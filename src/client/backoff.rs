@@ -22,6 +22,11 @@ impl Backoff {
     pub const CONNECT: Self =
         Self { base: Duration::from_millis(200), factor: 2.0, max: Duration::from_secs(30), jitter: 0.5 };
 
+    /// For parts of this process that wait for something of their machine, such as a port: 200 ms doubling
+    /// to 10 s. Nobody else is asked, so there is no one to spare, and no crowd to spread.
+    pub const PART: Self =
+        Self { base: Duration::from_millis(200), factor: 2.0, max: Duration::from_secs(10), jitter: 0.0 };
+
     /// The delay before try `attempt` + 1; the first failure is attempt 0. Deterministic.
     #[must_use]
     pub fn base_delay(&self, attempt: u32) -> Duration {

@@ -81,7 +81,7 @@ impl Parts {
                     Some(Err(error)) => error.to_string(),
                 },
             );
-            token.run_until_cancelled(sleep(Backoff::CONNECT.delay(attempt))).await;
+            token.run_until_cancelled(sleep(Backoff::PART.delay(attempt))).await;
             attempt += 1;
         }
     }
@@ -106,7 +106,7 @@ impl Parts {
                 }
                 Err(error) => self.failed(part, format!("{error:#}")),
             }
-            token.run_until_cancelled(sleep(Backoff::CONNECT.delay(attempt))).await?;
+            token.run_until_cancelled(sleep(Backoff::PART.delay(attempt))).await?;
             attempt += 1;
         }
     }
@@ -149,6 +149,22 @@ mod tests {
         assert_eq!(starts.load(Ordering::SeqCst), 3);
         token.cancel();
         part.join().await;
+    }
+
+    /// A port may be taken for an hour; what then waits for it must see soon that it is free.
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_for_long_is_still_tried_often() {
+        let (parts, token) = (Parts::default(), CancellationToken::new());
+        let begin = tokio::time::Instant::now();
+        let mut tries = Vec::new();
+        let opened = parts.keep_trying("kubelet-api", &token, || {
+            tries.push(begin.elapsed());
+            let is_free = begin.elapsed() > Duration::from_secs(3600);
+            async move { if is_free { Ok(()) } else { Err("address in use") } }
+        });
+        assert_eq!(opened.await, Some(()));
+        let longest = tries.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap();
+        assert!(longest <= Duration::from_secs(11), "{longest:?}");
     }
 
     #[tokio::test(start_paused = true)]

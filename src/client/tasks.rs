@@ -46,7 +46,7 @@ impl Tasks {
     }
 
     /// Waits until any task ends and gives its name; `None` when none is left.
-    pub async fn any(&mut self) -> Option<&'static str> {
+    async fn any(&mut self) -> Option<&'static str> {
         let ended = self.set.join_next_with_id().await?;
         let id = match &ended {
             Ok((id, ())) => *id,
@@ -59,6 +59,20 @@ impl Tasks {
             error!(name, "task panicked: {e}");
         }
         name
+    }
+
+    /// Waits until the token is cancelled; a task that ends before is the error, by its name.
+    ///
+    /// # Errors
+    /// When a task ends by itself.
+    pub async fn run(&mut self) -> Result<(), &'static str> {
+        let token = self.token.clone();
+        let ended = tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            ended = self.any() => ended,
+        };
+        // Tasks that end because they were told to may be seen before the token is.
+        if token.is_cancelled() { Ok(()) } else { Err(ended.unwrap_or("every task")) }
     }
 
     /// Cancels all and waits for them.
@@ -89,5 +103,42 @@ impl Owned {
         {
             error!("task panicked: {e}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_that_are_told_to_end_are_not_found_to_have_ended_by_themselves() {
+        // Which of two that are ready is seen first is left to chance.
+        for _ in 0..64 {
+            let stop = CancellationToken::new();
+            let mut tasks = Tasks::under(&stop);
+            for name in ["store", "apiserver", "kubelet"] {
+                tasks.spawn(name, tasks.token().clone().cancelled_owned());
+            }
+            stop.cancel();
+            while tasks.set.try_join_next().is_none() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(tasks.run().await, Ok(()));
+            tasks.shutdown().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_by_itself_is_named_a_panic_too() {
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::under(&stop);
+        tasks.spawn("apiserver", tasks.token().clone().cancelled_owned());
+        tasks.spawn("kubelet", async {});
+        assert_eq!(tasks.run().await, Err("kubelet"));
+        tasks.spawn("scheduler", async { panic!("a bug") });
+        assert_eq!(tasks.run().await, Err("scheduler"));
+        stop.cancel();
+        assert_eq!(tasks.run().await, Ok(()));
+        tasks.shutdown().await;
     }
 }

@@ -82,8 +82,7 @@ pub async fn run(cx: Cluster, cfg: Config, token: CancellationToken) -> Result<(
     tasks.spawn("persistentvolume-protection-controller", pvprotection::run(cx.clone(), stop.clone()));
     tasks.spawn("clusterrole-aggregation-controller", clusterroleaggregation::run(cx.clone(), stop.clone()));
     tasks.spawn("service-lb-controller", service::run(cx, stop));
-    let ended = tasks.any().await;
-    let cancelled = token.is_cancelled();
+    let ended = tasks.run().await;
     tasks.shutdown().await;
-    if cancelled { Ok(()) } else { Err(Error(ended.unwrap_or("unknown"))) }
+    ended.map_err(Error)
 }

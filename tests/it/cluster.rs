@@ -99,12 +99,13 @@ impl Cluster {
         children.trim().parse().unwrap_or(outer)
     }
 
-    /// Sends the daemon a signal and waits for its end.
+    /// Sends the daemon a signal and waits for its end, which is in order when it was asked for.
     pub(crate) fn end_daemon(&mut self, signal: &str) {
         let pid = self.daemon_pid().to_string();
         succeed(crate::machine::command("kill").args(["-s", signal, &pid]));
         let mut daemon = self.daemon.take().expect("the daemon runs");
-        daemon.wait().unwrap();
+        let status = daemon.wait().unwrap();
+        assert!(signal == "KILL" || status.success(), "{status} after {signal}\n{}", self.log_tail());
     }
 
     /// A pulled plug.
@@ -214,10 +215,14 @@ impl Cluster {
         for args in [&["get", "pods,deploy,rs,svc", "-A", "-o", "wide"][..], &["get", "events", "-A"]] {
             out.push_str(&text(&self.try_kubectl(args)));
         }
+        out.push_str(&self.log_tail());
+        out
+    }
+
+    fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.machine.directory().join("coracle.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        out.push_str(&lines[lines.len().saturating_sub(60)..].join("\n"));
-        out
+        lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
     /// The body that a URL answers on the machine, if it does.
