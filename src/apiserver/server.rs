@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::reader::Reader;
 use crate::registry::Registry;
-use crate::rest::kubelet::Kubelets;
+use crate::rest::kubelet::{KubeletConfigError, KubeletIdentity, Kubelets};
 use crate::rest::tunnel::Tunnels;
 use crate::room::Room;
 
@@ -42,6 +42,14 @@ impl ApiServer {
     #[must_use]
     pub fn reader(&self) -> Reader {
         Reader::new(self.registry.clone())
+    }
+
+    /// Is known to kubelets by another certificate from the next connection on.
+    ///
+    /// # Errors
+    /// When the certificate or its key is damaged; the one before then stays.
+    pub fn renew_kubelet_client(&self, identity: &KubeletIdentity) -> Result<(), KubeletConfigError> {
+        self.kubelets.renew(identity)
     }
 
     /// Ends all watches, writes what is not on disk yet, and refuses further writes.

@@ -6,6 +6,8 @@
 //! store is closed last.
 
 mod apiserver_config;
+#[cfg(test)]
+mod fixtures;
 mod image_files;
 mod node;
 mod node_role;
@@ -36,7 +38,7 @@ use crate::{datadir, inprocess, kubeconfig, memory};
 /// Says which part could not start, or ended.
 pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     datadir::check_store_of(&config.data_dir).map_err(Final)?;
-    let pki = open_pki(&config)?;
+    let pki = open_pki(&config, Timestamp::now())?;
     make_private(&config.data_dir.join("server/db"))?;
     make_private(&config.data_dir.join("agent"))?;
     let server = ApiServer::new(apiserver_config::build(&config, &pki)).await.context("starting the API server")?;
@@ -74,7 +76,7 @@ async fn run_parts(
     if config.run_agent {
         node::spawn(config, pki, &certificates, &cluster, parts, tasks).context("starting the node")?;
     }
-    tasks.spawn("certificate-renewal", renewal::keep(config.clone(), certificates, token.clone()));
+    tasks.spawn("certificate-renewal", renewal::keep(config.clone(), certificates, server.clone(), token.clone()));
     tasks.spawn("malloc-trim", memory::keep_trimmed(token.clone()));
     tasks.run().await.map_err(|part| anyhow!("{part} ended unexpectedly"))
 }
@@ -111,7 +113,7 @@ pub(crate) fn report<E: std::error::Error>(part: &str, result: Result<(), E>) {
     }
 }
 
-fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {
+fn open_pki(config: &ServerConfig, now: Timestamp) -> anyhow::Result<Pki> {
     let subjects = Subjects {
         node_name: &config.node_name,
         node_ip: IpAddr::V4(config.node_ip),
@@ -119,7 +121,7 @@ fn open_pki(config: &ServerConfig) -> anyhow::Result<Pki> {
         cluster_domain: CLUSTER_DOMAIN,
         extra: &config.tls_san,
     };
-    let opened = Pki::open(&config.data_dir.join("server/tls"), &subjects, Timestamp::now());
+    let opened = Pki::open(&config.data_dir.join("server/tls"), &subjects, now);
     // A disk that is full or slow may answer the next time; files that are damaged or gone stay so.
     let by_disk = |e: &anyhow::Error| e.chain().any(|cause| cause.is::<std::io::Error>());
     opened.map_err(|e| if by_disk(&e) { e } else { Final(e).into() }).context("certificates")

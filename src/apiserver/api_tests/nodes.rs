@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::fixtures::Client;
 use super::running::Running;
 use crate::auth::user::KUBELET_CLIENT;
+use crate::rest::KubeletIdentity;
 
 /// Answers every connection's first request with the name of who asked.
 async fn kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
@@ -65,6 +66,12 @@ async fn the_server_at_a_nodes_address_must_be_that_node() {
     assert_eq!(code, 500);
     let why = "tls: failed to verify certificate: x509: certificate is valid for system:node:n1, not system:node:n2";
     assert!(message.ends_with(why), "{message}");
+
+    running.server.renew_kubelet_client(&running.pki.kubelet_client("renewed")).unwrap();
+    assert_eq!(proxied(&client, "n1", "healthz").await, (200, "CN=renewed".into()), "from the next connection on");
+    let damaged = KubeletIdentity { key: String::new(), ..running.pki.kubelet_client("damaged") };
+    assert!(running.server.renew_kubelet_client(&damaged).is_err());
+    assert_eq!(proxied(&client, "n1", "healthz").await, (200, "CN=renewed".into()), "the one before stays");
 }
 
 #[tokio::test]

@@ -67,9 +67,9 @@ impl Pki {
     }
 
     /// How the API server is known to kubelets.
-    fn kubelet_client(&self) -> KubeletIdentity {
+    pub(super) fn kubelet_client(&self, name: &str) -> KubeletIdentity {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, KUBELET_CLIENT);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.ca).unwrap().pem();
@@ -107,7 +107,7 @@ impl Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let auth = crate::auth::Config { client_ca: Some(pki.ca.pem()), ..crate::auth::Config::default() };
-        let rest = crate::rest::Config { kubelet: Some(pki.kubelet_client()) };
+        let rest = crate::rest::Config { kubelet: Some(pki.kubelet_client(KUBELET_CLIENT)) };
         let config = Config { auth, rest, secure_port: address.port(), ..config() };
         let server = ApiServer::new(config).await.unwrap();
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());

@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{Request, Uri};
 use k8s_openapi::api::core::v1::Node;
+use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
@@ -65,7 +66,8 @@ pub enum KubeletConfigError {
 /// The way to all kubelets.
 #[derive(Debug, Default)]
 pub struct Kubelets {
-    tls: Option<Arc<ClientConfig>>,
+    /// Exchanged when the client's certificate is renewed; connections that are there keep theirs.
+    tls: RwLock<Option<Arc<ClientConfig>>>,
 }
 
 /// Where a kubelet listens.
@@ -82,7 +84,13 @@ impl Kubelets {
     /// When they are damaged.
     pub fn new(config: &Config) -> Result<Self, KubeletConfigError> {
         let tls = config.kubelet.as_ref().map(client_config).transpose()?;
-        Ok(Self { tls: tls.map(Arc::new) })
+        Ok(Self { tls: RwLock::new(tls.map(Arc::new)) })
+    }
+
+    /// Shows another certificate from the next connection on.
+    pub(crate) fn renew(&self, identity: &KubeletIdentity) -> Result<(), KubeletConfigError> {
+        *self.tls.write() = Some(Arc::new(client_config(identity)?));
+        Ok(())
     }
 
     /// Sends a request, whose URI is a path, to a node's kubelet.
@@ -97,10 +105,10 @@ impl Kubelets {
         let url = format!("https://{}{}", authority(&endpoint.host, endpoint.port), request.uri());
         let method = go_method(request.method());
         let failed = |error: &dyn std::fmt::Display| ApiError::internal(format!("{method} {url:?}: {error}"));
-        let tls = self
-            .tls
-            .clone()
-            .ok_or_else(|| ApiError::ServiceUnavailable("the API server has no identity for kubelets".to_owned()))?;
+        let tls =
+            self.tls.read().clone().ok_or_else(|| {
+                ApiError::ServiceUnavailable("the API server has no identity for kubelets".to_owned())
+            })?;
         let stream = dial::tcp(&addresses).await.map_err(|e| failed(&e))?;
         let stream = dial::handshake(tls, &endpoint.host, stream).await.map_err(|e| failed(&e))?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use apiserver::rest::KubeletIdentity;
 use apiserver::{ApiServer, config};
 use controllers::ServedResource;
 
@@ -30,13 +31,16 @@ pub(super) fn build(server: &ServerConfig, pki: &Pki) -> apiserver::Config {
             client_ca: Some(pki.authority.certificate_pem.clone()),
             service_account_key: Some(pki.service_account_key_pem.clone()),
         },
-        rest: apiserver::rest::Config {
-            kubelet: Some(apiserver::rest::KubeletIdentity {
-                certificate: pki.kubelet_client.certificate_pem.clone(),
-                key: pki.kubelet_client.key_pem.clone(),
-                ca: pki.authority.certificate_pem.clone(),
-            }),
-        },
+        rest: apiserver::rest::Config { kubelet: Some(kubelet_identity(pki)) },
+    }
+}
+
+/// Whom the API server is to kubelets.
+pub(super) fn kubelet_identity(pki: &Pki) -> KubeletIdentity {
+    KubeletIdentity {
+        certificate: pki.kubelet_client.certificate_pem.clone(),
+        key: pki.kubelet_client.key_pem.clone(),
+        ca: pki.authority.certificate_pem.clone(),
     }
 }
 

@@ -18,25 +18,28 @@ use crate::pki::{KeyPair, Pki};
 pub(super) struct Certificates {
     server: Arc<Served>,
     kubelet: Arc<Served>,
-    /// Not served: what was given to the API server at its start.
-    kubelet_client: String,
 }
 
 impl Certificates {
     pub(super) fn new(pki: &Pki) -> anyhow::Result<Arc<Self>> {
         let served = |pair: &KeyPair| anyhow::Ok(Arc::new(Served(RwLock::new(certified(pair)?))));
-        Ok(Arc::new(Self {
-            server: served(&pki.server)?,
-            kubelet: served(&pki.kubelet)?,
-            kubelet_client: pki.kubelet_client.certificate_pem.clone(),
-        }))
+        Ok(Arc::new(Self { server: served(&pki.server)?, kubelet: served(&pki.kubelet)? }))
     }
 
-    /// Serves these from the next handshake on; returns whether one is new that only a start reads.
-    pub(super) fn exchange(&self, pki: &Pki) -> anyhow::Result<bool> {
-        *self.server.0.write() = certified(&pki.server)?;
-        *self.kubelet.0.write() = certified(&pki.kubelet)?;
-        Ok(self.kubelet_client != pki.kubelet_client.certificate_pem)
+    /// Serves these from the next handshake on.
+    pub(super) fn exchange(&self, pki: &Pki) -> anyhow::Result<()> {
+        let (server, kubelet) = (certified(&pki.server)?, certified(&pki.kubelet)?);
+        *self.server.0.write() = server;
+        *self.kubelet.0.write() = kubelet;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Certificates {
+    /// The leaves that the next handshakes show, the API server's and the kubelet's.
+    pub(super) fn leaves(&self) -> [CertificateDer<'static>; 2] {
+        [&self.server, &self.kubelet].map(|served| served.0.read().cert[0].clone())
     }
 }
 
@@ -129,26 +132,6 @@ fn certified(pair: &KeyPair) -> anyhow::Result<Arc<CertifiedKey>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_renewed_certificate_is_served_from_the_next_handshake_on() {
-        let directory = tempfile::tempdir().unwrap();
-        let subjects = crate::pki::Subjects {
-            node_name: "pi-0",
-            node_ip: [192, 168, 1, 2].into(),
-            service_ip: [10, 96, 0, 1].into(),
-            cluster_domain: "cluster.local",
-            extra: &[],
-        };
-        let open = |time: &str| Pki::open(directory.path(), &subjects, time.parse().unwrap()).unwrap();
-        let certificates = Certificates::new(&open("2026-06-01T00:00:00Z")).unwrap();
-        let served = || certificates.server.0.read().cert[0].clone();
-        let first = served();
-        assert!(!certificates.exchange(&open("2026-09-01T00:00:00Z")).unwrap());
-        assert_eq!(served(), first, "it has long to go");
-        assert!(certificates.exchange(&open("2027-04-01T00:00:00Z")).unwrap(), "the client's is new, too");
-        assert_ne!(served(), first);
-    }
 
     #[test]
     fn the_quickest_cipher_comes_first() {

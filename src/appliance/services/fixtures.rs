@@ -1,0 +1,31 @@
+//! A server's settings in a directory of a test, and its API server over a store in memory.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use apiserver::{ApiServer, config::Store};
+
+use super::apiserver_config;
+use crate::config::ServerConfig;
+use crate::pki::Pki;
+
+pub(super) fn config(directory: &Path) -> ServerConfig {
+    ServerConfig {
+        data_dir: directory.to_owned(),
+        write_kubeconfig: directory.join("kubeconfig.yaml"),
+        node_name: "pi".to_owned(),
+        node_ip: Ipv4Addr::new(192, 0, 2, 2),
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        cluster_dns: Ipv4Addr::new(10, 96, 0, 10),
+        tls_san: Vec::new(),
+        run_agent: false,
+    }
+}
+
+pub(super) async fn server(config: &ServerConfig, pki: &Pki) -> Arc<ApiServer> {
+    let config = apiserver::Config { store: Store::Memory, ..apiserver_config::build(config, pki) };
+    ApiServer::new(config).await.unwrap()
+}
