@@ -52,6 +52,11 @@ impl ApiServer {
         self.kubelets.renew(identity)
     }
 
+    /// Waits until the store takes no more writes: it was closed, or found damaged while it was in use.
+    pub async fn store_closed(&self) {
+        self.registry.storage().closed().await;
+    }
+
     /// Ends all watches, writes what is not on disk yet, and refuses further writes.
     ///
     /// # Errors

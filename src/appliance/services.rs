@@ -49,8 +49,11 @@ pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) ->
     let mut tasks = Tasks::under(&stop);
     let result = run_parts(&config, &pki, &server, listener, &mut tasks).await;
     tasks.shutdown().await;
-    server.close().await.context("closing the store")?;
-    result
+    match (result, server.close().await.context("closing the store")) {
+        (Ok(()), closed) => closed,
+        (Err(ended), Ok(())) => Err(ended),
+        (Err(ended), Err(e)) => Err(ended.context(format!("{e:#}"))),
+    }
 }
 
 async fn run_parts(
@@ -64,6 +67,7 @@ async fn run_parts(
     let cluster = inprocess::cluster(server);
     let certificates = tls::Certificates::new(pki)?;
     let serving = tls::api_server(pki, &certificates)?;
+    tasks.spawn("store", watch_store(server.clone(), token.clone()));
     tasks.spawn("apiserver", server.clone().serve(listener, serving, token.clone()));
     tasks.spawn("system-objects", server.clone().keep_system_objects(token.clone()));
     tasks.spawn("event-expiry", server.clone().expire_events(token.clone()));
@@ -79,6 +83,14 @@ async fn run_parts(
     tasks.spawn("certificate-renewal", renewal::keep(config.clone(), certificates, server.clone(), token.clone()));
     tasks.spawn("malloc-trim", memory::keep_trimmed(token.clone()));
     tasks.run().await.map_err(|part| anyhow!("{part} ended unexpectedly"))
+}
+
+/// Ends when the store was found damaged while it was in use: it is written no more, and only a start,
+/// which checks all of it, can mend it.
+async fn watch_store(server: Arc<ApiServer>, token: CancellationToken) {
+    if token.run_until_cancelled(server.store_closed()).await.is_some() {
+        error!("the store was found damaged while it was in use; the next start checks it and mends what it can");
+    }
 }
 
 fn spawn_control_plane(
@@ -134,4 +146,48 @@ fn write_kubeconfig(config: &ServerConfig, pki: &Pki) -> anyhow::Result<()> {
     };
     let server = format!("https://{}", std::net::SocketAddr::new(ip, config.listen.port()));
     kubeconfig::write(&config.write_kubeconfig, &server, &pki.authority.certificate_pem, &pki.admin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_takes_no_more_writes_ends_the_process_and_an_orderly_stop_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = fixtures::config(directory.path());
+        let pki = open_pki(&config, "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
+        for is_stopped in [false, true] {
+            let server = fixtures::server(&config, &pki).await;
+            let stop = CancellationToken::new();
+            let mut tasks = Tasks::under(&stop);
+            tasks.spawn("store", watch_store(server.clone(), tasks.token().clone()));
+            if is_stopped {
+                stop.cancel();
+            }
+            server.close().await.unwrap();
+            let expected = if is_stopped { Ok(()) } else { Err("store") };
+            assert_eq!(tasks.run().await, expected);
+            tasks.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_is_told_to_stop_ends_in_order_whatever_part_ends_first() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..4 {
+            let stop = CancellationToken::new();
+            let config = fixtures::config(directory.path());
+            let kubeconfig = config.write_kubeconfig.clone();
+            let told = stop.clone();
+            let (ended, ()) = tokio::join!(run_server(config, stop), async move {
+                // It is written once the server is about to run its parts.
+                while !kubeconfig.exists() {
+                    tokio::task::yield_now().await;
+                }
+                told.cancel();
+            });
+            ended.unwrap();
+        }
+    }
 }

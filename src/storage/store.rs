@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::cache::{Cache, Scope, Stats};
 use crate::codec::{Codec, Entry};
 use crate::disk::{Backend, Disk, SetAside, Source};
 use crate::error::{Gone, OpenError, WriteError};
-use crate::health::{Health, HealthCell};
+use crate::health::Health;
 use crate::ring::RingLimits;
 use crate::watch::Watch;
 use crate::writer::{self, Durability, Request, Write, Writer};
@@ -36,12 +36,12 @@ impl Options {
 pub struct Storage<C: Codec> {
     cache: Arc<RwLock<Cache<C::Index>>>,
     requests: mpsc::Sender<Request<C::Index>>,
-    health: Arc<HealthCell>,
+    health: watch::Receiver<Health>,
 }
 
 impl<C: Codec> Clone for Storage<C> {
     fn clone(&self) -> Self {
-        Self { cache: Arc::clone(&self.cache), requests: self.requests.clone(), health: Arc::clone(&self.health) }
+        Self { cache: Arc::clone(&self.cache), requests: self.requests.clone(), health: self.health.clone() }
     }
 }
 
@@ -73,8 +73,8 @@ impl<C: Codec> Storage<C> {
         }
         let cache = Arc::new(RwLock::new(cache));
         let (requests, queue) = mpsc::channel(writer::QUEUE);
-        let health = Arc::new(HealthCell::default());
-        Writer::new(disk, codec, Arc::clone(&cache), Arc::clone(&health))
+        let (report, health) = watch::channel(Health::default());
+        Writer::new(disk, codec, Arc::clone(&cache), report)
             .spawn(queue)
             .map_err(|source| OpenError::Writer { source })?;
         Ok(Self { cache, requests, health })
@@ -172,7 +172,14 @@ impl<C: Codec> Storage<C> {
 
     #[must_use]
     pub fn health(&self) -> Health {
-        if self.requests.is_closed() { Health::Closed } else { self.health.get() }
+        if self.requests.is_closed() { Health::Closed } else { *self.health.borrow() }
+    }
+
+    /// Waits until nothing is written any more: the store was closed, or found damaged while it was in
+    /// use. Only opening it anew, which checks all of it, mends the latter.
+    pub async fn closed(&self) {
+        // The other error would be that the writer is gone, and that is what is waited for.
+        let _ = self.health.clone().wait_for(|health| *health == Health::Closed).await;
     }
 
     #[must_use]

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::codec::{Codec, Content, Entry, Event};
 use crate::disk::{Change, Disk};
 use crate::error::WriteError;
-use crate::health::{Health, HealthCell};
+use crate::health::Health;
 use crate::key::Key;
 
 /// Requests that may wait. Each waiting client has at most one; more clients than this wait in line.
@@ -95,7 +95,8 @@ pub(crate) struct Writer<C: Codec> {
     unwritten: BTreeSet<Key>,
     /// When the oldest of them must be written.
     deadline: Option<Instant>,
-    health: Arc<HealthCell>,
+    /// Dropped with the writer: whoever waits then knows that nothing is written any more.
+    health: watch::Sender<Health>,
 }
 
 /// A batch that was decided but is not visible yet.
@@ -116,7 +117,12 @@ struct Decided<I> {
 }
 
 impl<C: Codec> Writer<C> {
-    pub(crate) fn new(disk: Disk, codec: C, cache: Arc<RwLock<Cache<C::Index>>>, health: Arc<HealthCell>) -> Self {
+    pub(crate) fn new(
+        disk: Disk,
+        codec: C,
+        cache: Arc<RwLock<Cache<C::Index>>>,
+        health: watch::Sender<Health>,
+    ) -> Self {
         let revision = cache.read().revision();
         let writer = Self { disk, codec, cache, revision, unwritten: BTreeSet::new(), deadline: None, health };
         writer.tell_health();
@@ -124,11 +130,12 @@ impl<C: Codec> Writer<C> {
     }
 
     fn tell_health(&self) {
-        self.health.set(match (self.disk.is_broken(), self.disk.is_full()) {
+        let now = match (self.disk.is_broken(), self.disk.is_full()) {
             (true, _) => Health::Closed,
             (false, true) => Health::Full,
             (false, false) => Health::Good,
-        });
+        };
+        self.health.send_if_modified(|health| std::mem::replace(health, now) != now);
     }
 
     pub(crate) fn spawn(self, queue: mpsc::Receiver<Request<C::Index>>) -> std::io::Result<()> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
 use super::fixtures::{Bits, COLLECTION, Text, delete, in_directory, listing, put, write};
 use crate::{Durability, Expect, Health, OpenError, Storage};
@@ -243,11 +244,13 @@ async fn a_store_of_the_first_form_goes_on() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_found_damaged_in_use_refuses_further_writes() {
+async fn a_database_that_is_found_damaged_in_use_refuses_further_writes_and_is_checked_by_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path()).await;
     let path = directory.path().join("state.redb");
     let storage = Storage::open(&in_directory(directory.path()), Text).unwrap();
+    let mut closed = std::pin::pin!(storage.closed());
+    assert!(tokio::time::timeout(Duration::ZERO, &mut closed).await.is_err(), "nothing was found yet");
     let size = std::fs::metadata(&path).unwrap().len();
     let garbage = vec![0xa5; usize::try_from(size - 4096).unwrap()];
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -263,6 +266,19 @@ async fn a_database_that_is_found_damaged_in_use_refuses_further_writes() {
         let _ = write(&storage, put(item, Expect::Present, "x"), Durability::Strict).await;
     }
     assert_eq!(storage.health(), Health::Closed);
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("who waits for it is told");
     assert!(write(&storage, put("later", Expect::Absent, "x"), Durability::Strict).await.is_err());
     assert!(listing(&storage, None).unwrap().len() >= 50, "reads go on");
+    assert!(storage.close().await.is_err(), "what was not written is not said to be");
+    let error = Storage::open(&in_directory(directory.path()), Text).unwrap_err();
+    assert!(error.is_final(), "{error}");
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_store_is_told_of_an_orderly_one_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&in_directory(directory.path()), Text).unwrap();
+    let closed = storage.closed();
+    storage.close().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), closed).await.expect("closed");
 }
