@@ -1,9 +1,9 @@
 //! What one server process runs, in the order in which the parts need each other.
 //!
-//! The API server needs none of the others. The node's parts are tried again when they cannot start,
-//! and say meanwhile what keeps them ([`parts`]). Any other part that ends, for whatever reason, ends the
-//! process: systemd starts it again, and pods run on meanwhile. The order at the end is the reverse: the
-//! store is closed last.
+//! The API server needs none of the others; without its port nothing is started, and nothing written. The
+//! node's parts are tried again when they cannot start, and say meanwhile what keeps them ([`parts`]). Any
+//! other part that ends, for whatever reason, ends the process: systemd starts it again, and pods run on
+//! meanwhile. The order at the end is the reverse: the store is closed last.
 
 mod apiserver_config;
 #[cfg(test)]
@@ -15,7 +15,7 @@ mod parts;
 mod renewal;
 mod tls;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -37,14 +37,12 @@ use crate::{datadir, inprocess, kubeconfig, memory};
 /// # Errors
 /// Says which part could not start, or ended.
 pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = listen(config.listen).await?;
     datadir::check_store_of(&config.data_dir).map_err(Final)?;
     let pki = open_pki(&config, Timestamp::now())?;
     make_private(&config.data_dir.join("server/db"))?;
     make_private(&config.data_dir.join("agent"))?;
     let server = ApiServer::new(apiserver_config::build(&config, &pki)).await.context("starting the API server")?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("the API server cannot listen on {}", config.listen))?;
     write_kubeconfig(&config, &pki)?;
     let mut tasks = Tasks::under(&stop);
     let result = run_parts(&config, &pki, &server, listener, &mut tasks).await;
@@ -54,6 +52,17 @@ pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) ->
         (Err(ended), Ok(())) => Err(ended),
         (Err(ended), Err(e)) => Err(ended.context(format!("{e:#}"))),
     }
+}
+
+/// A taken port is an error and not waited for: without the API there is no node that could say what it
+/// waits for, and the service manager tries again.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "the API server cannot listen on {address}; if another program has this port, perhaps another Kubernetes, \
+             end it or choose another port with --https-port"
+        )
+    })
 }
 
 async fn run_parts(
@@ -144,7 +153,7 @@ fn write_kubeconfig(config: &ServerConfig, pki: &Pki) -> anyhow::Result<()> {
         ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
         ip => ip,
     };
-    let server = format!("https://{}", std::net::SocketAddr::new(ip, config.listen.port()));
+    let server = format!("https://{}", SocketAddr::new(ip, config.listen.port()));
     kubeconfig::write(&config.write_kubeconfig, &server, &pki.authority.certificate_pem, &pki.admin)
 }
 
@@ -170,6 +179,23 @@ mod tests {
             assert_eq!(tasks.run().await, expected);
             tasks.shutdown().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_told_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap();
+        let config = ServerConfig { listen: taken, ..fixtures::config(directory.path()) };
+        let error = run_server(config, CancellationToken::new()).await.unwrap_err();
+        let said = format!("{error:#}");
+        assert!(
+            said.contains(&format!("cannot listen on {taken}")) && said.contains("Address already in use"),
+            "{said}"
+        );
+        let code = format!("{:?}", crate::exit::code(&error));
+        assert_eq!(code, format!("{:?}", std::process::ExitCode::FAILURE), "the service manager tries again");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
