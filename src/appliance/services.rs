@@ -5,6 +5,7 @@
 //! other part that ends, for whatever reason, ends the process: systemd starts it again, and pods run on
 //! meanwhile. The order at the end is the reverse: the store is closed last.
 
+mod addresses;
 mod apiserver_config;
 #[cfg(test)]
 mod fixtures;
@@ -86,6 +87,7 @@ async fn run_parts(
     let (failures, set_aside) = (parts.subscribe(), server.set_aside());
     let node = config.node_name.clone();
     tasks.spawn("parts", parts::show(cluster.clone(), node, failures, set_aside, token.clone()));
+    tasks.spawn("service-addresses", addresses::report(cluster.clone(), addresses::own(config), token.clone()));
     if config.run_agent {
         node::spawn(config, pki, &certificates, &cluster, parts, tasks).context("starting the node")?;
     }

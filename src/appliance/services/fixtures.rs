@@ -1,4 +1,4 @@
-//! A server's settings in a directory of a test, and its API server over a store in memory.
+//! A server's settings in a directory of a test, and its API server over a store in memory or there.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -8,6 +8,7 @@ use apiserver::{ApiServer, config::Store};
 
 use super::apiserver_config;
 use crate::config::ServerConfig;
+use crate::datadir::make_private;
 use crate::pki::Pki;
 
 pub(super) fn config(directory: &Path) -> ServerConfig {
@@ -28,4 +29,9 @@ pub(super) fn config(directory: &Path) -> ServerConfig {
 pub(super) async fn server(config: &ServerConfig, pki: &Pki) -> Arc<ApiServer> {
     let config = apiserver::Config { store: Store::Memory, ..apiserver_config::build(config, pki) };
     ApiServer::new(config).await.unwrap()
+}
+
+pub(super) async fn stored_server(config: &ServerConfig, pki: &Pki) -> Arc<ApiServer> {
+    make_private(&config.data_dir.join("server/db")).unwrap();
+    ApiServer::new(apiserver_config::build(config, pki)).await.unwrap()
 }

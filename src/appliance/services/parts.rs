@@ -17,7 +17,8 @@ use tracing::warn;
 const CONDITION: &str = "PartFailed";
 /// Events about objects that cannot be read; the log and `coracle check` name all.
 const MOST_NAMED: usize = 20;
-const INSTALLER: (&str, &[&str]) = ("system:coracle-installer", &["system:masters"]);
+/// Who reports what is wrong with this process.
+pub(super) const INSTALLER: (&str, &[&str]) = ("system:coracle-installer", &["system:masters"]);
 
 /// Reports the objects that cannot be read, then keeps the condition true to the failures, until
 /// cancelled.
