@@ -72,6 +72,7 @@ struct Version<'c> {
     git_commit: &'c str,
     git_tree_state: &'static str,
     build_date: &'c str,
+    /// Clients show it, and none may be left empty: the language and its version, as upstream writes `go1.25.1`.
     go_version: &'static str,
     compiler: &'static str,
     platform: &'c str,
@@ -93,7 +94,7 @@ impl<'c> Version<'c> {
             git_commit: &config.git_commit,
             git_tree_state: "clean",
             build_date: &config.build_date,
-            go_version: "",
+            go_version: concat!("rust", env!("CARGO_PKG_RUST_VERSION")),
             compiler: "rustc",
             platform: &config.platform,
         }

@@ -60,6 +60,10 @@ async fn version_and_health_answer() {
     }
     assert_eq!(version["emulationMinor"], json!("36"));
     assert_eq!(version["minCompatibilityMinor"], json!("35"));
+    assert!(version["goVersion"].as_str().unwrap().starts_with("rust1."), "{version}");
+    for (field, value) in version.as_object().unwrap() {
+        assert!(value.as_str().is_some_and(|text| !text.is_empty()), "{field} is empty");
+    }
     let text = String::from_utf8(client.get("/version").await.body).unwrap();
     assert!(text.starts_with("{\n  \"major\": \"1\",\n  \"minor\": \"36\",\n  \"emulationMajor\""), "{text}");
     for path in ["/livez/nope", "/livez/ping/more"] {
