@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 "coracle": env!("CARGO_PKG_VERSION"),
                 "kubernetes": api::version::GIT_VERSION,
                 "platform": format!("linux/{}", std::env::consts::ARCH),
+                "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
             });
             println!("{version}");
         }

@@ -76,6 +76,7 @@ def bodies():
     namespace, token = account("namespace"), account("token")
     seen, lock = collections.Counter(), threading.Lock()
     todo = list(bodies_of(namespace)) * 2
+    count = len(todo)
 
     def send():
         while True:
@@ -101,8 +102,8 @@ def bodies():
     for thread in threads:
         thread.join()
     print(*(f"{status}: {count}" for status, count in sorted(seen.items(), key=str)), sep="\n")
-    if any(isinstance(status, str) or status >= 500 for status in seen):
-        sys.exit("not every body was answered")
+    if seen.total() != count or any(isinstance(status, str) or status >= 500 for status in seen):
+        sys.exit(f"not each of the {count} bodies was answered")
 
 
 def strangers():
