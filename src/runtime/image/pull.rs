@@ -27,7 +27,7 @@ use super::manifest::{Descriptor, Document, Kind, MEDIA_TYPES, runs_here, select
 use super::registries::{Endpoint, Registries};
 use super::store::{AddError, ImageStore, Layer, LayerKey, is_digest};
 use super::{PullError, reference};
-use crate::disk::{DiskRoom, Lane};
+use crate::disk::{DiskError, DiskRoom, Lane};
 use crate::types::{ImageStatus, RegistryAuth};
 
 /// At once for one image; more only makes a small board thrash.
@@ -88,6 +88,12 @@ impl From<AddError> for Unplaced {
             AddError::Unpack(UnpackError::NeedsParents { .. }) => Self::NeedsParents,
             error => Self::Content(error.to_string()),
         }
+    }
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        Self::Content(error.to_string())
     }
 }
 
@@ -176,8 +182,8 @@ impl Puller {
         }
         let (store, digest, config) = (Arc::clone(store), found.config_digest.clone(), found.config.clone());
         let put = move || store.put(&digest, &config, layers, &names);
-        let put = self.disk.run(Lane::Images, "", RECORD_DEADLINE, put).await;
-        put.map_err(|error| Failure::Content(error.to_string()))?.map_err(|error| Failure::Content(error.to_string()))
+        let put = self.disk.run(Lane::Images, "", RECORD_DEADLINE, put).await?;
+        put.map_err(|error| Failure::Content(error.to_string()))
     }
 
     /// Sees to it that a layer is there; `None` when that takes the layers `below` it, which are not given.
@@ -192,8 +198,7 @@ impl Puller {
         let turn = self.turn(key.diff_id.clone());
         let _turn = turn.lock().await;
         let (at, wanted) = (Arc::clone(store), key.clone());
-        let known = self.disk.run(Lane::Images, "", LAYER_DEADLINE, move || at.layer(&wanted)).await;
-        if let Some(layer) = known.map_err(|error| Failure::Content(error.to_string()))? {
+        if let Some(layer) = self.disk.run(Lane::Images, "", LAYER_DEADLINE, move || at.layer(&wanted)).await? {
             return Ok(Some(layer));
         }
         let mut attempt = 1;
@@ -306,7 +311,7 @@ async fn download(
     };
     let (unpacked, transferred) = tokio::join!(unpacking, transfer);
     transferred?;
-    match unpacked.map_err(|error| Failure::Content(error.to_string()))? {
+    match unpacked? {
         Ok(layer) => Ok(Some(layer)),
         Err(Unplaced::NeedsParents) => Ok(None),
         Err(Unplaced::Content(text)) => Err(Failure::Content(text)),
