@@ -243,11 +243,36 @@ mod tests {
         let opened = RootDir::open(&root).unwrap();
         std::fs::create_dir(root.join("dir")).unwrap();
         for path in ["fifo", "socket", "dir"] {
-            assert!(opened.file(Path::new(path)).is_err(), "{path}");
+            // The words of the look at it: to open the socket would be ENXIO.
+            assert_eq!(opened.file(Path::new(path)).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path}");
             assert_eq!(opened.read(Path::new(path), 9).unwrap(), None, "{path}");
         }
         File::create(root.join("huge")).unwrap().set_len(1 << 40).unwrap();
         assert_eq!(opened.read(Path::new("huge"), 10).unwrap().unwrap().len(), 10);
+    }
+
+    #[test]
+    fn devices_are_never_opened() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: making devices takes root");
+            return;
+        }
+        let (_dir, root) = tree();
+        // The second has no driver: whoever opens it is told so (ENXIO), as nobody is who only looks.
+        for (name, minor) in [("null", 3), ("driverless", 255)] {
+            let numbers = nix::sys::stat::makedev(1, minor);
+            nix::sys::stat::mknod(&root.join(name), SFlag::S_IFCHR, Mode::S_IRWXU, numbers).unwrap();
+            symlink(name, root.join("link")).unwrap();
+            let opened = RootDir::open(&root).unwrap();
+            for path in [name, "link"] {
+                let error = opened.file(Path::new(path)).unwrap_err();
+                assert_eq!(error.to_string(), "not a regular file", "{name} by {path}");
+                assert_eq!(opened.read(Path::new(path), 9).unwrap(), None, "{name} by {path}");
+            }
+            std::fs::remove_file(root.join("link")).unwrap();
+        }
+        let error = File::open(root.join("driverless")).unwrap_err();
+        assert!(matches!(error.raw_os_error(), Some(libc::ENXIO | libc::EACCES)), "{error}");
     }
 
     #[test]
