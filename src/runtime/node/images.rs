@@ -37,7 +37,7 @@ impl Runtime {
         let images = self.images.list().into_iter().map(|image| image.id);
         let shown = images.filter(|id| {
             let layers = self.images.get(id).map(|image| image.layer_names()).unwrap_or_default();
-            mounted.iter().any(|lower| lower.ends_with(&layers))
+            mounted.iter().any(|overlay| mount::shows(overlay, &layers))
         });
         let mut in_use: BTreeSet<String> = shown.collect();
         let sandboxes = self.sandboxes.lock();

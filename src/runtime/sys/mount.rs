@@ -85,6 +85,13 @@ fn topmost_first(layers: &[String]) -> Vec<&str> {
     layers.iter().rev().map(String::as_str).filter(|layer| seen.insert(*layer)).collect()
 }
 
+/// Whether an overlay (see `overlays`) shows an image's layers, lowest first.
+pub(crate) fn shows(overlay: &[String], layers: &[String]) -> bool {
+    let uppermost = overlay.iter().rev().map(String::as_str);
+    let wanted = topmost_first(layers);
+    overlay.len() >= wanted.len() && uppermost.zip(wanted).all(|(found, wanted)| found == wanted)
+}
+
 /// The layers of every overlay in a mountinfo table, lowest first.
 pub(crate) fn overlays(table: &str) -> Vec<Vec<String>> {
     table.lines().filter_map(|line| overlay_layers(line.split_once(" - ")?.1)).collect()
@@ -321,6 +328,9 @@ mod tests {
     fn of_equal_layers_the_uppermost_counts() {
         let layers = ["base", "empty", "app", "empty"].map(str::to_owned);
         assert_eq!(topmost_first(&layers), ["empty", "app", "base"]);
+        let overlay = ["bottom", "base", "app", "empty"].map(str::to_owned);
+        assert!(shows(&overlay, &layers));
+        assert!(!shows(&overlay, &layers[..3]) && !shows(&overlay[..2], &layers));
     }
 
     #[test]
@@ -369,7 +379,7 @@ mod tests {
                 look.join().unwrap()
             });
             assert_eq!((Some(&seen.0), seen.1), (names.last(), io::ErrorKind::ReadOnlyFilesystem));
-            assert!(seen.2.iter().any(|lower| lower.ends_with(&names)), "{:?}", seen.2);
+            assert!(seen.2.iter().any(|overlay| shows(overlay, &names)), "{:?}", seen.2);
         }
     }
 }

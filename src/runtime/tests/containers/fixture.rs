@@ -210,6 +210,24 @@ pub(crate) fn plain(log: &Path) -> String {
     text.lines().map(line).collect()
 }
 
+/// A layer of files that anybody may read and run, and of directories where a path ends in a slash.
+pub(crate) fn layer_of(entries: &[(&str, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
 pub(crate) fn busybox_layer() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |kind, path: &str, link: &str, mode, content: &[u8]| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Security};
 
-use crate::fixture::{Node, PATIENCE, busybox_layer, write_archive, write_layers};
+use crate::fixture::{Node, PATIENCE, busybox_layer, layer_of, write_archive, write_layers};
 
 pub(crate) async fn runs_logs_and_ends(node: &mut Node) {
     let sandbox = node.sandbox("p1").await;
@@ -137,6 +137,35 @@ pub(crate) async fn layers_on_parents(node: &mut Node) {
         "nothing is unpacked twice"
     );
     assert_eq!(fs::read_dir(node.dir.path().join("data/imagestore/tmp")).unwrap().count(), 0);
+}
+
+/// Build tools put the same empty layer into an image time and again; what comes back hides what is below it.
+pub(crate) async fn equal_layers(node: &mut Node) {
+    let (empty, base) = (layer_of(&[]), busybox_layer());
+    let (one, two) =
+        (layer_of(&[("srv/", ""), ("srv/file", "one\n")]), layer_of(&[("srv/", ""), ("srv/file", "two\n")]));
+    let onto_them = layer_of(&[("sbin/tool", "#!/bin/sh\necho tool\n")]);
+    let archive = node.dir.path().join("equal.tar");
+    let layers: [&[u8]; 8] = [&base, &empty, &one, &empty, &two, &one, &onto_them, &empty];
+    write_layers(&archive, "equal:1", &layers, &serde_json::json!({}));
+    let image = node.runtime().import_tarball(&archive).await.unwrap().remove(0);
+    let unpacked = fs::read_dir(node.dir.path().join("data/imagestore/layers")).unwrap().count();
+    assert_eq!(unpacked, 5, "each once");
+
+    let shown = node.dir.path().join("shown");
+    fs::create_dir(&shown).unwrap();
+    assert!(!node.runtime().images_in_use().contains(&image.id));
+    node.runtime().mount_image(&image.id, &shown).await.unwrap();
+    let (file, in_use) = (fs::read_to_string(shown.join("srv/file")), node.runtime().images_in_use());
+    nix::mount::umount2(&shown, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(file.unwrap(), "one\n");
+    assert!(in_use.contains(&image.id), "{in_use:?}");
+
+    node.sandbox("p1").await;
+    let mut config = node.shell("cat /srv/file; readlink /sbin; tool");
+    config.image_id = image.id;
+    let (_, log) = node.run("p1", config).await;
+    assert_eq!(log, "one\nbin\ntool\n");
 }
 
 pub(crate) async fn what_cannot_start_says_why(node: &mut Node) {

@@ -27,6 +27,7 @@ const TESTS: &[Test] = &[
     ("layers_are_put_onto_their_parents", |node| Box::pin(lifecycle::layers_on_parents(node))),
     ("what_cannot_start_says_why", |node| Box::pin(lifecycle::what_cannot_start_says_why(node))),
     ("stop_asks_then_kills", |node| Box::pin(lifecycle::stop_asks_then_kills(node))),
+    ("layers_may_come_more_than_once", |node| Box::pin(lifecycle::equal_layers(node))),
     ("limits_stand_and_memory_hogs_are_killed", |node| Box::pin(lifecycle::limits_and_oom(node))),
     ("pods_share_namespaces_as_asked", |node| Box::pin(lifecycle::namespaces(node))),
     ("volumes_and_read_only_roots", |node| Box::pin(lifecycle::volumes(node))),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use runtime::{PullError, Registries, Runtime};
 use sha2::{Digest, Sha256};
 
-use crate::fixture::{Node, PATIENCE, busybox_layer, open_with};
+use crate::fixture::{Node, PATIENCE, busybox_layer, layer_of, open_with};
 
 const REGISTRY: &str = "/usr/bin/docker-registry";
 
@@ -97,7 +97,8 @@ fn digest(bytes: &[u8]) -> String {
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A multi-platform image of two layers, gzip and zstd.
+/// A multi-platform image of two layers, gzip and zstd, with an empty one between them as often as build tools
+/// put it there.
 fn push_image(registry: &Registry, repository: &str, tag: &str) -> String {
     let layer = busybox_layer();
     let mut second = tar::Builder::new(Vec::new());
@@ -110,12 +111,17 @@ fn push_image(registry: &Registry, repository: &str, tag: &str) -> String {
     header.set_size(0);
     second.append_data(&mut header, "etc/.wh.group", &b""[..]).unwrap();
     let second = second.into_inner().unwrap();
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&layer).unwrap();
-    let blobs = [gzip.finish().unwrap(), zstd::encode_all(second.as_slice(), 1).unwrap()];
+    let empty = layer_of(&[]);
+    let gzip = |layer: &[u8]| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(layer).unwrap();
+        gzip.finish().unwrap()
+    };
+    let blobs = [gzip(&layer), gzip(&empty), zstd::encode_all(second.as_slice(), 1).unwrap()];
+    let diff_ids = [&layer, &empty, &empty, &second, &empty].map(|layer| digest(layer));
     let config = serde_json::json!({
         "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh", "-c", "cat /etc/motd; ls /etc"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer), digest(&second)]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = serde_json::to_vec(&config).unwrap();
     let described = |bytes: &[u8], kind: &str| {
@@ -123,13 +129,13 @@ fn push_image(registry: &Registry, repository: &str, tag: &str) -> String {
             "mediaType": kind, "digest": registry.push_blob(repository, bytes), "size": bytes.len(),
         })
     };
+    let bottom = described(&blobs[0], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let between = described(&blobs[1], "application/vnd.oci.image.layer.v1.tar+gzip");
+    let top = described(&blobs[2], "application/vnd.oci.image.layer.v1.tar+zstd");
     let manifest = serde_json::json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
         "config": described(&config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [
-            described(&blobs[0], "application/vnd.oci.image.layer.v1.tar+gzip"),
-            described(&blobs[1], "application/vnd.oci.image.layer.v1.tar+zstd"),
-        ],
+        "layers": [bottom, between, between, top, between],
     });
     let (of_manifest, size) = registry.push_manifest(repository, "platform", MANIFEST, &manifest);
     let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
