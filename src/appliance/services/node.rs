@@ -11,7 +11,7 @@ use client::{Cluster, Parts, Query, Tasks};
 use ipnet::{IpNet, Ipv4Net};
 use network::services::{ServiceTable, ServiceTableConfig};
 use network::{HostPort, NetworkConfig, PodNetwork, Protocol};
-use runtime::{LogLimit, Registries, Runtime, RuntimeConfig};
+use runtime::{LogLimit, Registries, Runtime, RuntimeConfig, SHIM_TIMEOUT};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::Certificates;
@@ -144,6 +144,7 @@ fn runtime_config(config: &ServerConfig) -> anyhow::Result<RuntimeConfig> {
         exe: std::env::current_exe().context("finding this binary")?,
         registries: Registries::load(Path::new(REGISTRIES)).with_context(|| format!("reading {REGISTRIES}"))?,
         log_limit: LogLimit::default(),
+        shim_timeout: SHIM_TIMEOUT,
     })
 }
 

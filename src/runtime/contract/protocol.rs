@@ -14,8 +14,8 @@ use crate::types::TerminalSize;
 
 pub(crate) const OLDEST_VERSION: u32 = 1;
 pub(crate) const NEWEST_VERSION: u32 = 2;
-/// The first one that knows `Records`.
-pub(crate) const RECORDS_SINCE: u32 = 2;
+/// The first one that sends signals without a name.
+pub(crate) const REAL_TIME_SINCE: u32 = 2;
 /// The first one that looks for what it starts below the run directory.
 pub(crate) const START_RECORD_SINCE: u32 = 2;
 
@@ -71,6 +71,24 @@ pub(crate) enum Request {
     },
     /// Ends the shim, and with it the pod's namespaces.
     Shutdown,
+}
+
+impl Request {
+    /// The first version that knows it; a shim lets go of a daemon that says anything else.
+    pub(crate) fn since(&self) -> u32 {
+        match self {
+            Self::Hello { .. }
+            | Self::State
+            | Self::Start { .. }
+            | Self::Signal { .. }
+            | Self::Exec { .. }
+            | Self::Attach { .. }
+            | Self::Resize { .. }
+            | Self::Forget { .. }
+            | Self::Shutdown => 1,
+            Self::Records => 2,
+        }
+    }
 }
 
 /// Which of a process's streams are meant.

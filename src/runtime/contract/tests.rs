@@ -67,5 +67,9 @@ fn check_lines<T: Serialize + DeserializeOwned>(lines: &str) {
 #[test]
 fn words_between_daemon_and_shim() {
     check_lines::<Call>(concat!(include_str!("golden/calls-1.jsonl"), include_str!("golden/calls-2.jsonl")));
+    for (lines, version) in [(include_str!("golden/calls-1.jsonl"), 1), (include_str!("golden/calls-2.jsonl"), 2)] {
+        let calls = lines.lines().map(|line| serde_json::from_str::<Call>(line).unwrap());
+        calls.for_each(|call| assert!(call.request.since() <= version, "{call:?}"));
+    }
     check_lines::<Message>(concat!(include_str!("golden/messages-1.jsonl"), include_str!("golden/messages-2.jsonl")));
 }

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+
 use super::connection::{Connection, OpenError, ShimProcess};
 use super::findings::{ContainerFiles, Finding, Known, OnDisk, Reading, Told, find, placeholder};
 use super::living::{self, Living};
 use super::state::{Container, Sandbox};
 use super::{Runtime, RuntimeConfig, blocking};
 use crate::contract::held::HeldRecords;
-use crate::contract::protocol::{Answer, RECORDS_SINCE, Request};
+use crate::contract::protocol::{Answer, Request};
 use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord};
 use crate::disk::DiskRoom;
 use crate::durable::{self, Durability, Record};
@@ -25,6 +27,9 @@ const UNKNOWN_GRACE: Duration = Duration::from_secs(10);
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Processes of unknown sandboxes are looked for again after this time.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Sandboxes that are taken over at a time, as many as the disk room has threads for: each may wait for a
+/// shim that waits for the disk.
+const ADOPTED_AT_ONCE: usize = 16;
 
 /// Fails, before anything is touched, when a newer release has written what lies here.
 pub(super) fn refuse_newer(config: &RuntimeConfig) -> Result<()> {
@@ -47,16 +52,19 @@ impl Runtime {
         for root in roots {
             uids.extend(self.blocking("", move || directories(&root)).await?);
         }
-        for uid in uids {
-            // One pod that resists, such as by a process that hangs in the kernel, is no reason to leave
-            // the others alone: the kubelet tries again.
-            if let Err(error) = self.adopt_sandbox(&uid).await {
-                tracing::warn!(sandbox = uid, %error, "cannot take over a sandbox");
-                let unknown = || Sandbox { unknown: Some(error.to_string()), ..Sandbox::new(placeholder(&uid)) };
-                self.sandboxes.lock().entry(uid.clone()).or_insert_with(unknown);
-            }
-        }
+        let jobs = uids.into_iter().map(|uid| self.adopt_or_leave(uid)).collect::<Vec<_>>();
+        futures::stream::iter(jobs).for_each_concurrent(ADOPTED_AT_ONCE, |job| job).await;
         Ok(())
+    }
+
+    /// One pod that resists, such as by a process that hangs in the kernel, is no reason to leave the others
+    /// alone: the kubelet tries again.
+    async fn adopt_or_leave(self: &Arc<Self>, uid: String) {
+        if let Err(error) = self.adopt_sandbox(&uid).await {
+            tracing::warn!(sandbox = uid, %error, "cannot take over a sandbox");
+            let unknown = || Sandbox { unknown: Some(error.to_string()), ..Sandbox::new(placeholder(&uid)) };
+            self.sandboxes.lock().entry(uid.clone()).or_insert_with(unknown);
+        }
     }
 
     /// Tries to find out what a sandbox is that was left alone.
@@ -64,10 +72,21 @@ impl Runtime {
         if self.with_sandbox(uid, |sandbox| sandbox.unknown.is_none())? {
             return Ok(());
         }
-        self.adopt_sandbox(uid).await?;
-        match self.with_sandbox(uid, |sandbox| sandbox.unknown.clone()) {
-            Ok(Some(reason)) => Err(Error::SandboxUnknown { uid: uid.to_owned(), reason }),
-            Ok(None) | Err(_) => Ok(()),
+        // Where a connection has just broken, somebody is at it.
+        if self.with_sandbox(uid, |sandbox| sandbox.lost.is_none())? {
+            self.adopt_sandbox(uid).await?;
+        }
+        match self.known_sandbox(uid) {
+            Err(Error::SandboxNotFound(_)) => Ok(()),
+            known => known,
+        }
+    }
+
+    /// Fails for a sandbox that is left alone.
+    pub(super) fn known_sandbox(&self, uid: &str) -> Result<()> {
+        match self.with_sandbox(uid, |sandbox| sandbox.unknown.clone())? {
+            Some(reason) => Err(Error::SandboxUnknown { uid: uid.to_owned(), reason }),
+            None => Ok(()),
         }
     }
 
@@ -75,7 +94,7 @@ impl Runtime {
         let paths = self.sandbox_paths(uid);
         let at = paths.clone();
         let found = self.blocking(uid, move || read_disk(&at)).await?;
-        let (told, shim) = ask_shim(&self.disk, &paths).await;
+        let (told, shim) = ask_shim(&self.disk, &paths, self.config.shim_timeout).await;
         let doubtful = matches!(told, Told::Gone) && !matches!(found.sandbox, Reading::There(_));
         let at = paths.clone();
         // Where they cannot be counted, there may be some.
@@ -114,7 +133,7 @@ impl Runtime {
         let containers = known.containers.into_iter();
         let containers = containers.map(|(id, (record, phase))| (id, Container::new(record, phase))).collect();
         let record = known.record.unwrap_or_else(|| placeholder(uid));
-        self.sandboxes.lock().insert(uid.to_owned(), Sandbox { record, shim: None, unknown, containers });
+        self.sandboxes.lock().insert(uid.to_owned(), Sandbox { record, shim: None, unknown, lost: None, containers });
     }
 
     /// Ends whatever /proc shows of a sandbox that was left alone.
@@ -147,10 +166,13 @@ impl Runtime {
         let at = paths.clone();
         if !self.blocking("", move || living::processes(&at)).await?.is_empty() {
             let reason = "its processes do not end".to_owned();
+            if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
+                sandbox.leave_alone(reason.clone());
+            }
             return Err(Error::SandboxUnknown { uid: uid.to_owned(), reason });
         }
         if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
-            sandbox.unknown = None;
+            sandbox.clear_doubt();
             if sandbox.record.config.cgroup_parent.is_empty() {
                 sandbox.record.config.cgroup_parent = parent;
             }
@@ -166,13 +188,18 @@ impl Runtime {
 }
 
 /// What the shim says, and the connection to one that is to be kept.
-async fn ask_shim(disk: &DiskRoom, paths: &SandboxPaths) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
-    let (connection, process) = match Connection::open(&paths.socket()).await {
+async fn ask_shim(
+    disk: &DiskRoom,
+    paths: &SandboxPaths,
+    timeout: Duration,
+) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
+    let (connection, process) = match Connection::open(&paths.socket(), timeout).await {
         Ok(opened) => opened,
         Err(OpenError::Gone) => return (Told::Gone, None),
         Err(error @ OpenError::Unclear(_)) => return (Told::Unclear(error.to_string()), None),
     };
-    let request = if connection.version >= RECORDS_SINCE { Request::Records } else { Request::State };
+    let knows = |request: &Request| request.since() <= connection.version;
+    let request = Some(Request::Records).filter(knows).unwrap_or(Request::State);
     let told = match connection.ask(request).await {
         Ok((Answer::State { containers }, _)) => Told::State(containers),
         Ok((Answer::Records, fds)) => match fds.into_iter().next() {
@@ -184,7 +211,7 @@ async fn ask_shim(disk: &DiskRoom, paths: &SandboxPaths) -> (Told, Option<(Arc<C
             None => Told::Unclear("its shim gave no records".to_owned()),
         },
         Ok((other, _)) => Told::Unclear(format!("its shim gave the unexpected answer {other:?}")),
-        Err(_) if process.fd.has_ended() => Told::Gone,
+        Err(_) if process.fd.is_ending().await => Told::Gone,
         Err(error) => Told::Unclear(format!("its shim cannot be asked: {error}")),
     };
     match told {
@@ -210,7 +237,7 @@ fn read_disk(paths: &SandboxPaths) -> Result<OnDisk> {
     Ok(OnDisk { sandbox: reading(&paths.record()), containers })
 }
 
-/// Writes again what the shim knew better than the disk.
+/// Writes again what the shim knew better than the disk, and without its secrets what an earlier release wrote.
 async fn heal(disk: &DiskRoom, paths: &SandboxPaths, uid: &str, known: &Known) {
     let sandbox = known.record.clone().filter(|_| known.heal_sandbox);
     let containers = known.heal.iter().filter_map(|id| known.containers.get(id)).map(|(record, _)| record.clone());
@@ -229,8 +256,8 @@ async fn heal(disk: &DiskRoom, paths: &SandboxPaths, uid: &str, known: &Known) {
         Ok(())
     });
     if let Err(error) = healed.await {
-        // The shim still has them at the next start.
-        tracing::warn!(sandbox = uid, %error, "cannot write a damaged record again");
+        // The next start of the daemon tries again.
+        tracing::warn!(sandbox = uid, %error, "cannot write a record again");
     }
 }
 

@@ -23,12 +23,6 @@ use crate::sys::packet::{self, MESSAGE_MAX};
 use crate::sys::pidfd::ProcessFd;
 use crate::sys::watch::watch;
 
-/// A shim answers at once unless it waits for the disk, where it writes logs and exit codes.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A killed shim is gone after this time, unless the kernel holds it.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The answer to a call and the descriptors that came with it.
 type Reply = (Result<Answer, Failure>, Vec<OwnedFd>);
 
@@ -37,6 +31,8 @@ pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     /// What both sides speak.
     pub version: u32,
+    /// What is asked before anybody listens has this much time.
+    timeout: Duration,
     next: AtomicU64,
     waiting: Mutex<Waiting>,
 }
@@ -91,9 +87,9 @@ pub(super) enum CallError {
 }
 
 impl Connection {
-    /// Connects, agrees on a version, and finds the shim's process. A shim that does not answer is
-    /// killed: a pod that nobody can stop is worse than one that is made anew.
-    pub(super) async fn open(path: &Path) -> Result<(Arc<Self>, ShimProcess), OpenError> {
+    /// Connects, agrees on a version, and finds the shim's process. One that does not answer in time may
+    /// wait for a slow disk, and its containers run: nothing is done to it.
+    pub(super) async fn open(path: &Path, timeout: Duration) -> Result<(Arc<Self>, ShimProcess), OpenError> {
         let fd = packet::dial(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => OpenError::Gone,
             _ => OpenError::Unclear(error),
@@ -102,27 +98,18 @@ impl Connection {
         let pid = pid.pid().unsigned_abs();
         // Found before the greeting: whoever answers that is the process that has the number now.
         let process = ProcessFd::open(pid).map_err(OpenError::Unclear)?.ok_or(OpenError::Gone)?;
-        match Self::greet_in_time(fd).await {
-            Ok(connection) => Ok((Arc::new(connection), ShimProcess { pid, fd: process })),
-            Err(error) => {
-                if error.kind() == io::ErrorKind::TimedOut {
-                    // An error means that it has ended by itself.
-                    let _ = process.kill();
-                    process.ended(END_TIMEOUT).await;
-                }
-                if process.has_ended() { Err(OpenError::Gone) } else { Err(OpenError::Unclear(error)) }
-            }
+        let process = ShimProcess { pid, fd: process };
+        let greeted = tokio::time::timeout(timeout, Self::greet(fd, timeout)).await;
+        match greeted.unwrap_or_else(|_| Err(late())) {
+            Ok(connection) => Ok((Arc::new(connection), process)),
+            Err(_) if process.fd.is_ending().await => Err(OpenError::Gone),
+            Err(error) => Err(OpenError::Unclear(error)),
         }
     }
 
-    async fn greet_in_time(fd: OwnedFd) -> io::Result<Self> {
-        let greeted = tokio::time::timeout(GREETING_TIMEOUT, Self::greet(fd)).await;
-        greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer")))
-    }
-
-    async fn greet(fd: OwnedFd) -> io::Result<Self> {
+    async fn greet(fd: OwnedFd, timeout: Duration) -> io::Result<Self> {
         let mut connection =
-            Self { socket: watch(fd)?, version: 0, next: AtomicU64::new(1), waiting: Mutex::default() };
+            Self { socket: watch(fd)?, version: 0, timeout, next: AtomicU64::new(1), waiting: Mutex::default() };
         let hello = Request::Hello { oldest: OLDEST_VERSION, newest: NEWEST_VERSION };
         connection.send(&Call { id: 0, request: hello }, &[]).await?;
         match connection.receive().await? {
@@ -157,11 +144,11 @@ impl Connection {
                 }
             }
         };
-        match tokio::time::timeout(GREETING_TIMEOUT, answered).await {
+        match tokio::time::timeout(self.timeout, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(CallError::Gone)) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(Err(CallError::Failed(failure))) => Err(io::Error::other(format!("{failure:?}"))),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer")),
+            Err(_) => Err(late()),
         }
     }
 
@@ -261,9 +248,15 @@ impl Connection {
     }
 }
 
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     /// A shim of the first release, by the words that it would say.
     fn first_shim(path: &Path, replies: usize) -> std::thread::JoinHandle<Vec<String>> {
@@ -295,7 +288,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shim.sock");
         let shim = first_shim(&path, 2);
-        let (connection, process) = Connection::open(&path).await.unwrap();
+        let (connection, process) = Connection::open(&path, PATIENCE).await.unwrap();
         assert_eq!((connection.version, process.pid), (1, std::process::id()));
         let (answer, _) = connection.ask(Request::State).await.unwrap();
         let Answer::State { containers } = answer else { panic!("{answer:?}") };
@@ -311,17 +304,19 @@ mod tests {
         drop(packet::listener(&at("stale")).unwrap());
         std::os::unix::fs::symlink("loop", at("loop")).unwrap();
         for (name, gone) in [("absent", true), ("stale", true), ("loop", false)] {
-            let error = Connection::open(&at(name)).await.unwrap_err();
+            let error = Connection::open(&at(name), PATIENCE).await.unwrap_err();
             assert_eq!(matches!(error, OpenError::Gone), gone, "{name}: {error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shim_that_does_not_answer_is_not_waited_for() {
+    async fn a_shim_that_does_not_answer_is_neither_waited_for_nor_killed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shim.sock");
         let _silent = packet::listener(&path).unwrap();
-        let error = Connection::greet_in_time(packet::dial(&path).unwrap()).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // The process at the other end is this one: a signal would end the test.
+        let error = Connection::open(&path, PATIENCE).await.unwrap_err();
+        assert_eq!(error.to_string(), "its shim cannot be reached: the shim does not answer");
+        assert!(matches!(error, OpenError::Unclear(_)));
     }
 }

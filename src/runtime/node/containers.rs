@@ -74,12 +74,21 @@ impl Runtime {
     /// 128 and says why.
     pub async fn start_container(&self, id: &str) -> Result<()> {
         let connection = self.connection(id)?;
+        let started = self.start_with(id, &connection).await;
+        let read = matches!(started, Ok(()) | Err(Error::Start(_)));
+        if read && connection.version < START_RECORD_SINCE {
+            self.strip_record(id).await;
+        }
+        started
+    }
+
+    async fn start_with(&self, id: &str, connection: &Connection) -> Result<()> {
         let request = Request::Start { container: id.to_owned() };
         let phase = match connection.call(request, &[]).await {
             Ok((Answer::Started { pid, at_ns }, _)) => Phase::Running { pid: pid.unsigned_abs(), started_at_ns: at_ns },
             // A daemon before us asked for it and did not live to see the answer.
             Err(CallError::Failed(Failure::AlreadyStarted)) if self.phase(id)? == Phase::Created => {
-                self.phase_from_shim(id, &connection).await?
+                self.phase_from_shim(id, connection).await?
             }
             Err(CallError::Failed(Failure::Start(text))) => {
                 self.advance(id, Phase::Exited(never_ran(&text)));
@@ -92,6 +101,18 @@ impl Runtime {
             self.publish(Event::ContainerStarted { sandbox_uid, container_id: id.to_owned() });
         }
         Ok(())
+    }
+
+    /// Takes environment and command line off the disk, once a shim of the first version has read them there.
+    async fn strip_record(&self, id: &str) {
+        let Ok(record) = self.with_container(id, |container| container.record.bare()) else { return };
+        let path = self.sandbox_paths(&record.sandbox_uid).container(id).record();
+        let uid = record.sandbox_uid.clone();
+        let written = self.blocking(&uid, move || durable::write(&path, &record, Durability::Atomic)).await;
+        if let Err(error) = written {
+            // The next start of the daemon tries again.
+            tracing::warn!(container = id, %error, "cannot write a container's record without its environment");
+        }
     }
 
     async fn phase_from_shim(&self, id: &str, connection: &Connection) -> Result<Phase> {
@@ -112,7 +133,8 @@ impl Runtime {
             return Ok(());
         }
         let uid = self.uid_of(id)?;
-        if self.with_sandbox(&uid, |sandbox| sandbox.shim.is_none() && sandbox.unknown.is_none())? {
+        self.known_sandbox(&uid)?;
+        if self.with_sandbox(&uid, |sandbox| sandbox.shim.is_none())? {
             // Nobody is left to ask, so what a failed clean-up left behind goes at once.
             return self.release_sandbox(&uid).await;
         }
@@ -157,9 +179,11 @@ impl Runtime {
         }
     }
 
-    /// Removes a container and its own layer; one that runs is killed. Idempotent.
+    /// Removes a container and its own layer; one that runs is killed, and one that may run stays until its
+    /// sandbox is stopped. Idempotent.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let Ok(uid) = self.uid_of(id) else { return Ok(()) };
+        self.known_sandbox(&uid)?;
         match self.stop_container(id, Duration::ZERO).await {
             Ok(()) | Err(Error::SandboxNotReady(_)) => {}
             Err(error) => return Err(error),

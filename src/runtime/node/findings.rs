@@ -73,7 +73,7 @@ pub(super) struct Known {
     pub containers: BTreeMap<String, (ContainerRecord, Phase)>,
     /// The sandbox's own record is to be written again.
     pub heal_sandbox: bool,
-    /// Containers whose records are to be written again.
+    /// Containers whose records are to be written again: the disk has none, or one with secrets.
     pub heal: Vec<String>,
     /// Containers that were never completed; nothing of them runs.
     pub unfinished: Vec<String>,
@@ -142,7 +142,9 @@ impl Finder {
             let starting = container.now.pid == 0 && container.now.exit.is_none();
             let phase = if starting { Phase::Created } else { Phase::of(container.now) };
             match files.get(&id).map(|files| &files.record) {
-                Some(Reading::There(_)) => {}
+                Some(Reading::There(record)) if record.bare => {}
+                // The shim has read all that it needs of it.
+                Some(Reading::There(_)) => self.known.heal.push(id.clone()),
                 Some(Reading::Damaged(text)) => {
                     self.known.complaints.push(text.clone());
                     self.known.heal.push(id.clone());
@@ -180,6 +182,10 @@ impl Finder {
             (None, None) if unstarted => Phase::Created,
             (None, None) => Phase::Lost,
         };
+        // A container is started once: after that nobody asks for its environment and command line.
+        if !record.bare && phase != Phase::Created {
+            self.known.heal.push(id.clone());
+        }
         self.known.containers.insert(id, (record, phase));
     }
 
@@ -192,8 +198,10 @@ impl Finder {
             self.miss(&id);
         }
         let Some(reason) = self.unknown else { return Finding::Known(self.known) };
+        // Its shim may be about to read them.
+        self.known.heal.clear();
         self.known.unfinished.clear();
-        // Nothing is asked of a sandbox that is left alone, so none of its containers counts as running.
+        // As of one whose connection broke (`Sandbox::leave_alone`).
         for (_, phase) in self.known.containers.values_mut().filter(|(_, phase)| !phase.ended()) {
             *phase = Phase::Lost;
         }

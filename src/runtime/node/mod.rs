@@ -34,6 +34,8 @@ use crate::sys::mount;
 use crate::types::{Event, LogLimit};
 use state::Sandbox;
 
+/// A shim answers at once unless it waits for the disk, where it writes logs and exit codes.
+pub const SHIM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Events that a slow reader may be behind: a node has a few hundred containers, each with a few
 /// events in a burst.
 const EVENTS_MAX: usize = 1024;
@@ -53,6 +55,8 @@ pub struct RuntimeConfig {
     pub exe: PathBuf,
     pub registries: Registries,
     pub log_limit: LogLimit,
+    /// How long a shim is waited for that takes a connection or lives through a start of the daemon.
+    pub shim_timeout: Duration,
 }
 
 /// Makes the directories and reads the record of images.

@@ -50,7 +50,10 @@ impl Runtime {
         match self.start_shim(record).await {
             Ok((connection, process)) => Ok(self.attach_shim(&uid, connection, process)),
             Err(error) => {
-                self.release_sandbox(&uid).await?;
+                // A shim that does not even end is left alone.
+                if self.known_sandbox(&uid).is_ok() {
+                    self.release_sandbox(&uid).await?;
+                }
                 Err(error)
             }
         }
@@ -66,8 +69,14 @@ impl Runtime {
             spawn_shim(&exe, &at, &record.config.uid)
         })
         .await?;
-        let connected = Connection::open(&paths.socket()).await;
-        connected.map_err(|error| Error::Shim { uid, message: error.to_string() })
+        match Connection::open(&paths.socket(), self.config.shim_timeout).await {
+            Ok(opened) => Ok(opened),
+            Err(error) => {
+                // Nothing runs in it yet, and it would live on beside the next one.
+                self.end_unknown(&uid).await?;
+                Err(Error::Shim { uid, message: error.to_string() })
+            }
+        }
     }
 
     /// Records a live shim and starts the task that listens to it.
@@ -80,13 +89,17 @@ impl Runtime {
         let status = {
             let mut sandboxes = self.sandboxes.lock();
             let sandbox = sandboxes.get_mut(uid).expect("invariant: the caller has entered the sandbox");
-            sandbox.shim = Some(Shim { process: Arc::new(process), connection: Arc::clone(&connection) });
+            sandbox.attach(Shim { process: Arc::new(process), connection: Arc::clone(&connection) });
             sandbox.status()
         };
+        self.listen_to(uid, connection);
+        status
+    }
+
+    fn listen_to(self: &Arc<Self>, uid: &str, connection: Arc<Connection>) {
         let mut readers = self.readers.lock();
         while readers.try_join_next().is_some() {}
         readers.spawn(listen(Arc::downgrade(self), uid.to_owned(), connection));
-        status
     }
 
     fn on_exit(&self, uid: &str, container: &str, exit: Exit) {
@@ -100,50 +113,57 @@ impl Runtime {
         }
     }
 
-    /// The shim of `connection` is gone without our doing: nothing can be known of its containers any
-    /// more, so they are ended.
-    async fn on_gone(self: &Arc<Self>, uid: &str, connection: &Arc<Connection>) {
-        let ours = {
-            let mut sandboxes = self.sandboxes.lock();
-            let sandbox = sandboxes.get_mut(uid);
-            let held = |sandbox: &&mut Sandbox| {
-                sandbox.shim.as_ref().is_some_and(|shim| Arc::ptr_eq(&shim.connection, connection))
-            };
-            sandbox.filter(held).map(|sandbox| sandbox.shim = None).is_some()
-        };
+    /// A connection broke without our doing. Where the shim is gone, nothing can be known of its containers
+    /// any more, so they are ended; where that is not certain, the pod is left alone.
+    async fn on_gone(self: &Arc<Self>, uid: &str, broken: &Arc<Connection>) {
+        let ours = self.sandboxes.lock().get_mut(uid).is_some_and(|sandbox| sandbox.lose(broken));
         if !ours {
             return;
         }
-        match self.reconnect(uid).await {
-            Ok(()) => return,
-            Err(OpenError::Gone) => tracing::warn!(sandbox = uid, "the pod's shim is gone"),
-            Err(error @ OpenError::Unclear(_)) => {
-                tracing::error!(sandbox = uid, "leaving a pod alone that may run: {error}");
-                if let Some(sandbox) = self.sandboxes.lock().get_mut(uid) {
-                    sandbox.unknown = Some(error.to_string());
+        match Connection::open(&self.sandbox_paths(uid).socket(), self.config.shim_timeout).await {
+            Ok((connection, process)) => {
+                let shim = Shim { process: Arc::new(process), connection: Arc::clone(&connection) };
+                if self.if_missing(uid, broken, |sandbox| sandbox.attach(shim)) {
+                    self.listen_to(uid, Arc::clone(&connection));
+                    self.catch_up(uid, &connection).await;
                 }
-                return self.publish(Event::SandboxGone { sandbox_uid: uid.to_owned() });
+                return;
             }
-        }
-        if let Err(error) = self.release_sandbox(uid).await {
-            tracing::warn!(sandbox = uid, %error, "cannot clean up after the pod's shim");
+            Err(OpenError::Gone) => {
+                if !self.if_missing(uid, broken, |_| ()) {
+                    return;
+                }
+                tracing::warn!(sandbox = uid, "the pod's shim is gone");
+                if let Err(error) = self.release_sandbox(uid).await {
+                    tracing::warn!(sandbox = uid, %error, "cannot clean up after the pod's shim");
+                }
+                self.if_missing(uid, broken, Sandbox::clear_doubt);
+            }
+            Err(error @ OpenError::Unclear(_)) => {
+                if !self.if_missing(uid, broken, |sandbox| sandbox.leave_alone(error.to_string())) {
+                    return;
+                }
+                tracing::error!(sandbox = uid, "leaving a pod alone that may run: {error}");
+            }
         }
         self.publish(Event::SandboxGone { sandbox_uid: uid.to_owned() });
     }
 
-    /// A connection may be lost while the shim lives on. Catches up on what was told meanwhile.
-    async fn reconnect(self: &Arc<Self>, uid: &str) -> Result<(), OpenError> {
-        let (connection, process) = Connection::open(&self.sandbox_paths(uid).socket()).await?;
-        self.with_sandbox(uid, |_| ()).map_err(|_| OpenError::Gone)?;
-        self.attach_shim(uid, Arc::clone(&connection), process);
+    /// False when the sandbox was ended or found again since its connection broke.
+    fn if_missing(&self, uid: &str, broken: &Arc<Connection>, act: impl FnOnce(&mut Sandbox)) -> bool {
+        let mut sandboxes = self.sandboxes.lock();
+        sandboxes.get_mut(uid).filter(|sandbox| sandbox.misses(broken)).map(act).is_some()
+    }
+
+    /// Takes in the ends that were told while there was no connection.
+    async fn catch_up(&self, uid: &str, connection: &Connection) {
         // A connection that is lost again is noticed by its own listener.
-        let Ok((Answer::State { containers }, _)) = connection.call(Request::State, &[]).await else { return Ok(()) };
+        let Ok((Answer::State { containers }, _)) = connection.call(Request::State, &[]).await else { return };
         for container in containers {
             if let Some(exit) = container.exit {
                 self.on_exit(uid, &container.id, exit);
             }
         }
-        Ok(())
     }
 
     /// Ends what is left of a sandbox without a shim: processes, mounts, sockets. Its records stay.

@@ -17,6 +17,8 @@ pub(super) struct Sandbox {
     pub shim: Option<Shim>,
     /// Why nobody can say what runs of it: then it is left alone.
     pub unknown: Option<String>,
+    /// The connection that broke, while it is found out whether its shim lives: so long it is left alone, too.
+    pub lost: Option<Arc<Connection>>,
     pub containers: BTreeMap<String, Container>,
 }
 
@@ -122,7 +124,45 @@ impl Container {
 impl Sandbox {
     /// Without a shim and containers.
     pub(super) fn new(record: SandboxRecord) -> Self {
-        Self { record, shim: None, unknown: None, containers: BTreeMap::new() }
+        Self { record, shim: None, unknown: None, lost: None, containers: BTreeMap::new() }
+    }
+
+    pub(super) fn attach(&mut self, shim: Shim) {
+        self.shim = Some(shim);
+        self.unknown = None;
+        self.lost = None;
+    }
+
+    /// The connection to its shim broke; false when it is not the one that counts.
+    pub(super) fn lose(&mut self, connection: &Arc<Connection>) -> bool {
+        if !self.shim.as_ref().is_some_and(|shim| Arc::ptr_eq(&shim.connection, connection)) {
+            return false;
+        }
+        self.shim = None;
+        self.unknown = Some("the connection to its shim broke".to_owned());
+        self.lost = Some(Arc::clone(connection));
+        true
+    }
+
+    /// Whether it is still to be found out what the loss of this connection means.
+    pub(super) fn misses(&self, connection: &Arc<Connection>) -> bool {
+        self.lost.as_ref().is_some_and(|lost| Arc::ptr_eq(lost, connection))
+    }
+
+    /// Nothing is asked of a sandbox that is left alone, so none of its containers counts as running:
+    /// otherwise their ends would be waited for that nobody tells.
+    pub(super) fn leave_alone(&mut self, reason: String) {
+        self.lost = None;
+        self.unknown = Some(reason);
+        for container in self.containers.values() {
+            container.advance(Phase::Lost);
+        }
+    }
+
+    /// What runs of it is known again: nothing.
+    pub(super) fn clear_doubt(&mut self) {
+        self.lost = None;
+        self.unknown = None;
     }
 
     pub(super) fn status(&self) -> SandboxStatus {

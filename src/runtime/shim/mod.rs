@@ -26,6 +26,7 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{pipe2, sethostname, setsid};
 
+use crate::contract::protocol::NEWEST_VERSION;
 use crate::contract::records::{SandboxPaths, SandboxRecord};
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
@@ -44,11 +45,17 @@ const OOM_SCORE: &str = "-999";
 ///
 /// Must be called before any thread exists.
 pub fn shim_main(args: &[OsString]) -> i32 {
+    shim_main_of(args, NEWEST_VERSION)
+}
+
+/// The same as by a release whose newest version of the protocol with the daemon was `version`: tests meet
+/// what a daemon meets after an upgrade.
+pub fn shim_main_of(args: &[OsString], version: u32) -> i32 {
     let [data, run] = args else {
         return report("usage: shim DATA-DIR RUN-DIR");
     };
     let paths = SandboxPaths { data: PathBuf::from(data), run: PathBuf::from(run) };
-    match start(&paths) {
+    match start(&paths, version) {
         Ok(()) => 0,
         Err(error) => report(&error.to_string()),
     }
@@ -60,11 +67,11 @@ fn report(message: &str) -> i32 {
 }
 
 /// Forks the shim proper and waits until it is ready, so that whoever started us is not its parent.
-fn start(paths: &SandboxPaths) -> Result<()> {
+fn start(paths: &SandboxPaths, version: u32) -> Result<()> {
     let (ready, told) = pipe2(OFlag::O_CLOEXEC).at("make a pipe for", &paths.run)?;
     let forked = process::fork_child(|| {
         let ready_end = fs::File::from(told);
-        match serve(paths, ready_end) {
+        match serve(paths, version, ready_end) {
             Ok(()) => 0,
             Err(_) => 1,
         }
@@ -79,8 +86,8 @@ fn start(paths: &SandboxPaths) -> Result<()> {
 }
 
 /// The shim's life. Failures up to the point of readiness go to the starting process.
-fn serve(paths: &SandboxPaths, mut starter: fs::File) -> Result<()> {
-    let mut server = match prepare(paths) {
+fn serve(paths: &SandboxPaths, version: u32, mut starter: fs::File) -> Result<()> {
+    let mut server = match prepare(paths, version) {
         Ok(server) => server,
         Err(error) => {
             let _ = write!(starter, "{error}");
@@ -93,7 +100,7 @@ fn serve(paths: &SandboxPaths, mut starter: fs::File) -> Result<()> {
     server.run()
 }
 
-fn prepare(paths: &SandboxPaths) -> Result<server::Server> {
+fn prepare(paths: &SandboxPaths, version: u32) -> Result<server::Server> {
     let record = durable::read::<SandboxRecord>(&paths.record())?;
     setsid().at("leave the session of", &paths.run)?;
     nix::sys::prctl::set_child_subreaper(true).at("become subreaper for", &paths.run)?;
@@ -105,7 +112,7 @@ fn prepare(paths: &SandboxPaths) -> Result<server::Server> {
     let shim_dir = Path::new("/");
     std::env::set_current_dir(shim_dir).at("enter", shim_dir)?;
     make_namespaces(&record.config)?;
-    server::Server::new(record, paths.clone())
+    server::Server::new(record, paths.clone(), version)
 }
 
 fn detach_stdio() -> Result<()> {

@@ -20,8 +20,10 @@ use super::log::LogFile;
 use super::pause::Pause;
 use crate::cgroup::Cgroups;
 use crate::contract::held::HeldRecords;
-use crate::contract::protocol::{Answer, Call, Failure, Message, NEWEST_VERSION, OLDEST_VERSION, Request, Streams};
-use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
+use crate::contract::protocol::{
+    Answer, Call, Failure, Message, OLDEST_VERSION, REAL_TIME_SINCE, Request, START_RECORD_SINCE, Streams,
+};
+use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::sys::packet::{self, MESSAGE_MAX};
@@ -33,6 +35,8 @@ const CHUNK: usize = 16 * 1024;
 const NEVER_RAN: i32 = 128;
 
 pub(super) struct Server {
+    /// The newest one of the protocol that it speaks.
+    version: u32,
     record: SandboxRecord,
     paths: SandboxPaths,
     cgroups: Cgroups,
@@ -90,7 +94,7 @@ enum Next {
 }
 
 impl Server {
-    pub(super) fn new(record: SandboxRecord, paths: SandboxPaths) -> Result<Self> {
+    pub(super) fn new(record: SandboxRecord, paths: SandboxPaths, version: u32) -> Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.add(Signal::SIGTERM);
@@ -102,6 +106,7 @@ impl Server {
             signals: SignalFd::with_flags(&mask, flags).at("wait for signals for", &paths.run)?,
             listener: packet::listener(&paths.socket()).at("listen on", &paths.socket())?,
             cgroups: Cgroups::detect()?,
+            version,
             record,
             paths,
             clients: vec![],
@@ -189,7 +194,8 @@ impl Server {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Ok(None) | Err(_) => return self.clients.retain(|client| client.number != number),
         };
-        let Ok(call) = serde_json::from_slice::<Call>(&buffer[..received.len]) else {
+        let call = serde_json::from_slice::<Call>(&buffer[..received.len]).ok();
+        let Some(call) = call.filter(|call| call.request.since() <= self.version) else {
             return self.clients.retain(|client| client.number != number);
         };
         drop(buffer);
@@ -204,7 +210,7 @@ impl Server {
     fn handle(&mut self, client: u64, call: Call, fds: Vec<OwnedFd>) -> Result<Next, Failure> {
         let answer = match call.request {
             Request::Hello { oldest, newest } => {
-                let version = newest.min(NEWEST_VERSION);
+                let version = newest.min(self.version);
                 if version < oldest.max(OLDEST_VERSION) {
                     return Err(Failure::Version);
                 }
@@ -277,7 +283,7 @@ impl Server {
             return Err(Failure::AlreadyStarted);
         }
         let failed = |error: Error| Failure::Start(error.to_string());
-        let record = take_record(&self.paths.container(&id)).map_err(failed)?;
+        let record = self.take_record(&id).map_err(failed)?;
         let path = &record.config.log_path;
         let log = LogFile::open(path, self.record.log_limit).at("open the log", path).map_err(failed)?;
         let target = record.config.processes_of.as_deref().map(|name| self.processes_of(name)).transpose()?;
@@ -300,6 +306,22 @@ impl Server {
         self.helpers.push(helper.map_err(failed)?);
         self.containers.insert(id, container);
         Ok(Next::Later)
+    }
+
+    /// The record of a container that is to be started. The copy with its environment goes now.
+    fn take_record(&self, id: &str) -> Result<ContainerRecord> {
+        let files = self.paths.container(id);
+        if self.version >= START_RECORD_SINCE
+            && let Some(record) = durable::read_optional::<ContainerRecord>(&files.start_record())?
+        {
+            durable::remove_file(&files.start_record())?;
+            return Ok(record);
+        }
+        let record = durable::read::<ContainerRecord>(&files.record())?;
+        if record.bare {
+            return Err(Error::Start("the container's environment and command line are gone".to_owned()));
+        }
+        Ok(record)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one request, taken apart by its only caller")]
@@ -327,6 +349,9 @@ impl Server {
     }
 
     fn signal(&mut self, client: u64, container: &str, exec: Option<u64>, signal: i32) -> Result<Answer, Failure> {
+        if self.version < REAL_TIME_SINCE {
+            Signal::try_from(signal).map_err(|error| Failure::Other(error.to_string()))?;
+        }
         let pid = match exec {
             None => self.running(container)?.pid,
             Some(exec) => {
@@ -458,17 +483,4 @@ fn take(streams: Streams, fds: Vec<OwnedFd>) -> Stdio {
     let mut fds = fds.into_iter();
     let mut next = |wanted: bool| if wanted { fds.next() } else { None };
     Stdio { stdin: next(streams.stdin), stdout: next(streams.stdout), stderr: next(streams.stderr) }
-}
-
-/// The record of a container that is to be started. The copy with its environment goes now.
-fn take_record(files: &ContainerPaths) -> Result<ContainerRecord> {
-    if let Some(record) = durable::read_optional::<ContainerRecord>(&files.start_record())? {
-        durable::remove_file(&files.start_record())?;
-        return Ok(record);
-    }
-    let record = durable::read::<ContainerRecord>(&files.record())?;
-    if record.bare {
-        return Err(Error::Start("the container's environment and command line are gone".to_owned()));
-    }
-    Ok(record)
 }

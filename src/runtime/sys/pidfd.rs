@@ -8,6 +8,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// A process that has closed its descriptors has little left to do: to give back its memory and namespaces.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// A process that may have ended by now.
 #[derive(Debug)]
 pub(crate) struct ProcessFd(OwnedFd);
@@ -48,6 +51,11 @@ impl ProcessFd {
     pub(crate) fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Whether it has ended, or is about to: a process closes its sockets before it counts as ended.
+    pub(crate) async fn is_ending(&self) -> bool {
+        self.ended(ENDING).await
     }
 
     /// Waits for its end; whether it came in time.

@@ -10,8 +10,13 @@ fn record(id: &str) -> ContainerRecord {
         layer_dir: Default::default(),
         layers: vec![],
         defaults: Default::default(),
-        bare: false,
+        bare: true,
     }
+}
+
+/// As an earlier release left it on the disk.
+fn whole(id: &str) -> Reading<ContainerRecord> {
+    Reading::There(ContainerRecord { bare: false, ..record(id) })
 }
 
 fn now(id: &str, pid: i32) -> ContainerNow {
@@ -106,6 +111,20 @@ fn a_shim_of_the_first_protocol_is_believed_as_far_as_it_goes() {
     let files = disk(damaged(), vec![("a", There(record("a")), Absent), ("b", There(record("b")), There(exit()))]);
     check(files, state(), false, "left alone, damaged; a lost; b exited");
     check(disk(damaged(), vec![]), Told::State(vec![]), false, "nothing");
+}
+
+#[test]
+fn secrets_go_from_the_disk_once_nobody_reads_them_there() {
+    use Reading::{Absent, There};
+    let files = || disk(there(), vec![("a", whole("a"), Absent), ("b", whole("b"), There(exit()))]);
+    let all = "healed: false [\"a\", \"b\"]";
+    check(files(), held(7), false, &format!("known; a running; b exited; {all}"));
+    check(files(), held(0), false, &format!("known; a created; b exited; {all}"));
+    check(files(), Told::State(vec![now("a", 7)]), false, &format!("known; a running; b exited; {all}"));
+    check(files(), Told::Gone, false, &format!("known; a lost; b exited; {all}"));
+    // A shim of the first protocol reads it at the start.
+    check(files(), Told::State(vec![]), false, "known; a created; b exited; healed: false [\"b\"]");
+    check(files(), Told::Unclear("late".to_owned()), false, "left alone, late; a lost; b exited");
 }
 
 #[test]

@@ -18,6 +18,9 @@ use sha2::{Digest, Sha256};
 
 pub(crate) type Outcome<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
+/// This binary by that name makes shims that speak the first version of the protocol alone.
+pub(crate) const FIRST_RELEASE: &str = "first-release";
+
 const BUSYBOX: &str = "/bin/busybox";
 /// No step of any test takes nearly as long on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,6 +91,15 @@ impl Node {
 
     pub(crate) async fn start_daemon(&mut self) {
         self.runtime = Some(open(self.dir.path()).await);
+    }
+
+    /// The daemon's new shims are as the first release made them.
+    pub(crate) async fn use_first_shims(&mut self) {
+        let config = config_of(self.dir.path());
+        let exe = self.dir.path().join(FIRST_RELEASE);
+        std::os::unix::fs::symlink(&config.exe, &exe).unwrap();
+        self.stop_daemon();
+        self.use_runtime(Runtime::open(RuntimeConfig { exe, ..config }).await.unwrap());
     }
 
     /// The daemon comes back with another configuration.
@@ -192,6 +204,7 @@ pub(crate) fn config_of(dir: &Path) -> RuntimeConfig {
         exe: PathBuf::from("/proc/self/exe").canonicalize().unwrap(),
         registries: Registries::default(),
         log_limit: LogLimit::default(),
+        shim_timeout: PATIENCE,
     }
 }
 

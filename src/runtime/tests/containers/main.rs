@@ -8,12 +8,14 @@
 mod devices;
 mod fixture;
 mod lifecycle;
+mod lost;
 mod registry;
 mod restart;
 mod scale;
 mod streams;
 mod upgrade;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use fixture::{Node, Outcome};
@@ -25,9 +27,9 @@ const TESTS: &[Test] = &[
     ("images_defaults_apply", |node| Box::pin(lifecycle::image_defaults_apply(node))),
     ("volumes_of_images_are_writable_and_filled", |node| Box::pin(lifecycle::image_volumes(node))),
     ("layers_are_put_onto_their_parents", |node| Box::pin(lifecycle::layers_on_parents(node))),
+    ("layers_may_come_more_than_once", |node| Box::pin(lifecycle::equal_layers(node))),
     ("what_cannot_start_says_why", |node| Box::pin(lifecycle::what_cannot_start_says_why(node))),
     ("stop_asks_then_kills", |node| Box::pin(lifecycle::stop_asks_then_kills(node))),
-    ("layers_may_come_more_than_once", |node| Box::pin(lifecycle::equal_layers(node))),
     ("limits_stand_and_memory_hogs_are_killed", |node| Box::pin(lifecycle::limits_and_oom(node))),
     ("pods_share_namespaces_as_asked", |node| Box::pin(lifecycle::namespaces(node))),
     ("volumes_and_read_only_roots", |node| Box::pin(lifecycle::volumes(node))),
@@ -38,20 +40,26 @@ const TESTS: &[Test] = &[
     ("terminals_work_and_resize", |node| Box::pin(streams::terminals(node))),
     ("attach_talks_to_the_container", |node| Box::pin(streams::attach(node))),
     ("a_new_daemon_takes_over", |node| Box::pin(restart::a_new_daemon_takes_over(node))),
-    ("records_of_the_first_release_are_adopted", |node| Box::pin(upgrade::first_records(node))),
+    ("the_first_release_is_taken_over", |node| Box::pin(upgrade::first_release(node))),
     ("damaged_records_are_made_up_for", |node| Box::pin(upgrade::damaged_records(node))),
     ("newer_records_are_refused", |node| Box::pin(upgrade::newer_records(node))),
     ("a_pod_that_cannot_be_looked_into_is_left_alone", |node| Box::pin(upgrade::left_alone(node))),
     ("a_dead_shim_is_noticed", |node| Box::pin(restart::a_dead_shim_is_noticed(node))),
+    ("a_broken_connection_is_made_again", |node| Box::pin(lost::broken_connection(node))),
+    ("a_pod_that_cannot_be_reached_again_can_be_deleted", |node| Box::pin(lost::out_of_reach(node))),
+    ("shims_that_hang_are_waited_for_together", |node| Box::pin(lost::hanging_shims(node))),
     ("images_come_from_mirrors", |node| Box::pin(registry::images_come_from_mirrors(node))),
     ("twenty_sandboxes_at_once", |node| Box::pin(scale::twenty_sandboxes(node))),
     ("starts_are_fast_and_shims_small", |node| Box::pin(scale::figures(node))),
 ];
 
 fn main() -> ExitCode {
-    let args = std::env::args_os().skip(1).collect::<Vec<_>>();
+    let mut args = std::env::args_os();
+    let exe = args.next().unwrap_or_default();
+    let args = args.collect::<Vec<_>>();
     if args.first().is_some_and(|arg| arg == "shim") {
-        let code = runtime::shim_main(&args[1..]);
+        let first = Path::new(&exe).ends_with(fixture::FIRST_RELEASE);
+        let code = if first { runtime::shim_main_of(&args[1..], 1) } else { runtime::shim_main(&args[1..]) };
         return u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     if let Some(reason) = fixture::missing() {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::{ContainerState, Error, Runtime, SandboxState};
+use runtime::{ContainerConfig, ContainerState, Error, Runtime, SandboxState};
 use serde_json::Value;
 
 use crate::fixture::{Node, PATIENCE, config_of};
@@ -33,12 +34,12 @@ fn sandbox_dir(node: &Node) -> PathBuf {
     node.dir.path().join("data/sandboxes/p1")
 }
 
-fn pid_of(node: &Node, id: &str) -> u32 {
+pub(crate) fn pid_of(node: &Node, id: &str) -> u32 {
     node.runtime().container_status(id).unwrap().pid.unwrap()
 }
 
 #[track_caller]
-fn check_runs(node: &Node, id: &str, pid: u32, when: &str) {
+pub(crate) fn check_runs(node: &Node, id: &str, pid: u32, when: &str) {
     let found = node.runtime().list_containers();
     let found = found.iter().map(|c| (c.id.as_str(), c.state, c.pid)).collect::<Vec<_>>();
     assert_eq!(found, [(id, ContainerState::Running, Some(pid))], "{when}");
@@ -46,24 +47,85 @@ fn check_runs(node: &Node, id: &str, pid: u32, when: &str) {
     assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::Ready, "{when}");
 }
 
-pub(crate) async fn first_records(node: &mut Node) {
-    node.sandbox("p1").await;
-    let id = node.start("p1", node.shell("sleep 1000")).await;
-    let ended = node.start("p1", node.shell("exit 3")).await;
+const SECRET: &str = "correct-horse-battery";
+
+fn with_secret(node: &Node, script: &str) -> ContainerConfig {
+    let mut config = node.shell(script);
+    config.env = vec![("TOKEN".to_owned(), SECRET.to_owned())];
+    config
+}
+
+fn record_of(node: &Node, id: &str) -> PathBuf {
+    sandbox_dir(node).join(id).join("container.json")
+}
+
+/// Starts a container and leaves its record as the first release did: whole.
+async fn start_as_then(node: &Node, script: &str) -> String {
+    let id = node.runtime().create_container("p1", with_secret(node, script)).await.unwrap();
+    let whole = fs::read(record_of(node, &id)).unwrap();
+    node.runtime().start_container(&id).await.unwrap();
+    assert_eq!(files_with_secret(node), Vec::<PathBuf>::new(), "a start takes it off the disk");
+    fs::write(record_of(node, &id), whole).unwrap();
+    id
+}
+
+/// Every file on the data disk that holds it, images aside.
+fn files_with_secret(node: &Node) -> Vec<PathBuf> {
+    let files = listing(&node.dir.path().join("data/sandboxes")).into_iter().map(|(path, _)| path);
+    let holds = |path: &PathBuf| {
+        let found = path.symlink_metadata().unwrap().is_file().then(|| fs::read(path).unwrap());
+        found.is_some_and(|bytes| bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()))
+    };
+    files.filter(holds).collect()
+}
+
+/// Records and shims as the first release left them: the shims speak the first version of the protocol alone.
+pub(crate) async fn first_release(node: &mut Node) {
+    node.use_first_shims().await;
+    let sandbox = node.sandbox("p1").await;
+    let ended = start_as_then(node, "exit 3").await;
     node.ended(&ended).await;
+    // Its start takes care of its own record alone.
+    let whole = fs::read(record_of(node, &ended)).unwrap();
+    fs::remove_file(record_of(node, &ended)).unwrap();
+    let id = start_as_then(node, "sleep 1000").await;
+    fs::write(record_of(node, &ended), whole).unwrap();
+    let waiting = node.runtime().create_container("p1", with_secret(node, "sleep 1000")).await.unwrap();
     let pid = pid_of(node, &id);
     let dir = sandbox_dir(node);
     rewrite(&dir.join("sandbox.json"), include_str!("../../contract/golden/sandbox-1.json"));
-    for id in [&id, &ended] {
-        rewrite(&dir.join(id).join("container.json"), include_str!("../../contract/golden/container-1.json"));
+    for id in [&id, &ended, &waiting] {
+        rewrite(&record_of(node, id), include_str!("../../contract/golden/container-1.json"));
     }
     rewrite(&dir.join(&ended).join("exit.json"), include_str!("../../contract/golden/exit-1.json"));
+    assert_eq!(files_with_secret(node).len(), 3);
+
     node.restart().await;
+    assert_eq!(node.runtime().sandbox_status("p1").unwrap().shim_pid, sandbox.shim_pid);
     let status = node.runtime().container_status(&ended).unwrap();
     assert_eq!((status.state, status.exit_code), (ContainerState::Exited, Some(3)));
     node.runtime().remove_container(&ended).await.unwrap();
-    check_runs(node, &id, pid, "records of the first release");
-    assert_eq!(node.exec(&id, "echo there").await, "there");
+    assert_eq!(node.exec(&id, "echo $TOKEN").await, SECRET, "a command knows what its container knows");
+    assert_eq!(node.runtime().container_status(&waiting).unwrap().state, ContainerState::Created);
+    assert_eq!(files_with_secret(node), [record_of(node, &waiting)], "only this one is still to be read");
+    node.runtime().start_container(&waiting).await.unwrap();
+    assert_eq!(node.exec(&waiting, "echo $TOKEN").await, SECRET);
+    assert_eq!(files_with_secret(node), Vec::<PathBuf>::new());
+
+    node.restart().await;
+    node.runtime().stop_container(&waiting, Duration::ZERO).await.unwrap();
+    node.runtime().remove_container(&waiting).await.unwrap();
+    check_runs(node, &id, pid, "a shim of the first release");
+    // Such a shim cannot make up for a record.
+    let whole = fs::read(record_of(node, &id)).unwrap();
+    fs::write(record_of(node, &id), "").unwrap();
+    node.restart().await;
+    assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::Unknown);
+    fs::write(record_of(node, &id), whole).unwrap();
+    node.runtime().recover_sandbox("p1").await.unwrap();
+    check_runs(node, &id, pid, "its record is back");
+    node.runtime().remove_sandbox("p1").await.unwrap();
+    assert!(!running(pid) && !running(sandbox.shim_pid));
 }
 
 /// What is left of a file; `None` when it is not there any more.
@@ -146,7 +208,7 @@ fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 #[track_caller]
-fn check_left_alone(node: &Node, pid: u32) {
+pub(crate) fn check_left_alone(node: &Node, pid: u32) {
     assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::Unknown);
     assert!(node.runtime().list_containers().iter().all(|c| c.state == ContainerState::Unknown));
     assert!(running(pid));
