@@ -5,9 +5,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-
 use super::payload::BYTES_MAX;
 
 /// A new generation is written before the old one goes. The kernel takes memory only for what is
@@ -43,16 +40,7 @@ pub(super) fn prepare(dir: &Path, unused: bool) -> io::Result<()> {
         runtime::remove_tree(dir)?;
         make_dir(dir, 0o755)?;
     }
-    // Programs in them may be run, as upstream's containers do with scripts of ConfigMaps.
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let options = format!("mode=0755,size={SIZE}");
-    let unswapped = format!("{options},noswap");
-    match mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(unswapped.as_str())) {
-        // Kernels before 6.4 do not know the option.
-        Err(Errno::EINVAL) => mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.as_str()))?,
-        mounted => mounted?,
-    }
-    Ok(())
+    runtime::unswapped_tmpfs(dir, &format!("mode=0755,size={SIZE}"))
 }
 
 #[cfg(test)]

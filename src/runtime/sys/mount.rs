@@ -229,9 +229,24 @@ pub(crate) fn private_tmpfs(path: &Path) -> io::Result<()> {
     if mount_points()?.iter().any(|point| point == path) {
         return Ok(());
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("coracle"), path, Some("tmpfs"), flags, Some("mode=0700"))?;
+    unswapped_tmpfs(path, "mode=0700")?;
     mount(None::<&str>, path, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?;
+    Ok(())
+}
+
+/// A tmpfs for secrets: where the kernel knows how (6.4), nothing in it is ever swapped to a disk. Programs in
+/// it may be run, as containers do with scripts of ConfigMaps.
+///
+/// # Errors
+/// When the kernel refuses the mount.
+pub fn unswapped_tmpfs(path: &Path, options: &str) -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let unswapped = format!("{options},noswap");
+    match mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(unswapped.as_str())) {
+        // Earlier kernels do not know the option.
+        Err(nix::Error::EINVAL) => mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options))?,
+        mounted => mounted?,
+    }
     Ok(())
 }
 
@@ -342,6 +357,27 @@ mod tests {
         assert_eq!(overlay_of(3, 24), "2", "by mount");
         assert_eq!(overlay_of(127, 24), "126", "the most layers of an image, by mount");
         assert_eq!(overlay_of(60, 100), "59", "more than a page of options, by fsconfig");
+    }
+
+    #[test]
+    fn what_the_run_directory_holds_is_never_swapped() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: mounting takes root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (private, witness) = (dir.path().join("private"), dir.path().join("witness"));
+        fs::create_dir(&private).unwrap();
+        fs::create_dir(&witness).unwrap();
+        let (known, table) = in_private(|| {
+            let known = mount(None::<&str>, &witness, Some("tmpfs"), MsFlags::empty(), Some("noswap")).is_ok();
+            private_tmpfs(&private).unwrap();
+            (known, fs::read_to_string("/proc/thread-self/mountinfo").unwrap())
+        })
+        .unwrap();
+        let line = table.lines().find(|line| line.contains(private.to_str().unwrap())).unwrap();
+        assert!(line.contains("mode=700") && line.contains("nodev"), "{line}");
+        assert_eq!(line.contains("noswap"), known, "{line}");
     }
 
     #[test]
