@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tidy/decoding.rs"]
+mod decoding;
 #[path = "tidy/disk.rs"]
 mod disk;
 
@@ -382,4 +384,9 @@ fn pod_fields_are_listed_read_and_tested() {
 #[test]
 fn file_systems_are_asked_in_the_disk_room() {
     none(&disk::offenders(&sources()), "move this into a job of the disk room (runtime::DiskRoom)");
+}
+
+#[test]
+fn what_cannot_be_read_is_no_default() {
+    none(&decoding::offenders(&sources()), "make this an error, or say why the default is right");
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectKey};
+use serde::de::DeserializeOwned;
 use tracing::error;
 
 use crate::Kind;
@@ -77,6 +78,14 @@ impl Cluster {
     }
 }
 
+/// All of these objects, decoded: for decisions that an object which is left out would turn round.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn decode_all<'a, K: DeserializeOwned>(objects: impl IntoIterator<Item = &'a Object>) -> kube::Result<Vec<K>> {
+    objects.into_iter().map(Object::decode).collect::<Result<_, _>>().map_err(kube::Error::SerdeError)
+}
+
 /// Stored bytes passed the schema when they were written; what does not decode is a fault of the
 /// store and is left out rather than taking the component down.
 fn decode<K: Kind>(object: &Object) -> Option<K> {
@@ -84,4 +93,21 @@ fn decode<K: Kind>(object: &Object) -> Option<K> {
         .decode()
         .inspect_err(|e| error!(kind = K::KIND, key = %object.index.key, "stored object does not decode: {e}"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object::ObjectIndex;
+    use k8s_openapi::api::core::v1::Node;
+
+    use super::*;
+
+    #[test]
+    fn one_object_that_cannot_be_read_fails_them_all() {
+        let object = |json: &str| Object { json: json.to_owned().into(), index: Arc::new(ObjectIndex::default()) };
+        let objects = [object(r#"{"metadata": {"name": "a"}}"#), object(r#"{"spec": {"podCIDR": 1}}"#)];
+        let nodes: Vec<Node> = decode_all(&objects[..1]).unwrap();
+        assert_eq!(nodes[0].metadata.name.as_deref(), Some("a"));
+        assert!(matches!(decode_all::<Node>(&objects), Err(kube::Error::SerdeError(_))));
+    }
 }

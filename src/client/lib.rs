@@ -20,7 +20,7 @@ mod workqueue;
 mod writes;
 
 pub use backoff::Backoff;
-pub use cluster::{Cluster, Identity};
+pub use cluster::{Cluster, Identity, decode_all};
 pub use controller::{Controller, Outcome, Reconcile};
 pub use kind::Kind;
 pub use kube;

@@ -32,9 +32,9 @@ struct Spec {
 }
 
 impl NodeView {
-    pub(crate) fn of(object: &Object) -> Option<Self> {
-        let Body { spec } = object.decode().ok()?;
-        Some(Self {
+    pub(crate) fn of(object: &Object) -> serde_json::Result<Self> {
+        let Body { spec } = object.decode()?;
+        Ok(Self {
             index: object.index.clone(),
             taints: spec.taints.unwrap_or_default(),
             unschedulable: spec.unschedulable,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::typed::undecodable;
 use super::{KindRules, Traits, prepare};
 use crate::field::ErrorList;
 use crate::meta;
@@ -32,11 +33,17 @@ impl KindRules for Generic {
     }
 
     fn validate(&self, obj: &Value) -> ErrorList {
-        meta::validate_object_meta(&meta::meta_of(obj), self.0.namespaced, self.0.names)
+        match meta::meta_of(obj) {
+            Ok(meta) => meta::validate_object_meta(&meta, self.0.namespaced, self.0.names),
+            Err(error) => undecodable(&error),
+        }
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        meta::validate_object_meta_update(&meta::meta_of(new), &meta::meta_of(old))
+        match (meta::meta_of(new), meta::meta_of(old)) {
+            (Ok(new), Ok(old)) => meta::validate_object_meta_update(&new, &old),
+            (Err(error), _) | (_, Err(error)) => undecodable(&error),
+        }
     }
 
     fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {

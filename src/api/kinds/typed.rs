@@ -52,7 +52,8 @@ fn encode<T: Serialize>(obj: &T, into: &mut Value) -> Result<(), serde_json::Err
 }
 
 /// What is reported for an object that is not of the kind: the schema was to keep it out.
-fn undecodable(error: &serde_json::Error) -> ErrorList {
+/// What cannot be read is refused.
+pub(super) fn undecodable(error: &serde_json::Error) -> ErrorList {
     field::internal(&Path::nil(), error.to_string()).into()
 }
 

@@ -209,9 +209,9 @@ pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta, path: &Path<
     validate_changeable(new, path, errs);
 }
 
-/// The `metadata` of an untyped object.
-pub(crate) fn meta_of(object: &Value) -> ObjectMeta {
-    object.get("metadata").and_then(|m| serde::Deserialize::deserialize(m).ok()).unwrap_or_default()
+/// The `metadata` of an untyped object; one without any has none of its fields.
+pub(crate) fn meta_of(object: &Value) -> serde_json::Result<ObjectMeta> {
+    object.get("metadata").map_or_else(|| Ok(ObjectMeta::default()), serde::Deserialize::deserialize)
 }
 
 #[cfg(test)]
@@ -277,5 +277,11 @@ mod tests {
                 "metadata.uid: Invalid value: \"2\": field is immutable"
             ]
         );
+    }
+
+    #[test]
+    fn metadata_that_cannot_be_read_is_not_taken_for_none() {
+        assert!(meta_of(&json!({"metadata": {"labels": 1}})).is_err());
+        assert_eq!(meta_of(&json!({})).unwrap(), ObjectMeta::default());
     }
 }

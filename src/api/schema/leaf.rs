@@ -105,9 +105,15 @@ pub(super) fn read_bytes(text: &str) -> Result<String, String> {
     match STANDARD.decode(&clean) {
         Ok(_) => Ok(clean),
         // Bits beyond the last byte mean nothing to Go, and are gone when it writes.
-        Err(DecodeError::InvalidLastSymbol(..)) => Ok(STANDARD.encode(lenient().decode(&clean).unwrap_or_default())),
-        Err(error) => Err(format!("illegal base64 data at input byte {}", base64_fault(&error, clean.len()))),
+        Err(DecodeError::InvalidLastSymbol(..)) => {
+            lenient().decode(&clean).map(|bytes| STANDARD.encode(bytes)).map_err(|error| illegal(&error, &clean))
+        }
+        Err(error) => Err(illegal(&error, &clean)),
     }
+}
+
+fn illegal(error: &DecodeError, text: &str) -> String {
+    format!("illegal base64 data at input byte {}", base64_fault(error, text.len()))
 }
 
 fn lenient() -> GeneralPurpose {

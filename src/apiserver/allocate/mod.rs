@@ -47,7 +47,8 @@ pub struct Allocator {
 #[derive(Debug)]
 struct State {
     services: Projection,
-    stored: HashMap<ObjectKey, Held>,
+    /// Nothing is known of a service that cannot be read.
+    stored: HashMap<ObjectKey, Option<Held>>,
     /// By a running number: allocated, but not yet seen in the store.
     pending: HashMap<u64, Held>,
     next: u64,
@@ -100,7 +101,7 @@ impl Allocator {
         let mut choose = |size: u128| random.random_range(0..size);
         let mut state = self.state.lock();
         state.refresh(registry);
-        let mut used = state.used(old.as_ref().map(key_of).as_ref());
+        let mut used = state.used(old.as_ref().map(key_of).as_ref())?;
         used.ips.extend(&self.reserved);
         let held = self.assign(&mut new, old.as_ref(), &mut used, &mut choose)?;
         *service = serde_json::to_value(&new).map_err(ApiError::internal)?;
@@ -192,25 +193,29 @@ impl State {
         }
     }
 
-    fn used(&self, own: Option<&ObjectKey>) -> Used {
+    fn used(&self, own: Option<&ObjectKey>) -> Result<Used, ApiError> {
         let mut used = Used::default();
-        let others = self.stored.iter().filter(|(key, _)| Some(*key) != own).map(|(_, held)| held);
-        for held in others.chain(self.pending.values()) {
+        let mut add = |held: &Held| {
             used.ips.extend(&held.ips);
             used.ports.extend(&held.ports);
+        };
+        for (key, held) in self.stored.iter().filter(|(key, _)| Some(*key) != own) {
+            // It may hold just what would be chosen.
+            let unreadable = || ApiError::internal(format!("cannot allocate: the stored service {key} is unreadable"));
+            add(held.as_ref().ok_or_else(unreadable)?);
         }
-        used
+        self.pending.values().for_each(add);
+        Ok(used)
     }
 }
 
-/// A service that cannot be read would hide what it holds; it was checked when it was written.
-fn held_by(object: &Object) -> Held {
-    let spec = object.decode::<Service>().ok().and_then(|s| s.spec).unwrap_or_default();
+fn held_by(object: &Object) -> Option<Held> {
+    let spec = object.decode::<Service>().ok()?.spec.unwrap_or_default();
     let ports = spec.ports.iter().flatten().filter_map(|p| p.node_port).chain(spec.health_check_node_port);
-    Held {
+    Some(Held {
         ips: spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
         ports: ports.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0).collect(),
-    }
+    })
 }
 
 fn key_of(service: &Service) -> ObjectKey {

@@ -20,6 +20,22 @@ fn assign(spec: &Value, old: Option<&Value>) -> Result<Value, String> {
     Ok(got)
 }
 
+#[test]
+fn a_service_that_cannot_be_read_may_hold_anything() {
+    let (readable, damaged) = (ObjectKey::new("a", "web"), ObjectKey::new("a", "damaged"));
+    let held = Held { ips: vec!["10.96.0.7".parse().unwrap()], ports: vec![30007] };
+    let mut state = State {
+        services: Projection::new("", "services"),
+        stored: HashMap::from([(readable, Some(held))]),
+        pending: HashMap::new(),
+        next: 0,
+    };
+    assert_eq!(state.used(None).unwrap().ports, HashSet::from([30007]));
+    state.stored.insert(damaged.clone(), None);
+    assert!(state.used(None).unwrap_err().to_string().contains("a/damaged"));
+    assert!(state.used(Some(&damaged)).is_ok(), "itself it may be put right");
+}
+
 #[track_caller]
 fn check(spec: &Value, old: Option<&Value>, expected: &Result<Value, &str>) {
     let got = assign(spec, old).map(|got| {

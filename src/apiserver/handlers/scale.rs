@@ -19,7 +19,7 @@ use crate::registry::text;
 const GROUP: &str = "autoscaling";
 
 /// The scale of a stored workload.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(object: &Value) -> Result<Value, ApiError> {
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object["metadata"].get(field) {
@@ -28,7 +28,7 @@ fn scale_of(object: &Value) -> Value {
     }
     let mut status =
         Map::from_iter([("replicas".to_owned(), json!(object["status"]["replicas"].as_i64().unwrap_or(0)))]);
-    let selector = selector_of(&object["spec"]["selector"]);
+    let selector = selector_of(&object["spec"]["selector"])?;
     if !selector.is_empty() {
         status.insert("selector".into(), json!(selector));
     }
@@ -36,23 +36,28 @@ fn scale_of(object: &Value) -> Value {
     if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|r| *r != 0) {
         spec.insert("replicas".into(), json!(replicas));
     }
-    json!({
+    Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": metadata, "spec": spec, "status": status,
-    })
+    }))
 }
 
-/// A label selector, or a replication controller's plain map, in its text form.
-fn selector_of(selector: &Value) -> String {
+/// A label selector, or a replication controller's plain map, in its text form. An autoscaler takes an
+/// empty one for all pods, so one that cannot be read is an error.
+fn selector_of(selector: &Value) -> Result<String, ApiError> {
+    if selector.is_null() {
+        return Ok(String::new());
+    }
     let plain = selector.as_object().is_some_and(|m| m.values().all(Value::is_string));
     let structured = if plain { json!({"matchLabels": selector}) } else { selector.clone() };
-    LabelSelector::deserialize(structured).map(|s| format_label_selector(Some(&s))).unwrap_or_default()
+    let selector = LabelSelector::deserialize(structured).map_err(ApiError::internal)?;
+    Ok(format_label_selector(Some(&selector)))
 }
 
 pub(super) fn get(cx: &Context<'_>) -> Result<Response, ApiError> {
     let entry = cx.registry().entry(cx.resource, cx.namespace(), &cx.info.name).ok_or_else(|| cx.not_found())?;
     let object: Value = serde_json::from_slice(&entry.bytes).map_err(ApiError::internal)?;
-    respond::scale(cx, &scale_of(&object), &[])
+    respond::scale(cx, &scale_of(&object)?, &[])
 }
 
 fn target<'a>() -> Target<'a> {
@@ -94,7 +99,7 @@ async fn change(
     info.subresource.clear();
     let parent = Context { info: &info, ..*cx };
     let mut apply = |old: &Value| {
-        let scale = make(&scale_of(old))?;
+        let scale = make(&scale_of(old)?)?;
         let mut new = old.clone();
         new["spec"]["replicas"] = json!(replicas_of(&scale, text(old, "name"))?);
         if let Some(revision) = scale["metadata"].get("resourceVersion").filter(|v| *v != "") {
@@ -107,7 +112,7 @@ async fn change(
     };
     let updated = update::update(&parent, options, &mut warnings, &mut apply).await?;
     let object: Value = serde_json::from_slice(&updated.json).map_err(ApiError::internal)?;
-    respond::scale(cx, &scale_of(&object), &warnings)
+    respond::scale(cx, &scale_of(&object)?, &warnings)
 }
 
 fn replicas_of(scale: &Value, name: &str) -> Result<i64, ApiError> {
@@ -131,10 +136,11 @@ mod tests {
             "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}},
             "status": {"replicas": 1},
         });
-        let scale = scale_of(&deployment);
+        let scale = scale_of(&deployment).unwrap();
         assert_eq!(scale["spec"], json!({"replicas": 2}));
         assert_eq!(scale["status"], json!({"replicas": 1, "selector": "a=b"}));
-        assert_eq!(selector_of(&json!({"x": "y", "a": "b"})), "a=b,x=y");
-        assert_eq!(selector_of(&Value::Null), "");
+        assert_eq!(selector_of(&json!({"x": "y", "a": "b"})).unwrap(), "a=b,x=y");
+        assert_eq!(selector_of(&Value::Null).unwrap(), "");
+        assert!(matches!(selector_of(&json!({"matchLabels": 1})), Err(ApiError::Internal(_))));
     }
 }

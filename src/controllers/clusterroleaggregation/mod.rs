@@ -1,7 +1,7 @@
 //! ClusterRoles that collect the rules of others, such as `admin`, `edit` and `view`.
 
 use api::object::{Object, ObjectKey};
-use client::{Change, Cluster, Controller, Outcome, Query, Reconcile, Writes};
+use client::{Change, Cluster, Controller, Outcome, Query, Reconcile, Writes, decode_all};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use kube::api::Patch;
 use serde_json::json;
@@ -50,7 +50,7 @@ impl Reconcile for Reconciler {
             rule.cluster_role_selectors.iter().flatten().filter_map(|s| Selector::from_meta(Some(s)).ok()).collect();
         let all = self.cluster.objects::<ClusterRole>(&Query::ALL);
         let is_collected = |o: &&Object| o.index.key != *key && selectors.iter().any(|s| s.matches(&o.index.labels));
-        let collected: Vec<ClusterRole> = all.iter().filter(is_collected).filter_map(|o| o.decode().ok()).collect();
+        let collected: Vec<ClusterRole> = decode_all(all.iter().filter(is_collected))?;
         let rules = union(&collected);
         if role.rules.as_deref().unwrap_or_default() != rules.as_slice() {
             let meta = json!({"uid": role.metadata.uid});

@@ -6,7 +6,7 @@ mod schedule;
 use api::batch::time_zone::{TimeZoneError, time_zone};
 use api::field;
 use api::object::ObjectKey;
-use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, decode_all, status};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
@@ -51,7 +51,7 @@ impl Reconcile for Reconciler {
         let Some(cron) = self.cluster.get::<CronJob>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
         let spec = &cron.spec;
         let about = pod_control::reference(&cron);
-        let jobs = self.own_jobs(&cron);
+        let jobs = self.own_jobs(&cron)?;
         let mut status = cron.status.clone().unwrap_or_default();
         for news in plan::follow(&mut status, &jobs) {
             self.tell(&about, &news);
@@ -74,11 +74,11 @@ impl Reconciler {
         name.map_or_else(|| Ok(self.local.clone()), time_zone)
     }
 
-    fn own_jobs(&self, cron: &CronJob) -> Vec<Job> {
+    fn own_jobs(&self, cron: &CronJob) -> kube::Result<Vec<Job>> {
         let uid = cron.metadata.uid.as_deref().unwrap_or_default();
         let objects = self.cluster.objects::<Job>(&Query::owner(uid));
         let controlled = objects.iter().filter(|o| o.index.controller().is_some_and(|c| *c.uid == *uid));
-        controlled.filter_map(|o| o.decode().ok()).collect()
+        decode_all(controlled)
     }
 
     async fn start_what_is_due(

@@ -70,7 +70,7 @@ fn selector(set: DaemonSet) -> Option<Selector> {
 /// do not.
 fn sets_on_node(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
     if let Change::Applied { object, old: Some(old) } = change {
-        let decides = |o: &Object| NodeView::of(o).map(|n| (n.taints, n.unschedulable));
+        let decides = |o: &Object| NodeView::of(o).ok().map(|n| (n.taints, n.unschedulable));
         if object.index.labels == old.index.labels && decides(object) == decides(old) {
             return Vec::new();
         }
@@ -105,7 +105,10 @@ impl Reconcile for Reconciler {
             return Ok(Outcome::Done);
         }
         let hash = history.last().map_or("", |r| history::hash(r, pods::HASH_LABEL));
-        let nodes: Vec<_> = self.cluster.objects::<Node>(&Query::ALL).iter().filter_map(NodeView::of).collect();
+        // The pods of a node that is left out would go.
+        let nodes = self.cluster.objects::<Node>(&Query::ALL);
+        let nodes: Vec<_> =
+            nodes.iter().map(NodeView::of).collect::<Result<_, _>>().map_err(kube::Error::SerdeError)?;
         let mut plan = plan::plan(&set, spec, &nodes, &pods, hash, Timestamp::now());
         let held = self.hold_back_failed(key, &mut plan);
         let result = self.carry_out(&set, spec, &plan, hash, w).await;

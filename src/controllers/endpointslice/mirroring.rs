@@ -51,7 +51,7 @@ impl Reconcile for Reconciler {
             Some(endpoints) => desired(endpoints, key),
             None => Desired { groups: Vec::new(), address_types: Vec::new(), template: ObjectMeta::default() },
         };
-        write(slices::fit(&desired, slices_of(&self.cluster, key, MANAGED_BY)), w).await?;
+        write(slices::fit(&desired, slices_of(&self.cluster, key, MANAGED_BY)?), w).await?;
         Ok(Outcome::Done)
     }
 }

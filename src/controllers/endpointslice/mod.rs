@@ -7,7 +7,7 @@ mod slices;
 use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectKey};
-use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, status};
+use client::{Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, decode_all, status};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio_util::sync::CancellationToken;
@@ -60,10 +60,10 @@ fn service_of(slice: &Object, managed_by: &str) -> Option<ObjectKey> {
 }
 
 /// The slices that are ours of one Service.
-fn slices_of(cluster: &Cluster, service: &ObjectKey, managed_by: &str) -> Vec<EndpointSlice> {
+fn slices_of(cluster: &Cluster, service: &ObjectKey, managed_by: &str) -> kube::Result<Vec<EndpointSlice>> {
     let all = cluster.objects::<EndpointSlice>(&Query::namespace(&service.namespace));
     let ours = |o: &&Object| service_of(o, managed_by).as_ref() == Some(service) && !o.index.deleting;
-    all.iter().filter(ours).filter_map(|o| o.decode().ok()).collect()
+    decode_all(all.iter().filter(ours))
 }
 
 impl Reconcile for Reconciler {
@@ -84,7 +84,7 @@ impl Reconcile for Reconciler {
             .filter_map(PodView::of)
             .collect();
         let desired = plan::desired(&service, key, &pods, |node| self.zone(node));
-        let changes = slices::fit(&desired, slices_of(&self.cluster, key, MANAGED_BY));
+        let changes = slices::fit(&desired, slices_of(&self.cluster, key, MANAGED_BY)?);
         let result = write(changes, w).await;
         if let Err(e) = &result {
             let message = format!("Error updating Endpoint Slices for Service {key}: {}", status::message(e));

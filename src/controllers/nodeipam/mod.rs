@@ -61,7 +61,9 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let mut used = HashMap::new();
         for node in self.cluster.objects::<Node>(&Query::ALL) {
-            let cidr = node.decode::<Body>().ok().and_then(|b| b.spec.pod_cidr).and_then(|c| c.parse::<Ipv4Net>().ok());
+            // The network of a node that cannot be read would be given to another one.
+            let body: Body = node.decode().map_err(kube::Error::SerdeError)?;
+            let cidr = body.spec.pod_cidr.and_then(|c| c.parse::<Ipv4Net>().ok());
             used.insert(node.index.key.clone(), cidr);
         }
         let chosen = {

@@ -34,7 +34,7 @@ impl Reconcile for Reconciler {
         let Some(object) = object else { return Ok(Outcome::Done) };
         let in_use = || {
             let pods = self.0.objects::<Pod>(&Query::namespace(&key.namespace));
-            pods.iter().any(|pod| is_scheduled(pod) && claims_of(pod).any(|claim| *claim == *key.name))
+            pods.iter().any(|pod| is_scheduled(pod) && may_use(pod, &key.name))
         };
         let step = protection::step(&object.index, FINALIZER, in_use);
         protection::apply::<PersistentVolumeClaim>(w, &object, FINALIZER, step).await?;
@@ -46,14 +46,21 @@ fn is_scheduled(pod: &Object) -> bool {
     pod.index.field("spec.nodeName").is_some_and(|node| !node.is_empty())
 }
 
+/// A pod that cannot be read may use any claim.
+fn may_use(pod: &Object, claim: &str) -> bool {
+    claims_of(pod).map_or(true, |claims| claims.iter().any(|c| c == claim))
+}
+
 /// The claims that a pod may have been the last to use.
 fn freed_claims(change: &Change) -> Vec<ObjectKey> {
     let Change::Deleted { object: pod } = change else { return Vec::new() };
-    claims_of(pod).map(|claim| ObjectKey::new(&pod.index.key.namespace, &claim)).collect()
+    // What a pod used that cannot be read shows when its claims are looked at again.
+    let claims = claims_of(pod).ok().into_iter().flatten();
+    claims.map(|claim| ObjectKey::new(&pod.index.key.namespace, &claim)).collect()
 }
 
 /// The claims that a pod names, and those that are made for it.
-fn claims_of(pod: &Object) -> impl Iterator<Item = String> {
+fn claims_of(pod: &Object) -> serde_json::Result<Vec<String>> {
     #[derive(Default, Deserialize)]
     struct Head {
         #[serde(default)]
@@ -76,13 +83,14 @@ fn claims_of(pod: &Object) -> impl Iterator<Item = String> {
     struct Source {
         claim_name: String,
     }
-    let owner = pod.index.key.name.clone();
-    let head: Head = serde_json::from_slice(&pod.json).unwrap_or_default();
-    head.spec.volumes.into_iter().filter_map(move |volume| match (volume.persistent_volume_claim, volume.ephemeral) {
+    let owner = &pod.index.key.name;
+    let head: Head = serde_json::from_slice(&pod.json)?;
+    let claims = head.spec.volumes.into_iter().filter_map(|v| match (v.persistent_volume_claim, v.ephemeral) {
         (Some(source), _) => Some(source.claim_name),
-        (None, Some(_)) => Some(format!("{owner}-{}", volume.name)),
+        (None, Some(_)) => Some(format!("{owner}-{}", v.name)),
         (None, None) => None,
-    })
+    });
+    Ok(claims.collect())
 }
 
 #[cfg(test)]
@@ -105,6 +113,9 @@ mod tests {
         let object = Object { json: json.to_string().into(), index: Arc::new(index) };
         let keys = freed_claims(&Change::Deleted { object: object.clone() });
         assert_eq!(keys, [ObjectKey::new("n", "data"), ObjectKey::new("n", "web-b")]);
+        assert_eq!([may_use(&object, "data"), may_use(&object, "other")], [true, false]);
+        let unreadable = Object { json: r#"{"spec": {"volumes": 1}}"#.to_owned().into(), index: object.index.clone() };
+        assert!(may_use(&unreadable, "other"));
         assert_eq!(freed_claims(&Change::Applied { object, old: None }), []);
     }
 }

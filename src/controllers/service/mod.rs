@@ -4,7 +4,7 @@
 mod plan;
 
 use api::object::{Object, ObjectKey};
-use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes};
+use client::{Change, Cluster, Controller, EventType, Outcome, Query, Reconcile, Recorder, Writes, decode_all};
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,7 @@ fn waiting_for(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 
 /// All load balancers, when what nodes offer has changed; heartbeats do not change it.
 fn services_of_nodes(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
-    let balancer = |object: &Object| object.decode::<Node>().map(|node| Balancer::of(&node)).unwrap_or_default();
+    let balancer = |object: &Object| object.decode::<Node>().ok().map(|node| Balancer::of(&node));
     if let Change::Applied { object, old: Some(old) } = change
         && balancer(object) == balancer(old)
     {
@@ -75,21 +75,22 @@ impl Reconcile for Reconciler {
         if balanced && !is_ours(spec) {
             return Ok(Outcome::Done);
         }
-        let wanted = if balanced { self.ingress(key, &service) } else { Vec::new() };
+        let wanted = if balanced { self.ingress(key, &service)? } else { Vec::new() };
         self.write(service, wanted, w).await?;
         Ok(Outcome::Done)
     }
 }
 
 impl Reconciler {
-    /// The Service's addresses among those of all others; an event tells why there are none.
-    fn ingress(&self, key: &ObjectKey, service: &Service) -> Vec<LoadBalancerIngress> {
-        let nodes = self.cluster.objects::<Node>(&Query::ALL);
-        let nodes: Vec<Balancer> =
-            nodes.iter().filter_map(|o| o.decode().ok()).map(|node| Balancer::of(&node)).collect();
-        let candidates = load_balancers(&self.cluster);
-        let candidates = candidates.iter().filter_map(|o| Candidate::of(&o.index.key, &o.decode().ok()?)).collect();
-        match assign(candidates, &nodes).remove(key) {
+    /// The Service's addresses among those of all others; an event tells why there are none. A node or a
+    /// Service that cannot be read would seem to hold no ports, so nothing is given away then.
+    fn ingress(&self, key: &ObjectKey, service: &Service) -> kube::Result<Vec<LoadBalancerIngress>> {
+        let nodes: Vec<Node> = decode_all(&self.cluster.objects::<Node>(&Query::ALL))?;
+        let nodes: Vec<Balancer> = nodes.iter().map(Balancer::of).collect();
+        let others = load_balancers(&self.cluster);
+        let services: Vec<Service> = decode_all(&others)?;
+        let candidates = others.iter().zip(&services).filter_map(|(o, s)| Candidate::of(&o.index.key, s)).collect();
+        Ok(match assign(candidates, &nodes).remove(key) {
             Some(Ok(ingress)) => ingress,
             Some(Err(in_use)) => {
                 let message = format!("Error syncing load balancer: failed to ensure load balancer: {in_use}");
@@ -98,7 +99,7 @@ impl Reconciler {
                 Vec::new()
             }
             None => Vec::new(),
-        }
+        })
     }
 
     async fn write(&self, mut service: Service, wanted: Vec<LoadBalancerIngress>, w: &Writes) -> kube::Result<()> {

@@ -46,8 +46,9 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
 }
 
 fn evicting_taints(node: &Object) -> Vec<Taint> {
-    let taints = NodeView::of(node).map(|n| n.taints).unwrap_or_default();
-    taints.into_iter().filter(|t| t.effect == "NoExecute").collect()
+    // No pod is evicted for a node that cannot be read.
+    let taints = NodeView::of(node).ok().map(|n| n.taints);
+    taints.into_iter().flatten().filter(|t| t.effect == "NoExecute").collect()
 }
 
 /// The pods of a node whose evicting taints have changed.

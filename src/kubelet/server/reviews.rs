@@ -8,6 +8,7 @@ use api::k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, Us
 use api::k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use client::kube::{self, Api, api::PostParams};
 use parking_lot::Mutex;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -68,6 +69,14 @@ pub(super) enum Error {
     Silent,
     #[error("the review has no status")]
     Empty,
+    #[error("the question cannot be written: {0}")]
+    Question(#[from] serde_json::Error),
+}
+
+/// What an answer is remembered under. A question without one is not asked: all of them would share
+/// the answer to the first.
+fn key_of(question: &impl Serialize) -> Result<Key, Error> {
+    Ok(Sha256::digest(serde_json::to_vec(question)?).into())
 }
 
 pub(super) struct Reviews {
@@ -120,7 +129,7 @@ impl Reviews {
     /// Whether the user may do this to a subresource of the node.
     pub(super) async fn allows(&self, user: &User, verb: &str, subresource: &str) -> Result<bool, Error> {
         let spec = self.question(user.clone().authenticated(), verb, subresource);
-        let key: Key = Sha256::digest(serde_json::to_vec(&spec).unwrap_or_default()).into();
+        let key = key_of(&spec)?;
         let now = Instant::now();
         if self.allowed.lock().get(&key, now).is_some() {
             return Ok(true);
@@ -155,7 +164,7 @@ impl Reviews {
 
     async fn ask<R>(&self, review: &R) -> Result<R, Error>
     where
-        R: kube::Resource + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+        R: kube::Resource + Clone + std::fmt::Debug + Serialize + serde::de::DeserializeOwned,
         R::DynamicType: Default,
     {
         let answer = async {
@@ -164,5 +173,18 @@ impl Reviews {
             Ok(api.create(&PostParams::default(), review).await?)
         };
         timeout(PATIENCE, answer).await.map_err(|_| Error::Silent)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_cannot_be_written_has_no_key() {
+        let unwritable = BTreeMap::from([(vec![1], "keys of JSON objects are strings")]);
+        assert!(matches!(key_of(&unwritable), Err(Error::Question(_))));
+        let question = |user: &str| SubjectAccessReviewSpec { user: Some(user.to_owned()), ..Default::default() };
+        assert_ne!(key_of(&question("a")).unwrap(), key_of(&question("b")).unwrap());
     }
 }

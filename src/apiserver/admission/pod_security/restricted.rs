@@ -83,8 +83,9 @@ fn restricted_type(volume: &Volume) -> Option<String> {
     if allowed {
         return None;
     }
-    let value = serde_json::to_value(volume).unwrap_or_default();
-    let kind = value.as_object().and_then(|v| v.keys().find(|k| *k != "name").cloned());
+    // It is refused in any case; its source is only named.
+    let value = serde_json::to_value(volume).ok();
+    let kind = value.as_ref().and_then(|v| v.as_object()?.keys().find(|k| *k != "name").cloned());
     Some(kind.unwrap_or_else(|| "unknown".to_owned()))
 }
 
