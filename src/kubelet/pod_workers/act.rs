@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::last_words;
-use super::plan::{Plan, SandboxPlan, backoff_key};
+use super::plan::{Groundwork, Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
 use super::stop::{Stopper, ending_grace};
@@ -58,6 +58,7 @@ pub(crate) async fn remove_dead(kubelet: &Kubelet, pod: &Pod, containers: &[Cont
 impl Worker {
     pub(super) fn carry_out(&mut self, observed: &Observed, plan: Plan, now: Timestamp) -> Option<Timestamp> {
         let mut wake = plan.look_again;
+        let groundwork = plan.groundwork(self.mounted.is_some());
         let mut at = |t: Timestamp| wake = Some(wake.map_or(t, |w| w.min(t)));
         for kill in plan.kill {
             let container = observed.containers.iter().find(|c| c.id == kill.id);
@@ -75,12 +76,12 @@ impl Worker {
                 });
             }
         }
-        let needs_setup = plan.sandbox != SandboxPlan::Keep || self.mounted.is_none();
-        if needs_setup {
+        if groundwork != Groundwork::Done {
             match self.setup_retry {
                 Some(retry) if retry > now => at(retry),
-                _ if !self.busy.setup && self.busy.kills.is_empty() => self.set_up(plan.sandbox),
-                _ => {}
+                _ if self.busy.setup || !self.busy.kills.is_empty() => {}
+                _ if groundwork == Groundwork::Recover => self.recover(),
+                _ => self.set_up(plan.sandbox),
             }
             return wake;
         }
@@ -92,12 +93,19 @@ impl Worker {
             _ => refresh_at.filter(|&t| t > now).into_iter().for_each(&mut at),
         }
         if self.busy.start.is_none()
+            && self.busy.words.is_empty()
             && let Some(name) = plan.start.first()
         {
             self.start(observed, name, now);
         }
         self.actuate(observed, now).into_iter().for_each(&mut at);
         wake
+    }
+
+    fn recover(&mut self) {
+        self.busy.setup = true;
+        let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
+        self.spawn(Op::SetUp, async move { Done::Recovered { known: setup::recover(&kubelet, &pod).await } });
     }
 
     fn set_up(&mut self, sandbox: SandboxPlan) {
@@ -169,13 +177,11 @@ impl Worker {
         if old.is_empty() {
             return;
         }
-        for c in &old {
-            self.forget_container(&c.id);
-        }
         let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
         self.spawn(Op::Prune, async move {
             remove_dead(&kubelet, &pod, &old).await;
-            Done::Pruned
+            // Not sooner: its end would be read and counted once more while the runtime still has it.
+            Done::Pruned { ids: old.into_iter().map(|c| c.id).collect() }
         });
     }
 
@@ -264,6 +270,14 @@ impl Worker {
                     }
                 }
             }
+            Ok(Done::Recovered { known }) => {
+                self.busy.setup = false;
+                if known {
+                    self.setup_failures = 0;
+                } else {
+                    self.hold_setup(now);
+                }
+            }
             Ok(Done::Refreshed { result, tokens }) => {
                 self.busy.setup = false;
                 self.tokens = tokens;
@@ -290,7 +304,8 @@ impl Worker {
             }
             Ok(Done::Deleted(result)) => self.note_deleted(result, now),
             Ok(Done::Resized { applied, error }) => self.note_resized(applied, error),
-            Ok(Done::Pruned) => {}
+            Ok(Done::LastWords(words)) => self.note_last_words(words),
+            Ok(Done::Pruned { ids }) => ids.iter().for_each(|id| self.forget_container(id)),
             // A stop that was cut short for a shorter one.
             Err(e) if e.is_cancelled() => {}
             Err(e) => error!(pod = %self.pod.full_name(), "a pod operation was lost: {e}"),
@@ -310,6 +325,8 @@ impl Worker {
             }
             Op::Resize => *self.resize.retry_mut() = Some(later(now, PANIC_RETRY)),
             Op::Stop | Op::TearDown | Op::Delete => self.end_retry = Some(later(now, PANIC_RETRY)),
+            // Read again they would panic again.
+            Op::LastWords(ids) => self.messages.extend(ids.iter().map(|id| (id.clone(), String::new()))),
             Op::Kill(_) | Op::Prune => {}
         }
     }

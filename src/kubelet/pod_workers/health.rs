@@ -1,20 +1,24 @@
 //! Which probes of the pod run now, and what its dead containers said last.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use runtime::ContainerStatus;
+use runtime::{ContainerStatus, Lane};
 use tracing::debug;
 
 use super::last_words;
 use super::start::message_file;
-use super::worker::Worker;
+use super::worker::{Done, Op, Worker};
 use crate::events;
 use crate::metrics::{Counter, container_type};
 use crate::observed::{Observed, has_ended, label};
 use crate::pod::{PodExt, Role};
 use crate::prober::{ProbeKind, Prober};
 use crate::status;
+
+/// A disk that takes longer keeps them, and the end is told without.
+const WORDS_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// Starts the probes of containers that run and ends those of containers that do not.
@@ -63,20 +67,40 @@ impl Worker {
         self.probes.retain(|(_, kind), _| *kind == ProbeKind::Readiness);
     }
 
-    /// Reads the messages of containers that ended since.
-    pub(super) async fn read_last_words(&mut self, observed: &Observed) {
-        for c in observed.containers.iter().filter(|c| has_ended(c)) {
-            if self.messages.contains_key(&c.id) {
-                continue;
-            }
+    /// Reads the messages of containers that ended since, beside the worker.
+    pub(super) fn read_last_words(&mut self, observed: &Observed) {
+        let is_new = |c: &&ContainerStatus| !self.messages.contains_key(&c.id) && !self.busy.words.contains(&c.id);
+        let ended: Vec<&ContainerStatus> = observed.containers.iter().filter(|c| has_ended(c)).filter(is_new).collect();
+        if ended.is_empty() {
+            return;
+        }
+        let mut files = Vec::new();
+        for c in ended {
             self.health.remove(&c.id);
             self.count_end(c);
-            let file = message_file(&self.kubelet, self.pod.uid(), &c.name, c.attempt);
+            self.busy.words.insert(c.id.clone());
             let from_log = c.labels.get(label::MESSAGE_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
             let log = (from_log && c.exit_code != Some(0)).then(|| c.log_path.clone());
-            let words = self.kubelet.on_disk(self.pod.uid(), move || Ok(last_words::read(&file, log.as_deref()))).await;
-            let message = words.inspect_err(|e| debug!("termination message: {e}")).unwrap_or_default();
-            self.messages.insert(c.id.clone(), message);
+            files.push((c.id.clone(), message_file(&self.kubelet, self.pod.uid(), &c.name, c.attempt), log));
+        }
+        let ids: Vec<String> = files.iter().map(|(id, ..)| id.clone()).collect();
+        let (kubelet, uid, silent) = (self.kubelet.clone(), self.pod.uid().to_owned(), ids.clone());
+        self.spawn(Op::LastWords(ids), async move {
+            let read = move || -> Vec<(String, String)> {
+                files.into_iter().map(|(id, file, log)| (id, last_words::read(&file, log.as_deref()))).collect()
+            };
+            let words = kubelet.disk().run(Lane::Pod, &uid, WORDS_DEADLINE, read).await;
+            Done::LastWords(words.unwrap_or_else(|e| {
+                debug!(uid, "termination messages: {e}");
+                silent.into_iter().map(|id| (id, String::new())).collect()
+            }))
+        });
+    }
+
+    pub(super) fn note_last_words(&mut self, words: Vec<(String, String)>) {
+        for (id, message) in words {
+            self.busy.words.remove(&id);
+            self.messages.insert(id, message);
         }
     }
 }

@@ -12,21 +12,16 @@ use crate::status;
 impl Worker {
     /// Asks once for each container that runs. A process may change its user later, so what was known
     /// before a restart of the kubelet stays.
-    pub(super) async fn note_users(&mut self, observed: &Observed) {
+    pub(super) fn note_users(&mut self, observed: &Observed) {
         for c in observed.running() {
             let Some(pid) = c.pid.filter(|_| !self.users.contains_key(&c.id)) else { continue };
             let id = format!("{}{}", status::ID_PREFIX, c.id);
             let known = self.pod.known_status(&c.name).filter(|s| s.container_id.as_deref() == Some(&*id));
             let known = known.and_then(|s| s.user.as_ref()?.linux.clone());
-            let user = match known {
-                Some(user) => Some(user),
-                None => {
-                    let read = move || fs::read_to_string(format!("/proc/{pid}/status"));
-                    // A process that has gone meanwhile is told of as ended soon.
-                    self.kubelet.on_disk(self.pod.uid(), read).await.ok().and_then(|text| parse(&text))
-                }
-            };
-            if let Some(user) = user {
+            // The kernel answers from its own tables, so no disk and no pod is waited for. A process that has
+            // gone meanwhile is told of as ended soon.
+            let read = || parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?);
+            if let Some(user) = known.or_else(read) {
                 self.users.insert(c.id.clone(), user);
             }
         }

@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use api::object::{GroupResource, Object, ObjectKey};
-use client::{Change, Query, Subscription};
+use client::{Change, Owned, Query, Subscription};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use runtime::{Event, Resources};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,8 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
         synced: false,
         burstable_shares: None,
         weights_stale: false,
+        strays: None,
+        strays_turn: Arc::new(Semaphore::new(1)),
         token: token.child_token(),
         kubelet,
     };
@@ -96,6 +99,9 @@ struct Manager {
     /// CPU shares of `kubepods/burstable` as they were set last.
     burstable_shares: Option<u64>,
     weights_stale: bool,
+    /// The removal of what gone pods left, and who may do it.
+    strays: Option<Owned>,
+    strays_turn: Arc<Semaphore>,
     token: CancellationToken,
 }
 
@@ -140,6 +146,7 @@ impl Manager {
             }
         }
         self.token.cancel();
+        self.strays = None;
         while self.workers.join_next().await.is_some() {}
     }
 
@@ -345,17 +352,18 @@ impl Manager {
             return;
         }
         let query = Query::field("spec.nodeName", &self.kubelet.cfg.node_name);
-        let pods: Vec<Arc<Pod>> = self.kubelet.cluster.list::<Pod>(&query).into_iter().map(Arc::new).collect();
-        let there: HashSet<&str> = pods.iter().map(|p| p.uid()).collect();
+        let pods = self.kubelet.cluster.objects::<Pod>(&query);
+        // By their index: a pod that does not decode is there all the same.
+        let there: HashSet<&str> = pods.iter().map(|p| &*p.index.uid).collect();
         for entry in self.kubelet.pods.all() {
             if !there.contains(entry.pod.uid()) {
                 entry.mailbox.remove();
             }
         }
-        for pod in &pods {
+        for pod in pods.iter().filter_map(decode) {
             match self.kubelet.pods.mailbox(pod.uid()) {
-                Some(mailbox) => mailbox.update(pod.clone()),
-                None => self.begin(pod.clone()),
+                Some(mailbox) => mailbox.update(pod),
+                None => self.begin(pod),
             }
         }
     }
@@ -368,8 +376,8 @@ impl Manager {
                 continue;
             }
             let key = ObjectKey::new(&sandbox.namespace, &sandbox.name);
-            if self.kubelet.cluster.source().is_unreadable(&GroupResource::new("", "pods"), &key) {
-                error!(pod = %key, "the pod's object cannot be read: what runs of it is left alone");
+            if self.is_there_unread(&key, &sandbox.uid) {
+                error!(pod = %key, "the pod is in the API and cannot be read: what runs of it is left alone");
                 unreadable.push(sandbox.uid);
                 continue;
             }
@@ -386,19 +394,34 @@ impl Manager {
         if let Err(e) = self.kubelet.network.retain(&kept).await {
             warn!("addresses of pods that are gone not released: {e}");
         }
-        remove_strays(&self.kubelet, kept).await;
+        self.remove_strays(kept);
     }
-}
 
-/// Directories and logs of pods that nobody knows any more.
-async fn remove_strays(kubelet: &Arc<Kubelet>, known: Vec<String>) {
-    let uids: HashSet<String> = known.into_iter().collect();
-    let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
-    // The disk may be slow to list what is there, and pods come meanwhile.
-    let now = Arc::clone(kubelet);
-    let is_known = move |uid: &str| uids.contains(uid) || now.pods.contains(uid);
-    if let Err(e) = kubelet.on_disk("", move || strays::remove(&pods, &logs, is_known)).await {
-        error!("what gone pods left was not removed: {e}");
+    /// The API server has the pod, but nobody here can read it, or its worker rests.
+    fn is_there_unread(&self, key: &ObjectKey, uid: &str) -> bool {
+        let (source, pods) = (self.kubelet.cluster.source(), GroupResource::new("", "pods"));
+        source.is_unreadable(&pods, key) || source.get(&pods, key).is_some_and(|object| *object.index.uid == *uid)
+    }
+
+    /// Removes beside the manager what pods left that nobody knows any more: a slow card takes minutes. One
+    /// at a time, also where an earlier removal outlived its deadline.
+    fn remove_strays(&mut self, known: Vec<String>) {
+        let Ok(turn) = Arc::clone(&self.strays_turn).try_acquire_owned() else { return };
+        let uids: HashSet<String> = known.into_iter().collect();
+        let kubelet = Arc::clone(&self.kubelet);
+        self.strays = Some(Owned::spawn(async move {
+            let (pods, logs) = (kubelet.cfg.pods_dir(), kubelet.cfg.log_dir.clone());
+            // The disk may be slow to list what is there, and pods come meanwhile.
+            let now = Arc::clone(&kubelet);
+            let is_known = move |uid: &str| uids.contains(uid) || now.pods.contains(uid);
+            let remove = move || {
+                let _turn = turn;
+                strays::remove(&pods, &logs, is_known)
+            };
+            if let Err(e) = kubelet.on_disk("", remove).await {
+                error!("what gone pods left was not removed: {e}");
+            }
+        }));
     }
 }
 

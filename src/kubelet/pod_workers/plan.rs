@@ -80,6 +80,26 @@ pub(crate) struct Plan {
     pub(crate) look_again: Option<Timestamp>,
 }
 
+/// What comes before a pod's containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Groundwork {
+    Done,
+    /// The sandbox is looked for again. Volumes can wait for ever, for a Secret or for a server that is gone.
+    Recover,
+    /// Volumes, and the sandbox where one is to be made.
+    SetUp,
+}
+
+impl Plan {
+    pub(crate) fn groundwork(&self, mounted: bool) -> Groundwork {
+        match self.sandbox {
+            SandboxPlan::Recover => Groundwork::Recover,
+            SandboxPlan::Keep if mounted => Groundwork::Done,
+            SandboxPlan::Keep | SandboxPlan::Create { .. } => Groundwork::SetUp,
+        }
+    }
+}
+
 /// The next steps. The pod is not being stopped and its phase is not final.
 pub(crate) fn plan(cx: &Inputs<'_>) -> Plan {
     let mut planner = Planner {

@@ -10,7 +10,7 @@ use api::k8s_openapi::api::core::v1::Pod;
 use client::EventType;
 use jiff::Timestamp;
 use network::{HostPort, Protocol};
-use runtime::{SandboxConfig, SandboxState};
+use runtime::SandboxConfig;
 use tracing::warn;
 
 use super::files::{PodFiles, Texts};
@@ -40,6 +40,16 @@ impl SetupError {
     const OTHER: Self = Self { volumes: Vec::new() };
 }
 
+/// Looks for a sandbox of which nobody can say what runs. Returns whether it is known now; a failure is
+/// told by an event.
+pub(super) async fn recover(kubelet: &Kubelet, pod: &Pod) -> bool {
+    let recovered = kubelet.runtime.recover_sandbox(pod.uid()).await.inspect_err(|e| {
+        let message = format!("error determining status: {e}");
+        kubelet.recorder.event(&events::pod(pod), EventType::Warning, "FailedSync", &message);
+    });
+    recovered.is_ok()
+}
+
 /// Sets volumes up, and the sandbox if the plan says so. Doing it again changes nothing.
 pub(super) async fn set_up(
     kubelet: &Arc<Kubelet>,
@@ -60,17 +70,6 @@ pub(super) async fn set_up(
     let unused = matches!(sandbox, SandboxPlan::Create { .. });
     let mounted = set_up_volumes(kubelet, pod, known_ips, unused, tokens).await;
     let mounted = mounted.map_err(|volumes| SetupError { volumes })?;
-    if *sandbox == SandboxPlan::Recover {
-        kubelet.runtime.recover_sandbox(pod.uid()).await.map_err(|e| {
-            warn_event("FailedSync", &format!("error determining status: {e}"));
-            SetupError::OTHER
-        })?;
-        let found = kubelet.runtime.sandbox_status(pod.uid());
-        if found.is_ok_and(|sandbox| sandbox.state != SandboxState::Ready) {
-            // It had ended, so the next plan makes another one.
-            return Err(SetupError::OTHER);
-        }
-    }
     if let SandboxPlan::Create { attempt, changed } = sandbox {
         if *changed {
             let message = "Pod sandbox changed, it will be killed and re-created.";

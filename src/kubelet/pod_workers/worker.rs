@@ -41,15 +41,37 @@ const REPORTS: usize = 16;
 
 /// What an operation ended with.
 pub(super) enum Done {
-    SetUp { result: Result<Ready, SetupError>, tokens: Tokens },
-    Refreshed { result: Result<Mounted, Vec<VolumeError>>, tokens: Tokens },
-    Started { name: String, result: Result<(), StartError> },
-    Killed { id: String },
+    SetUp {
+        result: Result<Ready, SetupError>,
+        tokens: Tokens,
+    },
+    /// `known`: what runs of the pod.
+    Recovered {
+        known: bool,
+    },
+    Refreshed {
+        result: Result<Mounted, Vec<VolumeError>>,
+        tokens: Tokens,
+    },
+    Started {
+        name: String,
+        result: Result<(), StartError>,
+    },
+    Killed {
+        id: String,
+    },
     AllStopped,
     TornDown(Result<(), String>),
     Deleted(Result<(), kube::Error>),
-    Pruned,
-    Resized { applied: Applied, error: Option<String> },
+    /// By container id.
+    LastWords(Vec<(String, String)>),
+    Pruned {
+        ids: Vec<String>,
+    },
+    Resized {
+        applied: Applied,
+        error: Option<String>,
+    },
     Panicked(Op),
 }
 
@@ -62,6 +84,8 @@ pub(super) enum Op {
     Stop,
     TearDown,
     Delete,
+    /// Of these container ids.
+    LastWords(Vec<String>),
     Prune,
     Resize,
 }
@@ -69,7 +93,7 @@ pub(super) enum Op {
 /// The operations under way.
 #[derive(Default)]
 pub(super) struct Busy {
-    /// Volumes and sandbox, or a refresh of the volumes; `tokens` are with it.
+    /// Volumes and sandbox, the search for a sandbox, or a refresh of the volumes with the `tokens`.
     pub(super) setup: bool,
     pub(super) start: Option<(String, CancellationToken)>,
     pub(super) kills: HashSet<String>,
@@ -77,6 +101,9 @@ pub(super) struct Busy {
     pub(super) teardown: bool,
     pub(super) delete: bool,
     pub(super) resize: bool,
+    /// Ids of containers whose last words are being read. Until then their ends are neither told nor
+    /// followed by a new start, and what holds the words stays.
+    pub(super) words: HashSet<String>,
 }
 
 impl Busy {
@@ -92,6 +119,7 @@ impl Busy {
             Op::TearDown => self.teardown = false,
             Op::Delete => self.delete = false,
             Op::Resize => self.resize = false,
+            Op::LastWords(ids) => self.words.retain(|id| !ids.contains(id)),
             Op::Prune => {}
         }
     }
@@ -248,8 +276,8 @@ impl Worker {
             if std::mem::take(&mut first) {
                 self.adopt(&observed);
             }
-            self.read_last_words(&observed).await;
-            self.note_users(&observed).await;
+            self.read_last_words(&observed);
+            self.note_users(&observed);
             let wake = self.step(&observed, now);
             if self.state == State::Gone {
                 super::setup::forget(&self.kubelet, &self.pod).await;
@@ -372,7 +400,8 @@ impl Worker {
     }
 
     fn facts(&self, observed: &Observed) -> Facts {
-        let under_way = self.busy.setup || self.busy.start.is_some() || self.busy.stop.is_some();
+        let busy = &self.busy;
+        let under_way = busy.setup || busy.start.is_some() || busy.stop.is_some() || !busy.words.is_empty();
         Facts {
             deleting: self.pod.is_deleting(),
             removed: self.removed,
@@ -421,6 +450,10 @@ impl Worker {
     fn compute_status(&mut self, observed: &Observed, now: Timestamp) {
         // What the API server knows of a pod that nobody can look into is truer than a guess.
         if self.frozen || self.removed || (observed.sandbox_unknown() && !self.state.is_ending()) {
+            return;
+        }
+        // An end is told together with its last words.
+        if !self.busy.words.is_empty() {
             return;
         }
         let computed = status::compute(&status::Inputs {
@@ -529,17 +562,20 @@ mod tests {
             teardown: true,
             delete: true,
             resize: true,
+            words: HashSet::from(["3".to_owned(), "4".to_owned()]),
         };
-        let flags = |b: &Busy| (b.setup, b.start.is_some(), b.kills.len(), b.teardown, b.delete, b.resize);
+        let flags =
+            |b: &Busy| (b.setup, b.start.is_some(), b.kills.len(), b.teardown, b.delete, b.resize, b.words.len());
         for (op, expected) in [
-            (Op::SetUp, (false, true, 2, true, true, true)),
-            (Op::Start("a".to_owned()), (true, false, 2, true, true, true)),
-            (Op::Kill("2".to_owned()), (true, true, 1, true, true, true)),
-            (Op::Stop, (true, true, 2, true, true, true)),
-            (Op::TearDown, (true, true, 2, false, true, true)),
-            (Op::Delete, (true, true, 2, true, false, true)),
-            (Op::Prune, (true, true, 2, true, true, true)),
-            (Op::Resize, (true, true, 2, true, true, false)),
+            (Op::SetUp, (false, true, 2, true, true, true, 2)),
+            (Op::Start("a".to_owned()), (true, false, 2, true, true, true, 2)),
+            (Op::Kill("2".to_owned()), (true, true, 1, true, true, true, 2)),
+            (Op::Stop, (true, true, 2, true, true, true, 2)),
+            (Op::TearDown, (true, true, 2, false, true, true, 2)),
+            (Op::Delete, (true, true, 2, true, false, true, 2)),
+            (Op::Prune, (true, true, 2, true, true, true, 2)),
+            (Op::Resize, (true, true, 2, true, true, false, 2)),
+            (Op::LastWords(vec!["3".to_owned()]), (true, true, 2, true, true, true, 1)),
         ] {
             let mut busy = busy();
             busy.release(&op);

@@ -44,6 +44,7 @@ fn run(pod: &Pod, observed: &Observed, given: &Given) -> Plan {
 fn check_start(pod: &Pod, containers: Vec<ContainerStatus>, started: &[&'static str], expected: &[&str]) {
     let given = Given { started: started.to_vec(), ..Given::default() };
     let plan = run(pod, &observed(containers), &given);
+    assert_eq!((plan.groundwork(true), plan.groundwork(false)), (Groundwork::Done, Groundwork::SetUp));
     assert_eq!((plan.sandbox, plan.kill), (SandboxPlan::Keep, vec![]));
     assert_eq!(plan.start, expected);
 }
@@ -52,6 +53,7 @@ fn check_start(pod: &Pod, containers: Vec<ContainerStatus>, started: &[&'static 
 fn a_new_pod_gets_a_sandbox_first() {
     let plan = run(&two(), &Observed::default(), &Given::default());
     assert_eq!(plan.sandbox, SandboxPlan::Create { attempt: 0, changed: false });
+    assert_eq!(plan.groundwork(true), Groundwork::SetUp);
     assert!(plan.start.is_empty());
 }
 
@@ -69,6 +71,9 @@ fn nothing_is_ended_or_started_in_a_sandbox_that_nobody_can_look_into() {
     let pod = two();
     let seen = Observed::new(Some(sandbox(SandboxState::Unknown)), vec![running(&pod, "a", 0)], vec![]);
     let plan = run(&pod, &seen, &Given::default());
+    for mounted in [false, true] {
+        assert_eq!(plan.groundwork(mounted), Groundwork::Recover, "not after volumes that may never come");
+    }
     assert_eq!((plan.sandbox, plan.kill, plan.start), (SandboxPlan::Recover, vec![], vec![]));
 }
 
