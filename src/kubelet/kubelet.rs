@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::images::Images;
 use crate::metrics::Metrics;
+use crate::node::disk_walks::Walks;
 use crate::node::{Machine, Pressure};
 use crate::registry::Registry;
 use crate::resources::Allocatable;
@@ -40,11 +41,12 @@ pub(crate) struct Kubelet {
     /// What runs short, as it was seen last.
     pub(crate) pressure: Mutex<Pressure>,
     pub(crate) cpu_rates: Mutex<Rates>,
+    pub(crate) disk_walks: Arc<Walks>,
     pub(crate) metrics: Metrics,
 }
 
 impl Kubelet {
-    pub(crate) fn disk(&self) -> &DiskRoom {
+    pub(crate) fn disk(&self) -> &Arc<DiskRoom> {
         self.runtime.disk()
     }
 

@@ -110,6 +110,7 @@ pub async fn run(
         allocatable,
         pressure: parking_lot::Mutex::default(),
         cpu_rates: parking_lot::Mutex::default(),
+        disk_walks: Arc::default(),
         metrics: metrics::Metrics::default(),
     });
     let serve = async {

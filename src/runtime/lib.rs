@@ -24,5 +24,5 @@ pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, SH
 pub use shim::{shim_main, shim_main_of};
 pub use sys::mount::{mount_points, unswapped_tmpfs};
 pub use sys::rootdir::{Links, RootDir, by_descriptor};
-pub use sys::tree::{TreeUsage, remove_tree, tree_usage, walk_tree};
+pub use sys::tree::{TreeCount, TreeUsage, remove_tree, walk_tree};
 pub use types::*;

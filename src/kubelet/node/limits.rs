@@ -8,6 +8,7 @@ use runtime::TreeUsage;
 use tracing::warn;
 
 use super::disk_use::{DiskUse, empty_dirs};
+use super::{CHECK, PATIENCE};
 use crate::events;
 use crate::kubelet::Kubelet;
 use crate::pod::PodExt;
@@ -21,7 +22,8 @@ pub(super) async fn enforce(kubelet: &Kubelet) {
         if !is_limited(pod) {
             continue;
         }
-        let Some(message) = exceeded(pod, &DiskUse::measure(kubelet, pod).await) else { continue };
+        let used = DiskUse::measure(kubelet, pod, CHECK, PATIENCE).await;
+        let Some(message) = exceeded(pod, &used) else { continue };
         warn!(pod = %pod.full_name(), "evicting: {message}");
         kubelet.recorder.event(&events::pod(pod), EventType::Warning, "Evicted", &message);
         entry.mailbox.condemn(Verdict { reason: "Evicted".to_owned(), message, disruption: false }, 0);

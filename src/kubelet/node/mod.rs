@@ -1,9 +1,11 @@
 //! This node's own object: registration, status and lease; and the checks every ten seconds that
-//! keep memory and disk from running out.
+//! keep memory and disk from running out. The status waits for no work on the disk.
 
 pub(crate) mod disk_use;
+pub(crate) mod disk_walks;
 mod eviction;
 mod host_ports;
+mod housekeeper;
 mod image_gc;
 mod lease;
 mod limits;
@@ -25,14 +27,18 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use housekeeper::Housekeeper;
 pub(crate) use machine::{Machine, meminfo};
 pub(crate) use status::Pressure;
 
 use crate::events;
 use crate::kubelet::Kubelet;
 
-/// Status, pressure and images are looked at this often.
+/// Status, pressure and disk are looked at this often.
 const CHECK: Duration = Duration::from_secs(10);
+
+/// The housekeeper waits so long for the count of a pod, which may itself wait for the counts of others.
+const PATIENCE: Duration = disk_walks::WALK_DEADLINE.saturating_mul(2);
 
 /// The pod network's rules are looked at this often.
 const REPAIR: Duration = Duration::from_secs(60);
@@ -44,8 +50,9 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
     let about = events::node(&name);
     kubelet.recorder.event(&about, EventType::Normal, "Starting", "Starting kubelet.");
     let lease = lease::keep(kubelet.cluster.clone(), kubelet.client.clone(), name, token.clone());
+    let housekeeper = Housekeeper::new(kubelet.clone());
     let keeper = Keeper::new(kubelet, registered);
-    tokio::join!(lease, keeper.run(token));
+    tokio::join!(lease, token.run_until_cancelled(housekeeper.run()), keeper.run(token.clone()));
 }
 
 /// Creates the Node object, or brings the labels of the one that is there up to date.
@@ -121,7 +128,6 @@ struct Keeper {
     sent: NodeStatus,
     sent_at: Option<Instant>,
     pressure: pressure::Watch,
-    image_gc: image_gc::ImageGc,
     host_ports: host_ports::HostPorts,
     repaired_at: Option<Instant>,
 }
@@ -141,7 +147,6 @@ impl Keeper {
             sent,
             sent_at: None,
             pressure: pressure::Watch::default(),
-            image_gc: image_gc::ImageGc::default(),
             host_ports: host_ports::HostPorts::default(),
             repaired_at: None,
         }
@@ -157,13 +162,11 @@ impl Keeper {
             }
             // Before the node is ready: a Service that takes it for its load balancer must know.
             self.host_ports.publish(&self.kubelet).await;
-            let pressure = self.pressure.check(&self.kubelet, &mut self.image_gc).await;
+            let pressure = self.pressure.check(&self.kubelet).await;
             *self.kubelet.pressure.lock() = pressure;
             if let Err(e) = self.post_status(pressure).await {
                 warn!("node status not posted, will retry: {}", api_status::message(&e));
             }
-            self.image_gc.run_if_due(&self.kubelet).await;
-            limits::enforce(&self.kubelet).await;
             self.repair_network().await;
         }
     }

@@ -1,4 +1,5 @@
-//! Looks at memory, disk and process numbers, and evicts a pod when one of them runs out.
+//! Looks at memory, disk and process numbers, and evicts a pod when memory or disk runs out. Memory does
+//! not wait for the disk: the two are looked after by loops of their own.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tracing::warn;
 use super::disk_use::DiskUse;
 use super::eviction::{self, Candidate, Shortage};
 use super::image_gc::ImageGc;
-use super::{Pressure, meminfo};
+use super::{CHECK, PATIENCE, Pressure, meminfo};
 use crate::config::Thresholds;
 use crate::kubelet::Kubelet;
 use crate::metrics::Counter;
@@ -75,69 +76,88 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The conditions to post. A condition stays for a while after its cause has gone.
-    pub(super) async fn check(&mut self, kubelet: &Kubelet, images: &mut ImageGc) -> Pressure {
+    /// The conditions to post; a pod goes where memory runs out. A condition stays for a while after its
+    /// cause has gone.
+    pub(super) async fn check(&mut self, kubelet: &Kubelet) -> Pressure {
         let reading = read(kubelet).await;
         let thresholds = &kubelet.cfg.thresholds;
         let now = Instant::now();
-        let shortage = shortage(&reading, thresholds);
-        match shortage {
-            Some(Shortage::Memory { .. }) => self.memory_since = Some(now),
-            Some(Shortage::Disk { .. } | Shortage::Inodes { .. }) => self.disk_since = Some(now),
-            None => {}
+        if disk_shortage(&reading, thresholds).is_some() {
+            self.disk_since = Some(now);
         }
-        if let Some(shortage) = shortage
-            && self.evicted_at.is_none_or(|at| at.elapsed() >= SETTLE)
-        {
-            let about = events::node(&kubelet.cfg.node_name);
-            let message = format!("Attempting to reclaim {}", shortage.resource());
-            kubelet.recorder.event(&about, EventType::Warning, "EvictionThresholdMet", &message);
-            if let Some(left) = reclaim(kubelet, shortage, images).await {
-                self.evict(kubelet, left).await;
+        if let Some(shortage) = memory_shortage(&reading, thresholds) {
+            self.memory_since = Some(now);
+            if is_settled(self.evicted_at) {
+                announce(kubelet, shortage);
+                if evict(kubelet, shortage).await {
+                    self.evicted_at = Some(Instant::now());
+                }
             }
         }
         let lasts = |since: Option<Instant>| since.is_some_and(|s| s.elapsed() < thresholds.pressure_transition);
         Pressure { memory: lasts(self.memory_since), disk: lasts(self.disk_since), pids: reading.pids_free < 0.05 }
     }
-
-    async fn evict(&mut self, kubelet: &Kubelet, shortage: Shortage) {
-        let mut candidates = Vec::new();
-        for entry in kubelet.pods.all().into_iter().filter(|e| e.is_active() && !e.pod.is_deleting()) {
-            candidates.push(usage(kubelet, entry, shortage).await);
-        }
-        let Some(victim) = eviction::choose(candidates, shortage) else { return };
-        let message = eviction::message(&victim, shortage);
-        let pod = &victim.entry.pod;
-        warn!(pod = %pod.full_name(), "evicting: {message}");
-        kubelet.recorder.event(&events::pod(pod), EventType::Warning, "Evicted", &message);
-        let verdict = Verdict { reason: "Evicted".to_owned(), message, disruption: true };
-        kubelet.metrics.count(Counter::Evictions, &[("eviction_signal", shortage.signal())]);
-        victim.entry.mailbox.condemn(verdict, 0);
-        self.evicted_at = Some(Instant::now());
-    }
 }
 
-/// On disk, what nobody uses goes first: containers of pods that ended, then images. Returns what
-/// still runs short.
-async fn reclaim(kubelet: &Kubelet, shortage: Shortage, images: &mut ImageGc) -> Option<Shortage> {
-    match shortage {
-        Shortage::Memory { .. } => Some(shortage),
-        Shortage::Disk { .. } | Shortage::Inodes { .. } => {
-            for entry in kubelet.pods.all().into_iter().filter(|e| !e.is_active()) {
-                let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
-                let dead: Vec<_> = containers.into_iter().filter(has_ended).collect();
-                pod_workers::remove_dead(kubelet, &entry.pod, &dead).await;
-            }
-            images.remove_unused(kubelet).await;
-            self::shortage(&read(kubelet).await, &kubelet.cfg.thresholds)
+/// Frees disk. It takes as long as the disk takes, so nothing else of the node waits for it.
+#[derive(Default)]
+pub(super) struct DiskRelief {
+    evicted_at: Option<Instant>,
+}
+
+impl DiskRelief {
+    /// What nobody uses goes first: containers of pods that ended, then images; then a pod.
+    pub(super) async fn relieve(&mut self, kubelet: &Kubelet, images: &mut ImageGc) {
+        let shortage = |reading: &Reading| disk_shortage(reading, &kubelet.cfg.thresholds);
+        let Some(short) = shortage(&read(kubelet).await).filter(|_| is_settled(self.evicted_at)) else { return };
+        announce(kubelet, short);
+        for entry in kubelet.pods.all().into_iter().filter(|e| !e.is_active()) {
+            let containers = kubelet.runtime.sandbox_containers(entry.pod.uid());
+            let dead: Vec<_> = containers.into_iter().filter(has_ended).collect();
+            pod_workers::remove_dead(kubelet, &entry.pod, &dead).await;
+        }
+        images.remove_unused(kubelet).await;
+        if let Some(left) = shortage(&read(kubelet).await)
+            && evict(kubelet, left).await
+        {
+            self.evicted_at = Some(Instant::now());
         }
     }
 }
 
-fn shortage(reading: &Reading, thresholds: &Thresholds) -> Option<Shortage> {
-    if reading.memory_available < thresholds.memory_available {
-        return Some(Shortage::Memory { threshold: thresholds.memory_available, available: reading.memory_available });
+fn is_settled(evicted_at: Option<Instant>) -> bool {
+    evicted_at.is_none_or(|at| at.elapsed() >= SETTLE)
+}
+
+fn announce(kubelet: &Kubelet, shortage: Shortage) {
+    let about = events::node(&kubelet.cfg.node_name);
+    let message = format!("Attempting to reclaim {}", shortage.resource());
+    kubelet.recorder.event(&about, EventType::Warning, "EvictionThresholdMet", &message);
+}
+
+/// Returns whether there was a pod to evict.
+async fn evict(kubelet: &Kubelet, shortage: Shortage) -> bool {
+    let mut candidates = Vec::new();
+    for entry in kubelet.pods.all().into_iter().filter(|e| e.is_active() && !e.pod.is_deleting()) {
+        candidates.push(usage(kubelet, entry, shortage).await);
     }
+    let Some(victim) = eviction::choose(candidates, shortage) else { return false };
+    let message = eviction::message(&victim, shortage);
+    let pod = &victim.entry.pod;
+    warn!(pod = %pod.full_name(), "evicting: {message}");
+    kubelet.recorder.event(&events::pod(pod), EventType::Warning, "Evicted", &message);
+    let verdict = Verdict { reason: "Evicted".to_owned(), message, disruption: true };
+    kubelet.metrics.count(Counter::Evictions, &[("eviction_signal", shortage.signal())]);
+    victim.entry.mailbox.condemn(verdict, 0);
+    true
+}
+
+fn memory_shortage(reading: &Reading, thresholds: &Thresholds) -> Option<Shortage> {
+    let (threshold, available) = (thresholds.memory_available, reading.memory_available);
+    (available < threshold).then_some(Shortage::Memory { threshold, available })
+}
+
+fn disk_shortage(reading: &Reading, thresholds: &Thresholds) -> Option<Shortage> {
     let Reading { disk, inodes, .. } = reading;
     let threshold = disk.threshold(thresholds.disk_available);
     if disk.available < threshold {
@@ -181,7 +201,7 @@ fn pids_free(max: i64) -> f64 {
     share(max.saturating_sub(running), max)
 }
 
-/// What cannot be read counts as nothing.
+/// A container that ended while it was asked about uses no memory.
 async fn usage(kubelet: &Kubelet, entry: Entry, shortage: Shortage) -> Candidate {
     let bounded = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let of = |used: TreeUsage| match shortage {
@@ -200,11 +220,16 @@ async fn usage(kubelet: &Kubelet, entry: Entry, shortage: Shortage) -> Candidate
             Candidate { entry, total, used }
         }
         Shortage::Disk { .. } | Shortage::Inodes { .. } => {
-            let disk = DiskUse::measure(kubelet, &entry.pod).await;
+            let disk = DiskUse::measure(kubelet, &entry.pod, CHECK, PATIENCE).await;
             let used = disk.containers.iter().map(|(name, c)| (name.clone(), of(c.total()))).collect();
-            Candidate { entry, total: of(disk.total()), used }
+            Candidate { total: at_least_something(of(disk.total()), disk.partial), entry, used }
         }
     }
+}
+
+/// A pod whose files cannot be counted in time does not use nothing.
+fn at_least_something(counted: i64, partial: bool) -> i64 {
+    if partial { counted.max(1) } else { counted }
 }
 
 #[cfg(test)]
@@ -216,14 +241,22 @@ mod tests {
         let half = Part { available: 500, whole: 1000 };
         let fine = Reading { memory_available: 1 << 30, disk: half, inodes: half, pids_free: 1.0 };
         let t = Thresholds::default();
-        assert_eq!(shortage(&fine, &t), None);
+        assert_eq!((memory_shortage(&fine, &t), disk_shortage(&fine, &t)), (None, None));
         let low = Reading { memory_available: 50 << 20, ..fine };
-        assert_eq!(shortage(&low, &t), Some(Shortage::Memory { threshold: 100 << 20, available: 50 << 20 }));
+        let memory = Shortage::Memory { threshold: 100 << 20, available: 50 << 20 };
+        assert_eq!((memory_shortage(&low, &t), disk_shortage(&low, &t)), (Some(memory), None));
         let part = |available| Part { available, whole: 1000 };
         let disk = Shortage::Disk { threshold: 100, available: 90 };
-        assert_eq!(shortage(&Reading { disk: part(90), ..fine }, &t), Some(disk));
+        assert_eq!(disk_shortage(&Reading { disk: part(90), ..fine }, &t), Some(disk));
         let inodes = Shortage::Inodes { threshold: 50, available: 10 };
-        assert_eq!(shortage(&Reading { inodes: part(10), ..fine }, &t), Some(inodes));
-        assert_eq!(shortage(&Reading { inodes: Part::new(0, 0), ..fine }, &t), None, "btrfs counts no inodes");
+        assert_eq!(disk_shortage(&Reading { inodes: part(10), ..fine }, &t), Some(inodes));
+        assert_eq!(disk_shortage(&Reading { inodes: Part::new(0, 0), ..fine }, &t), None, "btrfs counts no inodes");
+    }
+
+    #[test]
+    fn a_pod_with_too_many_files_to_count_can_be_evicted() {
+        assert_eq!(at_least_something(0, false), 0);
+        assert_eq!(at_least_something(0, true), 1);
+        assert_eq!(at_least_something(500, true), 500);
     }
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 use runtime::{Lane, Stats, TreeUsage};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::machine_use::{MachineUse, default_interface, network};
 use super::rates::Rates;
@@ -18,22 +19,31 @@ use super::stats::{PodUse, pod_use};
 use crate::kubelet::Kubelet;
 use crate::node::disk_use::DiskUse;
 use crate::pod::PodExt;
-use crate::resources;
+use crate::{resources, volumes};
 
 /// For the figures of one file system.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Counts of files are as old as upstream's.
+const COUNT_AGE: Duration = Duration::from_secs(60);
+/// A scrape waits so long for counts of files, of all pods together. Then it has what was counted so far.
+const COUNT_PATIENCE: Duration = Duration::from_secs(5);
 /// Pods call their interface so.
 const POD_INTERFACE: &str = "eth0";
 
 pub(super) async fn summary(kubelet: &Kubelet) -> Value {
     let uses = pod_use(kubelet).await;
-    let disk = FileSystem::of(kubelet, kubelet.cfg.root_dir.clone()).await;
+    // The node's own disk; where it does not answer, it has nothing to show.
+    let root = kubelet.cfg.root_dir.clone();
+    let disk = FileSystem::ask(kubelet, Lane::Node, "", root).await.unwrap_or_default();
+    let until = Instant::now() + COUNT_PATIENCE;
     let mut seen = HashSet::from(["node".to_owned(), "pods".to_owned()]);
     let mut pods = Vec::new();
     for used in &uses {
         seen.insert(used.pod.uid().to_owned());
         seen.extend(used.containers.iter().map(|(name, ..)| container_key(used, name)));
-        pods.push(pod(kubelet, used, &disk).await);
+        let patience = until.saturating_duration_since(Instant::now());
+        let counted = DiskUse::measure(kubelet, &used.pod, COUNT_AGE, patience).await;
+        pods.push(pod(kubelet, used, &counted, &disk).await);
     }
     let node = node(kubelet, &disk).await;
     kubelet.cpu_rates.lock().retain(&seen);
@@ -91,17 +101,23 @@ struct FileSystem {
 }
 
 impl FileSystem {
-    /// One that cannot be asked has nothing.
-    async fn of(kubelet: &Kubelet, path: PathBuf) -> Self {
-        let owner = path.display().to_string();
-        let asked = kubelet.disk().run(Lane::Foreign, &owner, DEADLINE, move || statvfs(&path).ok());
-        let Ok(Some(stat)) = asked.await else { return Self::default() };
-        Self {
-            capacity: stat.blocks() * stat.fragment_size(),
-            available: stat.blocks_available() * stat.fragment_size(),
+    /// That of a path of the node, asked in the name of the mount point behind it: however many claims lie
+    /// on a disk that hangs, they take the threads of one.
+    async fn behind(kubelet: &Kubelet, path: PathBuf) -> Option<Self> {
+        let owner = move || (volumes::file_system_owner(&path).unwrap_or_else(|| "/".to_owned()), path);
+        let (owner, path) = kubelet.disk().run(Lane::Node, "", volumes::OWNER_DEADLINE, owner).await.ok()?;
+        Self::ask(kubelet, Lane::Foreign, &owner, path).await
+    }
+
+    /// One that does not answer has no figures.
+    async fn ask(kubelet: &Kubelet, lane: Lane, owner: &str, path: PathBuf) -> Option<Self> {
+        let stat = kubelet.disk().run(lane, owner, DEADLINE, move || statvfs(&path).ok()).await.ok()??;
+        Some(Self {
+            capacity: stat.blocks().saturating_mul(stat.fragment_size()),
+            available: stat.blocks_available().saturating_mul(stat.fragment_size()),
             inodes: stat.files(),
             inodes_free: stat.files_available(),
-        }
+        })
     }
 
     fn used(self) -> TreeUsage {
@@ -126,10 +142,9 @@ impl FileSystem {
     }
 }
 
-async fn pod(kubelet: &Kubelet, used: &PodUse, disk: &FileSystem) -> Value {
+async fn pod(kubelet: &Kubelet, used: &PodUse, use_of_disk: &DiskUse, disk: &FileSystem) -> Value {
     let now = time(Timestamp::now());
-    let use_of_disk = DiskUse::measure(kubelet, &used.pod).await;
-    let volumes = volumes(kubelet, &used.pod, &use_of_disk, disk, &now).await;
+    let volumes = volume_stats(kubelet, &used.pod, use_of_disk, disk, &now).await;
     let mut rates = kubelet.cpu_rates.lock();
     let containers: Vec<Value> = used
         .containers
@@ -178,13 +193,13 @@ async fn pod(kubelet: &Kubelet, used: &PodUse, disk: &FileSystem) -> Value {
 }
 
 /// Volumes on disk, and claims whose directory is on this node.
-async fn volumes(kubelet: &Kubelet, pod: &Pod, used: &DiskUse, disk: &FileSystem, now: &Value) -> Vec<Value> {
+async fn volume_stats(kubelet: &Kubelet, pod: &Pod, used: &DiskUse, disk: &FileSystem, now: &Value) -> Vec<Value> {
     let mut out = Vec::new();
     for volume in pod.spec().volumes.iter().flatten() {
         let mut stats = if let Some(part) = used.empty_dirs.get(&volume.name) {
             disk.stats(now, *part)
         } else if let Some((claim, path)) = claim(kubelet, pod, volume) {
-            let whole = FileSystem::of(kubelet, path).await;
+            let Some(whole) = FileSystem::behind(kubelet, path).await else { continue };
             let mut stats = whole.stats(now, whole.used());
             stats.insert("pvcRef".to_owned(), json!({ "name": claim, "namespace": pod.namespace() }));
             stats
@@ -226,7 +241,7 @@ pub(super) async fn claims(kubelet: &Kubelet) -> Vec<ClaimUse> {
         for (name, path) in found.collect::<Vec<_>>() {
             let namespace = entry.pod.namespace().to_owned();
             if seen.insert((namespace.clone(), name.clone())) {
-                let whole = FileSystem::of(kubelet, path).await;
+                let Some(whole) = FileSystem::behind(kubelet, path).await else { continue };
                 let figures = [
                     ("available_bytes", whole.available),
                     ("capacity_bytes", whole.capacity),

@@ -16,58 +16,74 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::ownership::{FsGroup, apply_to_file};
+use super::ownership::{self, FsGroup, apply_to_file};
 use super::payload::Payload;
 
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
 
-/// Makes `payload` the content of the directory `target`. Returns whether anything changed.
+/// Makes `payload` the content of the directory `target`, and `group` the owner of all of it.
 ///
 /// # Errors
-/// When the file system refuses; the old generation is then still in place.
-pub(crate) fn write(target: &Path, payload: &Payload, group: Option<FsGroup>, now: Timestamp) -> io::Result<bool> {
-    let old = fs::read_link(target.join(DATA)).ok();
-    if let Some(old) = &old
-        && holds(&target.join(old), payload)?
-    {
-        return Ok(false);
-    }
-    let name = format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond().unsigned_abs());
-    let generation = target.join(&name);
-    write_generation(&generation, payload, group).inspect_err(|_| {
-        // On a full disk each try would leave one more. What resists goes with the next generation.
-        let _ = fs::remove_dir_all(&generation);
-    })?;
-    let link = target.join(DATA_NEW);
-    remove_if_there(&link)?;
-    symlink(&name, &link)?;
-    fs::rename(&link, target.join(DATA))?;
-    let wanted: BTreeSet<&str> = payload.files().keys().map(|p| p.split('/').next().unwrap_or(p)).collect();
-    for top in &wanted {
-        let visible = target.join(top);
-        if fs::symlink_metadata(&visible).is_err() {
-            symlink(PathBuf::from(DATA).join(top), &visible)?;
-        }
-    }
-    for entry in fs::read_dir(target)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let file_name = file_name.to_string_lossy();
-        if !file_name.starts_with("..") && !wanted.contains(&*file_name) {
-            fs::remove_file(entry.path())?;
-        } else if file_name.starts_with("..2") && *file_name != *name {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(true)
+/// When the file system refuses. Either the old generation is still in place then, or the next call
+/// completes what this one began.
+pub(crate) fn write(target: &Path, payload: &Payload, group: Option<FsGroup>, now: Timestamp) -> io::Result<()> {
+    let current = match fs::read_link(target.join(DATA)).ok() {
+        Some(old) if holds(&target.join(&old), payload)? => old,
+        Some(_) | None => PathBuf::from(replace(target, payload, group, now)?),
+    };
+    show(target, payload)?;
+    clear(target, payload, &current)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
+/// Writes the next generation and switches to it, complete and with its owner. Returns its name.
+fn replace(target: &Path, payload: &Payload, group: Option<FsGroup>, now: Timestamp) -> io::Result<String> {
+    let name = format!("..{}.{}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond().unsigned_abs());
+    let generation = target.join(&name);
+    let written = write_generation(&generation, payload, group);
+    written.and_then(|()| group.map_or(Ok(()), |group| ownership::apply(target, group))).inspect_err(|_| {
+        // On a full disk each try would leave one more. What resists goes with the next generation.
+        let _ = runtime::remove_tree(&generation);
+    })?;
+    let link = target.join(DATA_NEW);
+    runtime::remove_tree(&link)?;
+    symlink(&name, &link)?;
+    fs::rename(&link, target.join(DATA))?;
+    Ok(name)
+}
+
+fn top(path: &str) -> &str {
+    path.split('/').next().unwrap_or(path)
+}
+
+/// Links every name into the current generation. A `subPath` whose key was not there has made a directory
+/// in its place, as upstream's does: the containers that mount it keep it, the volume shows the key.
+fn show(target: &Path, payload: &Payload) -> io::Result<()> {
+    let wanted: BTreeSet<&str> = payload.files().keys().map(|path| top(path)).collect();
+    for top in wanted {
+        let (visible, link) = (target.join(top), Path::new(DATA).join(top));
+        if fs::read_link(&visible).is_ok_and(|there| there == link) {
+            continue;
+        }
+        runtime::remove_tree(&visible)?;
+        symlink(link, &visible)?;
     }
+    Ok(())
+}
+
+/// Removes names that no key has any more, and generations before the current one.
+fn clear(target: &Path, payload: &Payload, current: &Path) -> io::Result<()> {
+    let wanted: BTreeSet<&str> = payload.files().keys().map(|path| top(path)).collect();
+    for entry in fs::read_dir(target)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let shown = name.to_string_lossy();
+        let old = shown.starts_with("..2") && Path::new(&name) != current;
+        if old || !shown.starts_with("..") && !wanted.contains(&*shown) {
+            runtime::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn write_generation(dir: &Path, payload: &Payload, group: Option<FsGroup>) -> io::Result<()> {
@@ -127,6 +143,7 @@ fn count_files(dir: &Path) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
         let mut out = Payload::default();
@@ -148,29 +165,34 @@ mod tests {
         names
     }
 
+    fn generations(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|n| n.starts_with("..2")).collect()
+    }
+
     #[test]
     fn a_generation_replaces_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        assert!(write(root, &payload(&[("a", "1"), ("sub/b", "2")]), None, at(0)).unwrap());
+        write(root, &payload(&[("a", "1"), ("sub/b", "2")]), None, at(0)).unwrap();
         assert_eq!(fs::read_to_string(root.join("sub/b")).unwrap(), "2");
         assert_eq!(fs::read_link(root.join("a")).unwrap(), Path::new("..data/a"));
         assert_eq!(fs::metadata(root.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
-        assert!(!write(root, &payload(&[("a", "1"), ("sub/b", "2")]), None, at(1)).unwrap());
-        assert!(write(root, &payload(&[("a", "changed"), ("c", "3")]), None, at(2)).unwrap());
+        let first = generations(root);
+        write(root, &payload(&[("a", "1"), ("sub/b", "2")]), None, at(1)).unwrap();
+        assert_eq!(generations(root), first, "nothing has changed");
+        write(root, &payload(&[("a", "changed"), ("c", "3")]), None, at(2)).unwrap();
         assert_eq!(visible(root), ["a", "c"]);
         assert_eq!(fs::read_to_string(root.join("a")).unwrap(), "changed");
-        let generations = fs::read_dir(root)
-            .unwrap()
-            .filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("..2"));
-        assert_eq!(generations.count(), 1);
+        assert_eq!(generations(root).len(), 1);
+        assert_ne!(generations(root), first);
     }
 
     #[test]
     fn a_left_over_temporary_link_does_not_matter() {
         let dir = tempfile::tempdir().unwrap();
         symlink("nowhere", dir.path().join(DATA_NEW)).unwrap();
-        assert!(write(dir.path(), &payload(&[("a", "1")]), None, at(0)).unwrap());
+        write(dir.path(), &payload(&[("a", "1")]), None, at(0)).unwrap();
         assert_eq!(visible(dir.path()), ["a"]);
     }
 
@@ -178,7 +200,46 @@ mod tests {
     fn an_empty_payload_is_an_empty_volume() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &payload(&[("a", "1")]), None, at(0)).unwrap();
-        assert!(write(dir.path(), &Payload::default(), None, at(1)).unwrap());
+        write(dir.path(), &Payload::default(), None, at(1)).unwrap();
         assert!(visible(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn directories_of_sub_paths_without_a_key_hold_no_update_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        write(root, &payload(&[("a", "1"), ("d/b", "2")]), None, at(0)).unwrap();
+        for missing in ["later", "never/below", "d/beside"] {
+            fs::create_dir_all(root.join(missing)).unwrap();
+        }
+        write(root, &payload(&[("a", "2"), ("d/b", "2"), ("later", "3")]), None, at(1)).unwrap();
+        assert_eq!(visible(root), ["a", "d", "later"]);
+        assert_eq!(fs::read_to_string(root.join("later")).unwrap(), "3");
+        assert_eq!(generations(root).len(), 1);
+    }
+
+    #[test]
+    fn an_update_that_was_interrupted_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        write(root, &payload(&[("a", "1")]), None, at(0)).unwrap();
+        let next = payload(&[("b", "2")]);
+        replace(root, &next, None, at(1)).unwrap();
+        assert_eq!((visible(root), generations(root).len()), (vec!["a".to_owned()], 2), "after the switch");
+        write(root, &next, None, at(2)).unwrap();
+        assert_eq!((visible(root), generations(root).len()), (vec!["b".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_generation_has_its_group_before_it_is_seen() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: giving files away takes root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let group = FsGroup { gid: 4321, read_only: true, on_root_mismatch: false };
+        replace(dir.path(), &payload(&[("d/a", "1")]), Some(group), at(0)).unwrap();
+        let meta = fs::metadata(dir.path().join("..data/d")).unwrap();
+        assert_eq!((meta.gid(), meta.permissions().mode() & 0o2770), (4321, 0o2750));
     }
 }

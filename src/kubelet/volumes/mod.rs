@@ -11,6 +11,7 @@ mod atomic_writer;
 mod claims;
 mod empty_dir;
 mod env_file;
+mod file_system;
 mod files;
 mod host_path;
 mod memory;
@@ -35,6 +36,7 @@ use runtime::{DiskRoom, Lane};
 
 pub(crate) use empty_dir::path as empty_dir_path;
 pub(crate) use env_file::{EnvFiles, read as read_env_files};
+pub(crate) use file_system::owner as file_system_owner;
 pub(crate) use memory::is_mount_point;
 pub(crate) use mounts::{CONTAINERS, ETC_HOSTS, HOSTNAME, RESOLV_CONF, container_mounts};
 pub(crate) use references::{Referenced, References};
@@ -48,8 +50,8 @@ use wanted::Wanted;
 
 /// A recursive change of owners on a slow card takes minutes; whatever takes longer hangs.
 const OWN_DEADLINE: Duration = Duration::from_secs(600);
-/// The kernel's table of mounts waits for no file system.
-const OWNER_DEADLINE: Duration = Duration::from_secs(30);
+/// The kernel's table of mounts and the links of the root's file system.
+pub(crate) const OWNER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A volume that cannot be set up; its text is upstream's event.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

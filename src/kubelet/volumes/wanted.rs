@@ -11,7 +11,10 @@ use super::empty_dir::EmptyDir;
 use super::nfs::Nfs;
 use super::ownership::{self, FsGroup};
 use super::payload::{Payload, Room};
-use super::{OWN_DEADLINE, Setup, Tokens, VolumePath, atomic_writer, claims, files, fs_group, host_path, memory, nfs};
+use super::{
+    OWN_DEADLINE, Setup, Tokens, VolumePath, atomic_writer, claims, file_system, files, fs_group, host_path, memory,
+    nfs,
+};
 use crate::pod::PodExt;
 
 /// A path of the node answers at once, unless it is on a server that is gone.
@@ -96,15 +99,12 @@ impl Wanted {
     }
 
     /// Who takes threads for it, where that is not the pod: pods share servers, and file systems that are
-    /// mounted on the node. Reads the kernel's table of mounts.
+    /// mounted on the node. Waits for no other file system than the root's.
     pub(super) fn owner(&self) -> Option<String> {
         match self {
             Self::Nfs(nfs) => Some(nfs.owner()),
-            Self::HostPath { path, .. } | Self::Local { path, .. } => {
-                // The root and what is not in the table are asked in each pod's own name.
-                let points = runtime::mount_points().unwrap_or_default();
-                file_system(&points, path).map(|point| point.display().to_string())
-            }
+            // The root is asked in each pod's own name.
+            Self::HostPath { path, .. } | Self::Local { path, .. } => file_system::owner(path),
             Self::EmptyDir(_) | Self::Image | Self::Files(_) => None,
         }
     }
@@ -162,12 +162,6 @@ impl Wanted {
     }
 }
 
-/// The mount point that a path lies on by its name, unless that is the root.
-fn file_system<'a>(points: &'a [PathBuf], path: &Path) -> Option<&'a Path> {
-    let above = points.iter().filter(|point| path.starts_with(point));
-    above.max_by_key(|point| point.components().count()).map(PathBuf::as_path).filter(|point| point.parent().is_some())
-}
-
 impl Files {
     fn write(&self, dir: &Path) -> std::io::Result<()> {
         if self.in_memory {
@@ -175,28 +169,6 @@ impl Files {
         } else {
             memory::make_dir(dir, 0o755)?;
         }
-        let changed = atomic_writer::write(dir, &self.payload, self.group, self.now)?;
-        match self.group {
-            Some(group) if changed => ownership::apply(dir, group),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_share_the_file_system_that_a_path_is_on() {
-        let points = ["/", "/mnt", "/mnt/nas"].map(PathBuf::from);
-        for (path, expected) in [
-            ("/mnt/nas/media", Some("/mnt/nas")),
-            ("/mnt/nas", Some("/mnt/nas")),
-            ("/mnt/nasty", Some("/mnt")),
-            ("/srv", None),
-        ] {
-            assert_eq!(file_system(&points, Path::new(path)), expected.map(Path::new), "{path}");
-        }
+        atomic_writer::write(dir, &self.payload, self.group, self.now)
     }
 }

@@ -129,7 +129,7 @@ impl Runtime {
     }
 
     /// The threads for work that may wait for a file system.
-    pub fn disk(&self) -> &DiskRoom {
+    pub fn disk(&self) -> &Arc<DiskRoom> {
         &self.disk
     }
 

@@ -1,11 +1,12 @@
 //! What containers, pods and images use.
 
+use std::path::PathBuf;
+
 use nix::sys::statvfs::statvfs;
 
 use super::Runtime;
 use super::sandboxes::now_ns;
 use crate::error::{IoContext, Result};
-use crate::sys::tree::{TreeUsage, tree_usage};
 use crate::types::{FsUsage, Stats};
 
 impl Runtime {
@@ -16,11 +17,11 @@ impl Runtime {
         self.blocking("", move || cgroups.stats(&path, now_ns())).await
     }
 
-    /// What a container wrote into its own layer and its image's volumes, whether it runs or not.
-    pub async fn layer_usage(&self, id: &str) -> Result<TreeUsage> {
+    /// Where a container writes, whether it runs or not: its own layer, and its image's volumes.
+    pub fn layer_dirs(&self, id: &str) -> Result<[PathBuf; 2]> {
         let uid = self.with_container(id, |container| container.record.sandbox_uid.clone())?;
         let paths = self.sandbox_paths(&uid).container(id);
-        self.blocking(&uid, move || Ok(tree_usage(&paths.upper()) + tree_usage(&paths.volumes()))).await
+        Ok([paths.upper(), paths.volumes()])
     }
 
     /// Use of a whole pod.

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -198,31 +199,60 @@ impl std::iter::Sum for TreeUsage {
     }
 }
 
-/// Blocks and inodes of everything below `dir`, as far as it can be read.
-#[must_use]
-pub fn tree_usage(dir: &Path) -> TreeUsage {
-    let mut usage = TreeUsage::default();
-    measure(dir, |stat| usage = usage + TreeUsage { bytes: stat.st_blocks.unsigned_abs() * BLOCK, inodes: 1 });
-    usage
+/// What directories take, counted by one thread while others read the count or end it.
+#[derive(Debug, Default)]
+pub struct TreeCount {
+    bytes: AtomicU64,
+    inodes: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl TreeCount {
+    /// Adds blocks and inodes of everything below `dir`. Returns whether all of it was counted: a
+    /// container can move directories about to lead a walk astray.
+    pub fn walk(&self, dir: &Path) -> bool {
+        let walked = walk_tree(dir, |_, _, stat| {
+            if self.ended.load(Ordering::Relaxed) {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            self.add(TreeUsage { bytes: stat.st_blocks.unsigned_abs() * BLOCK, inodes: 1 });
+            Ok(())
+        });
+        complain(dir, &walked);
+        absent_is_fine(walked).is_ok()
+    }
+
+    pub fn add(&self, usage: TreeUsage) {
+        self.bytes.fetch_add(usage.bytes, Ordering::Relaxed);
+        self.inodes.fetch_add(usage.inodes, Ordering::Relaxed);
+    }
+
+    /// A walk ends at its next file.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn so_far(&self) -> TreeUsage {
+        TreeUsage { bytes: self.bytes.load(Ordering::Relaxed), inodes: self.inodes.load(Ordering::Relaxed) }
+    }
 }
 
 /// The lengths of all files below `dir`, as far as they can be read.
 pub(crate) fn content_bytes(dir: &Path) -> u64 {
     let is_file = |stat: &FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
     let mut total = 0_u64;
-    measure(dir, |stat| {
+    let walked = walk_tree(dir, |_, _, stat| {
         if is_file(stat) {
             total = total.saturating_add(stat.st_size.unsigned_abs());
         }
+        Ok(())
     });
+    complain(dir, &walked);
     total
 }
 
-fn measure(dir: &Path, mut add: impl FnMut(&FileStat)) {
-    let walked = walk_tree(dir, |_, _, stat| {
-        add(stat);
-        Ok(())
-    });
+fn complain(dir: &Path, walked: &io::Result<()>) {
     if let Err(error) = walked {
         tracing::debug!(dir = %dir.display(), %error, "not all of a directory could be measured");
     }
@@ -288,9 +318,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("d")).unwrap();
         fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
-        let usage = tree_usage(dir.path());
+        let count = TreeCount::default();
+        assert!(count.walk(dir.path()));
+        let usage = count.so_far();
         assert!((100_000..200_000).contains(&usage.bytes), "{usage:?}");
         assert_eq!(usage.inodes, 2);
-        assert_eq!(tree_usage(&dir.path().join("absent")), TreeUsage::default());
+        assert!(count.walk(&dir.path().join("absent")), "nothing is there, and that is all");
+        assert_eq!(count.so_far(), usage);
+        count.end();
+        assert!(!count.walk(dir.path()));
+        assert_eq!(count.so_far(), usage, "an ended walk keeps what it counted");
     }
 }
