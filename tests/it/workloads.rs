@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
     ("workloads_a_hog_is_oom_killed", oom),
     ("workloads_crash_loop_backs_off", crash_loop),
     ("workloads_configuration_reaches_containers", configuration),
+    ("workloads_programs_run_from_volumes", programs),
     ("workloads_probes_and_init_containers", probes),
     ("workloads_logs_can_be_asked_for_in_every_way", logs),
     ("workloads_priority_preempts", preemption),
@@ -99,12 +100,13 @@ fn configuration(c: &Cluster) {
     c.kubectl(&["create", "secret", "generic", "-nw6", "keys", "--from-literal=password=s3cret"]);
     c.apply(
         "w6",
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: all, labels: {app: all}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: busybox\n    command: [sh, -c, 'echo ready; exec sleep 3600']\n    envFrom: [{configMapRef: {name: settings}, prefix: CM_}]\n    env:\n    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: password}}}\n    - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n    - {name: BOTH, value: '$(PASSWORD)-$(CM_colour)'}\n    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}\n    resources: {limits: {memory: 64Mi}}\n    volumeMounts:\n    - {name: settings, mountPath: /settings}\n    - {name: keys, mountPath: /keys, readOnly: true}\n    - {name: down, mountPath: /down}\n    - {name: scratch, mountPath: /scratch}\n    - {name: settings, mountPath: /one, subPath: size}\n  volumes:\n  - {name: settings, configMap: {name: settings}}\n  - {name: keys, secret: {secretName: keys, defaultMode: 0400}}\n  - {name: down, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}\n  - {name: scratch, emptyDir: {medium: Memory}}\n",
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: all, labels: {app: all}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  - name: c\n    image: busybox\n    command: [sh, -c, 'echo ready; exec sleep 3600']\n    envFrom: [{configMapRef: {name: settings}, prefix: CM_}]\n    env:\n    - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: password}}}\n    - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n    - {name: BOTH, value: '$(PASSWORD)-$(CM_colour)'}\n    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}\n    resources: {limits: {memory: 64Mi}}\n    volumeMounts:\n    - {name: settings, mountPath: /settings}\n    - {name: keys, mountPath: /keys, readOnly: true}\n    - {name: down, mountPath: /down}\n    - {name: scratch, mountPath: /scratch}\n    - {name: settings, mountPath: /one, subPath: size}\n    - {name: settings, mountPath: /none, subPath: later}\n  volumes:\n  - {name: settings, configMap: {name: settings}}\n  - {name: keys, secret: {secretName: keys, defaultMode: 0400}}\n  - {name: down, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}\n  - {name: scratch, emptyDir: {medium: Memory}}\n",
     );
     wait_for_pods(c, "w6", "app=all", 1);
     let exec = |script: &str| c.kubectl(&["exec", "-nw6", "all", "--", "sh", "-c", script]);
     assert_eq!(exec("echo $CM_colour $PASSWORD $BOTH $LIMIT"), "green s3cret s3cret-green 64\n");
     assert_eq!(exec("cat /settings/size /one"), "largelarge");
+    assert_eq!(exec("ls -d /none/."), "/none/.\n", "a subPath without a key is a directory");
     assert_eq!(exec("stat -Lc %a /keys/password; cat /down/labels"), "400\napp=\"all\"");
     assert!(exec("echo $POD_IP").starts_with("10.244."));
     assert!(exec("grep /scratch /proc/mounts").starts_with("tmpfs"));
@@ -117,11 +119,43 @@ fn configuration(c: &Cluster) {
     let whoami = ["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", "--token", token.trim(), ca];
     let account = c.kubectl(&[&whoami[..], &server[..]].concat());
     assert_eq!(account, "system:serviceaccount:w6:default");
-    c.kubectl(&["patch", "configmap", "-nw6", "settings", "-p", r#"{"data":{"colour":"blue"}}"#]);
+    c.kubectl(&["patch", "configmap", "-nw6", "settings", "-p", r#"{"data":{"colour":"blue","later":"now"}}"#]);
     c.wait("the volume follows the ConfigMap", |c| {
-        c.kubectl(&["exec", "-nw6", "all", "--", "cat", "/settings/colour"]) == "blue"
+        text(&c.try_kubectl(&["exec", "-nw6", "all", "--", "cat", "/settings/colour", "/settings/later"])) == "bluenow"
     });
+    let events = c.kubectl(&["get", "events", "-nw6", "-o", "jsonpath={.items[*].message}"]);
+    assert!(!events.contains("SetUp failed for volume \"settings\""), "{events}");
     c.kubectl(&["delete", "namespace", "w6", "--wait=false"]);
+}
+
+/// Straight from the volumes, not by a shell that reads them.
+fn programs(c: &Cluster) {
+    c.namespace("w10");
+    let script = |words: &str| format!("--from-literal=run.sh=#!/bin/sh\necho {words}\n");
+    c.kubectl(&["create", "secret", "generic", "-nw10", "hidden", &script("from the secret")]);
+    c.kubectl(&["create", "configmap", "-nw10", "shown", &script("from the map")]);
+    let container = |name: &str, command: &str| {
+        format!(
+            "  - name: {name}\n    image: busybox\n    command: [{command}]\n    volumeMounts: [{{name: secret, \
+             mountPath: /secret}}, {{name: projected, mountPath: /projected}}, {{name: secret, mountPath: /bin/tool, \
+             subPath: run.sh}}]\n"
+        )
+    };
+    let containers = [("a", "/secret/run.sh"), ("b", "/projected/run.sh"), ("c", "/bin/tool")];
+    let containers = containers.map(|(name, command)| container(name, command)).concat();
+    c.apply(
+        "w10",
+        &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: programs}}\nspec:\n  restartPolicy: Never\n  volumes:\n  - \
+             {{name: secret, secret: {{secretName: hidden, defaultMode: 0755}}}}\n  - {{name: projected, projected: \
+             {{defaultMode: 0755, sources: [{{configMap: {{name: shown}}}}]}}}}\n  containers:\n{containers}"
+        ),
+    );
+    c.kubectl(&["wait", "-nw10", "--for=jsonpath={.status.phase}=Succeeded", "pod/programs", "--timeout=60s"]);
+    for (name, words) in [("a", "from the secret\n"), ("b", "from the map\n"), ("c", "from the secret\n")] {
+        assert_eq!(c.kubectl(&["logs", "-nw10", "programs", "-c", name]), words);
+    }
+    c.kubectl(&["delete", "namespace", "w10", "--wait=false"]);
 }
 
 fn probes(c: &Cluster) {
