@@ -28,7 +28,7 @@ impl Runtime {
     pub async fn sandbox_stats(&self, uid: &str) -> Result<Stats> {
         let path = self.with_sandbox(uid, |sandbox| sandbox.record.config.cgroup_parent.clone())?;
         let cgroups = self.cgroups.clone();
-        self.blocking(uid, move || cgroups.stats(&path, now_ns())).await
+        self.blocking("", move || cgroups.stats(&path, now_ns())).await
     }
 
     /// Use of a cgroup of several pods, such as `kubepods`.
