@@ -84,7 +84,19 @@ impl Requirement {
         let mut errs = ErrorList::new();
         let root = Path::nil();
         let values_at = root.child("values");
+        let why = format::qualified_name(key);
+        if !why.is_empty() {
+            errs.push(field::invalid(&root.child("key"), key, why.join("; ")));
+        }
         match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                let why = "for 'in', 'notin' operators, values set can't be empty";
+                errs.push(field::invalid(&values_at, &values, why));
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                let why = "values set must be empty for exists and does not exist";
+                errs.push(field::invalid(&values_at, &values, why));
+            }
             Operator::GreaterThan | Operator::LessThan => {
                 if values.len() != 1 {
                     let why = "for 'Gt', 'Lt' operators, exactly one value is required";
@@ -176,7 +188,9 @@ impl LabelSelector {
     /// When an expression is malformed.
     pub fn from_meta(selector: Option<&metav1::LabelSelector>) -> Result<Self, SelectorError> {
         let Some(selector) = selector else { return Ok(Self::nothing()) };
-        let mut result = Self::from_map(selector.match_labels.iter().flatten());
+        let exact = selector.match_labels.iter().flatten();
+        let exact = exact.map(|(key, value)| Requirement::new(key, Operator::In, vec![value.as_str().into()], true));
+        let mut result = Self { requirements: exact.collect::<Result<_, _>>()?, nothing: false };
         for expression in selector.match_expressions.iter().flatten() {
             let operator = match expression.operator.as_str() {
                 "In" => Operator::In,

@@ -84,6 +84,28 @@ fn an_objects_selector_selects_nothing_when_absent() {
 }
 
 #[test]
+fn an_objects_selector_that_selects_by_nothing_is_malformed() {
+    #[track_caller]
+    fn check(selector: serde_json::Value, expected: &str) {
+        let selector: metav1::LabelSelector = serde_json::from_value(selector).unwrap();
+        assert_eq!(LabelSelector::from_meta(Some(&selector)).unwrap_err().to_string(), expected);
+    }
+    let one = |operator: &str, values: &[&str]| serde_json::json!({"matchExpressions": [{"key": "n", "operator": operator, "values": values}]});
+    let empty = "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty";
+    check(one("In", &[]), empty);
+    check(one("NotIn", &[]), empty);
+    check(serde_json::json!({"matchExpressions": [{"key": "n", "operator": "NotIn"}]}), empty);
+    let values = "values: Invalid value: [\"a\"]: values set must be empty for exists and does not exist";
+    check(one("Exists", &["a"]), values);
+    check(one("DoesNotExist", &["a"]), values);
+    check(one("Gt", &["1"]), "\"Gt\" is not a valid label selector operator");
+    let key = serde_json::json!({"matchLabels": {"a/b/c": "d"}});
+    let selector: metav1::LabelSelector = serde_json::from_value(key).unwrap();
+    let error = LabelSelector::from_meta(Some(&selector)).unwrap_err().to_string();
+    assert!(error.starts_with("key: Invalid value: \"a/b/c\": a qualified name must"), "{error}");
+}
+
+#[test]
 fn field_selectors_match_and_unescape() {
     let selector = FieldSelector::parse("status.phase=Running,metadata.name!=a\\,b").unwrap();
     assert!(selector.matches(|f| Some(if f == "status.phase" { "Running" } else { "x" })));
