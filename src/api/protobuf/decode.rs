@@ -47,7 +47,7 @@ impl<'t> Decoder<'t> {
     }
 
     fn charge(self, cost: usize) -> Result<(), Error> {
-        self.budget.take(cost).map_err(|_| Error::TooLarge { limit: cost::LIMIT })
+        self.budget.take(cost).map_err(|_| Error::TooLarge { limit: self.budget.limit() })
     }
 
     fn text(self, bytes: &[u8]) -> Result<String, Error> {

@@ -12,10 +12,13 @@ use serde_json::Value;
 use super::canonical::zero;
 use super::table::{Container, Scalar, Shape, Table, Ty, TypeId};
 
-/// What one body may cost. An object at the store's limit of 1.5 MiB costs 3 to 12 MiB, whatever its kind.
-/// A request holds up to four trees of this size at once (the object before and after, typed and not),
-/// which keeps it below 64 MiB.
+/// What one body may cost. Most objects at the store's limit of 1.5 MiB cost 3 to 12 MiB; those that consist of
+/// nothing but tiny maps cost more, since the first node of a map takes 640 bytes. A request holds up to four
+/// trees of this size at once (the object before and after, typed and not), which keeps it below 64 MiB.
 pub(crate) const LIMIT: usize = 16 * 1024 * 1024;
+/// What the definition of a custom resource may cost. Its schemas are tiny maps throughout, some 31 times their
+/// text: `"name":{"type":"string"}`, 49 MiB at the store's limit. They are never read into structs.
+const SCHEMAS_LIMIT: usize = 4 * LIMIT;
 
 /// The first node of a map of the standard library, which has places for eleven members.
 const MAP: usize = 640;
@@ -39,15 +42,35 @@ pub(crate) struct Exceeded;
 
 /// What is left to spend on one body.
 #[derive(Debug)]
-pub(crate) struct Budget(Cell<usize>);
+pub(crate) struct Budget {
+    left: Cell<usize>,
+    limit: usize,
+}
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self(Cell::new(LIMIT))
+        Self::within(LIMIT)
+    }
+
+    /// The budget of a body of this type.
+    pub(super) fn of(table: &Table, ty: Ty) -> Self {
+        let is_definition = match ty.scalar {
+            Scalar::Type(id) => table.get(id).name().starts_with("io.k8s.apiextensions-apiserver."),
+            _ => false,
+        };
+        Self::within(if is_definition { SCHEMAS_LIMIT } else { LIMIT })
+    }
+
+    fn within(limit: usize) -> Self {
+        Self { left: Cell::new(limit), limit }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     pub(crate) fn take(&self, cost: usize) -> Result<(), Exceeded> {
-        self.0.set(self.0.get().checked_sub(cost).ok_or(Exceeded)?);
+        self.left.set(self.left.get().checked_sub(cost).ok_or(Exceeded)?);
         Ok(())
     }
 }

@@ -44,8 +44,8 @@ pub fn decode_json(bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// As [`decode_json`].
 pub fn check_value(value: Value, ty: TypeId) -> Result<Decoded, DecodeError> {
-    let mut cx = Cx::new(&BUILT_IN);
     let ty = Ty::one(Scalar::Type(ty));
+    let mut cx = Cx::new(&BUILT_IN, ty);
     let answer = Node { cx: &mut cx, ty, go: None }.deserialize(value);
     cx.finish(ty, answer.map_err(|error| DecodeError::Syntax(error.to_string())))
 }
@@ -59,7 +59,7 @@ pub fn decode_any(bytes: &[u8]) -> Result<Decoded, DecodeError> {
 }
 
 fn decode_ty(table: &Table, bytes: &[u8], ty: Ty) -> Result<Decoded, DecodeError> {
-    let mut cx = Cx::new(table);
+    let mut cx = Cx::new(table, ty);
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let node = Node { cx: &mut cx, ty, go: None };
     let answer = node.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
@@ -87,12 +87,12 @@ struct Cx<'t> {
 }
 
 impl<'t> Cx<'t> {
-    fn new(table: &'t Table) -> Self {
+    fn new(table: &'t Table, ty: Ty) -> Self {
         Self {
             table,
             path: Vec::new(),
             issues: Issues::new(),
-            budget: Budget::new(),
+            budget: Budget::of(table, ty),
             opaque: 0,
             mismatch: None,
             fatal: None,
@@ -147,7 +147,8 @@ impl<'t> Cx<'t> {
         }
         let mut place = self.path_to("");
         place.truncate((0..=SHOWN.min(place.len())).rev().find(|i| place.is_char_boundary(*i)).unwrap_or(0));
-        Err(self.fatal(DecodeError::TooLarge { limit: cost::LIMIT, place: place.trim_end_matches('.').to_owned() }))
+        let (limit, place) = (self.budget.limit(), place.trim_end_matches('.').to_owned());
+        Err(self.fatal(DecodeError::TooLarge { limit, place }))
     }
 
     /// An element as it is stored: null is Go's zero.

@@ -239,6 +239,34 @@ fn schemas_of_schemas_are_decoded() {
 }
 
 #[test]
+fn a_dense_schema_of_the_stores_limit_fits_and_what_is_made_to_cost_does_not() {
+    const STORED: usize = 1536 * 1024;
+    let crd = type_of("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let body = |schema: &str| {
+        format!("{{\"spec\":{{\"versions\":[{{\"name\":\"v1\",\"schema\":{{\"openAPIV3Schema\":{{{schema}}}}}}}]}}}}")
+    };
+    let filled = |one: &dyn Fn(usize) -> String| {
+        let mut text = String::new();
+        for i in 0.. {
+            let next = one(i);
+            if text.len() + next.len() > STORED - 1_000 {
+                break;
+            }
+            text.push_str(if i == 0 { "" } else { "," });
+            text.push_str(&next);
+        }
+        text
+    };
+    let properties = filled(&|i| format!("\"p{i}\":{{\"type\":\"string\"}}"));
+    let answer = decode_json(body(&format!("\"properties\":{{{properties}}}")).as_bytes(), crd).unwrap();
+    let schema = &answer.value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    assert_eq!(schema["properties"]["p50000"], json!({"type": "string"}));
+    let hostile = filled(&|_| "{\"not\":{}}".to_owned());
+    let refused = decode_json(body(&format!("\"allOf\":[{hostile}]")).as_bytes(), crd).unwrap_err();
+    assert!(matches!(refused, DecodeError::TooLarge { limit, .. } if limit == 64 << 20), "{refused}");
+}
+
+#[test]
 fn nesting_is_bounded() {
     let mut deep = json!({});
     for _ in 0..400 {

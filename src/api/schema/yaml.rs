@@ -101,7 +101,7 @@ impl<'y> Reader<'y> {
     }
 
     fn charge(&self, cost: usize) -> Result<(), DecodeError> {
-        self.budget.take(cost).map_err(|_| DecodeError::TooLarge { limit: cost::LIMIT, place: String::new() })
+        self.budget.take(cost).map_err(|_| DecodeError::TooLarge { limit: self.budget.limit(), place: String::new() })
     }
 
     /// The first document; nothing is null.
