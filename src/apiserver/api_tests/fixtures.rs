@@ -44,6 +44,12 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Self { code: parts.status, headers: parts.headers, body }
+    }
+
     pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
@@ -81,17 +87,23 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Body::from(body)).unwrap();
         let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
-        request.extensions_mut().insert(admin);
+        self.open_as(admin, request.body(Body::from(body)).unwrap()).await
+    }
+
+    async fn open_as(&self, user: User, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(user);
         let router = self.server.router();
         tower::ServiceExt::oneshot(router, request).await.unwrap()
     }
 
     pub(super) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
-        let (parts, body) = self.open(method, path, headers, body).await.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { code: parts.status, headers: parts.headers, body }
+        Answer::of(self.open(method, path, headers, body).await).await
+    }
+
+    pub(super) async fn post_as(&self, user: User, path: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header("content-type", "application/json");
+        Answer::of(self.open_as(user, request.body(body.to_string().into()).unwrap()).await).await
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {

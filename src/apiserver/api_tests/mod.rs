@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+mod damaged;
 pub(crate) mod fixtures;
 mod listener;
 mod lists;
