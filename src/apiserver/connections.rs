@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::streams;
+
 /// How many connections there may be, and how long they may stand still.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -24,7 +26,7 @@ pub(crate) struct Limits {
     /// Without a request under way.
     pub(crate) stranger_idle: Duration,
     pub(crate) member_idle: Duration,
-    /// From the head of a request to the last byte of its answer; watches and streams excepted.
+    /// From the head of a request to the last byte of its answer; watches and the like excepted.
     pub(crate) answered_within: Duration,
 }
 
@@ -43,7 +45,8 @@ impl Limits {
     };
 }
 
-/// How long the other end has to hang up when nothing is left to be answered.
+/// How long the other end has to hang up when nothing is left to be answered, and to take the end of an
+/// answer that is over.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The connections that there are.
@@ -84,9 +87,46 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct Activity {
     next: u64,
-    /// The requests under way: when the answer has to be out, if it has to.
-    running: HashMap<u64, Option<Instant>>,
+    /// The requests under way.
+    running: HashMap<u64, UnderWay>,
     idle_since: Instant,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    /// When the answer has to be out, if it has to.
+    deadline: Option<Instant>,
+    /// Ends the stream of the answer, once.
+    stream: Option<CancellationToken>,
+}
+
+impl UnderWay {
+    fn is_over(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+}
+
+impl Activity {
+    fn next_deadline(&self) -> Option<Instant> {
+        self.running.values().filter_map(|request| request.deadline).min()
+    }
+
+    /// Ends the answers whose time is over, if the connection has others.
+    ///
+    /// Says whether the connection itself has to end: nothing else goes on, there is no stream to end, or not
+    /// even the end of one was taken.
+    fn end_stalled(&mut self, now: Instant) -> bool {
+        let over = self.running.values().filter(|request| request.is_over(now)).count();
+        if over == 0 || over == self.running.len() {
+            return over > 0;
+        }
+        for request in self.running.values_mut().filter(|request| request.is_over(now)) {
+            let Some(stream) = request.stream.take() else { return true };
+            stream.cancel();
+            request.deadline = Some(now + GOODBYE_WITHIN);
+        }
+        false
+    }
 }
 
 /// A request under way: until this is dropped, which is after the last byte of its answer.
@@ -94,6 +134,14 @@ struct Activity {
 pub(crate) struct Running {
     connection: Arc<Connection>,
     id: u64,
+    stream: Option<CancellationToken>,
+}
+
+impl Running {
+    /// The answer is to end where it is.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stream.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
 }
 
 /// Why a connection has to end.
@@ -181,26 +229,26 @@ impl Connection {
         let mut activity = self.activity.lock();
         let id = activity.next;
         activity.next += 1;
-        activity.running.insert(id, deadline);
-        Running { connection: Arc::clone(self), id }
+        let stream = streams::current();
+        activity.running.insert(id, UnderWay { deadline, stream: stream.clone() });
+        Running { connection: Arc::clone(self), id, stream }
     }
 
-    /// Whether the connection has to end now, and when to ask again if not.
+    /// Whether the connection has to end now, and when to ask again if not. Single answers that nobody takes
+    /// are ended.
     fn judge(&self, now: Instant) -> Result<Stale, Instant> {
         let limits = &self.connections.limits;
         let idle = if self.is_member.load(Ordering::Relaxed) { limits.member_idle } else { limits.stranger_idle };
-        let activity = self.activity.lock();
+        let mut activity = self.activity.lock();
         if activity.running.is_empty() {
             let until = activity.idle_since + idle;
             return if now >= until { Ok(Stale::Idle) } else { Err(until) };
         }
-        let deadline = activity.running.values().flatten().min().copied();
-        match deadline {
-            Some(deadline) if now >= deadline => Ok(Stale::Stalled),
-            // Nobody wakes this up when a request begins or ends: it looks again after a while.
-            Some(deadline) => Err(deadline.min(now + idle)),
-            None => Err(now + idle),
+        if activity.end_stalled(now) {
+            return Ok(Stale::Stalled);
         }
+        // Nobody wakes this up when a request begins or ends: it looks again after a while.
+        Err(activity.next_deadline().map_or(now + idle, |deadline| deadline.min(now + idle)))
     }
 
     /// Waits until a connection that was told to finish has had its time: until an answer stalls, or for a
@@ -210,15 +258,15 @@ impl Connection {
             let now = Instant::now();
             let until = {
                 let activity = self.activity.lock();
-                match activity.running.values().flatten().min() {
-                    Some(deadline) => *deadline,
+                match activity.next_deadline() {
+                    Some(deadline) => deadline,
                     None if activity.running.is_empty() => activity.idle_since.max(now) + GOODBYE_WITHIN,
                     None => now + self.connections.limits.answered_within,
                 }
             };
             tokio::time::sleep_until(until).await;
             let activity = self.activity.lock();
-            let stalled = activity.running.values().flatten().any(|deadline| *deadline <= until);
+            let stalled = activity.running.values().any(|request| request.is_over(until));
             if stalled || activity.running.is_empty() {
                 return;
             }
@@ -339,6 +387,30 @@ mod tests {
         drop((watch, list));
         tokio::time::advance(Duration::from_secs(91)).await;
         assert_eq!(connection.stale().await, Stale::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_ends_alone() {
+        let all = Connections::new(Limits::DEFAULT);
+        let connection = all.enter(ip(1), Instant::now());
+        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let watch = connection.begin(false, Instant::now());
+        let begin = || streams::scope(CancellationToken::new(), || connection.begin(true, Instant::now()));
+        let (list, other) = (begin(), begin());
+        drop(other);
+        assert_eq!(connection.judge(after(69)), Err(after(70)));
+        assert!(!list.is_over());
+        // Its end has a moment to be taken; then it is the connection that takes nothing.
+        assert_eq!(connection.judge(after(70)), Err(after(75)));
+        assert!(list.is_over() && !watch.is_over());
+        assert_eq!(connection.judge(after(75)), Ok(Stale::Stalled));
+        drop(list);
+        assert_eq!(connection.judge(after(75)), Err(after(105)));
+        // Where nothing else goes on the connection ends.
+        drop(watch);
+        let list = begin();
+        assert_eq!(connection.judge(after(70)), Ok(Stale::Stalled));
+        assert!(!list.is_over());
     }
 
     #[test]

@@ -15,19 +15,17 @@ use crate::auth::{Attributes, User, user};
 use crate::connections::Connection;
 use crate::deadline;
 use crate::error::ApiError;
-use crate::handlers::{self, Context};
-use crate::in_flight::{self, Full, Pass};
+use crate::handlers::{self, Asked};
+use crate::held::Held;
+use crate::in_flight::{self, Full, Pass, Passes};
 use crate::negotiate::{Offer, Output};
 use crate::paths;
 use crate::registry::{Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
-use crate::room::{self, HEAVY};
+use crate::room::{self, Client, HEAVY, Load};
 use crate::server::ApiServer;
 use crate::unread;
-
-/// An item of a list is decoded once and forgotten, where a write goes through its object several times.
-const LIST_SHARE: usize = 8;
 
 impl ApiServer {
     /// The router, for in-process callers: they say who they are by a [`User`] extension.
@@ -36,23 +34,43 @@ impl ApiServer {
         axum::Router::new().fallback(entry).with_state(Arc::clone(self))
     }
 
+    /// Answers a component of this process, which holds no place and needs none.
     pub(crate) async fn dispatch(self: Arc<Self>, request: Request) -> Response {
+        let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
+        self.complete(&info, Instant::now(), request, &mut Passes::default()).await
+    }
+
+    /// Answers a client, whose request holds its places until the answer is out.
+    pub(crate) async fn serve_request(
+        self: Arc<Self>,
+        connection: &Arc<Connection>,
+        request: Request,
+    ) -> http::Response<Held> {
         let started = Instant::now();
-        let uri = request.uri();
-        let info = RequestInfo::parse(request.method(), uri.path(), uri.query());
-        let allotted = deadline::allotted(&info, uri.query());
-        let _counted = self.metrics.begin(&info);
-        // A component of this process has no connection: it holds no place and needs none.
-        let connection = request.extensions().get::<Arc<Connection>>();
-        let running = connection.map(|connection| connection.begin(!info.is_long_running(), started));
-        let mut pass = None;
+        let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
+        let running = connection.begin(!info.is_long_running(), started);
+        let mut passes = Passes::default();
+        let response = self.complete(&info, started, request, &mut passes).await;
+        response.map(|body| Held::new(body, running, passes))
+    }
+
+    /// The answer to a request, whatever became of it.
+    async fn complete(
+        self: &Arc<Self>,
+        info: &RequestInfo,
+        started: Instant,
+        request: Request,
+        passes: &mut Passes,
+    ) -> Response {
+        let allotted = deadline::allotted(info, request.uri().query());
+        let _counted = self.metrics.begin(info);
         let head = request.method() == Method::HEAD;
         let (parts, body) = request.into_parts();
         let (body, rest) = unread::lend(body);
         let answered = match allotted {
             Ok(allotted) => {
                 let request = Request::from_parts(parts, body);
-                deadline::within(allotted, self.answer(&info, request, &mut pass)).await
+                deadline::within(allotted, self.answer(info, request, &mut passes.place)).await
             }
             Err(refused) => Err(refused),
         };
@@ -66,11 +84,8 @@ impl ApiServer {
                 error_response(&error)
             }
         };
-        let response = match running {
-            Some(running) => self.in_flight.hold(response, running, pass),
-            None => response,
-        };
-        self.metrics.observe(&info, self.registry.resources(), response.status(), started.elapsed());
+        let response = self.in_flight.buffer(response, passes);
+        self.metrics.observe(info, self.registry.resources(), response.status(), started.elapsed());
         if head { without_body(response) } else { response }
     }
 
@@ -94,7 +109,7 @@ impl ApiServer {
         }
         let found = self.find(info)?;
         if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
-            return self.answer_special(handler, info, user, parts, body).await;
+            return self.answer_special(handler, found.0, info, user, parts, body).await;
         }
         self.answer_stored(found, info, user, parts, body).await
     }
@@ -102,6 +117,7 @@ impl ApiServer {
     async fn answer_special(
         self: &Arc<Self>,
         handler: &'static dyn rest::SpecialHandler,
+        resource: &Resource,
         info: &RequestInfo,
         user: User,
         parts: Parts,
@@ -113,13 +129,14 @@ impl ApiServer {
             return handler.handle(self, call(body)).await;
         }
         let body = handlers::read_body(body).await?;
-        let heavy = body.len() >= HEAVY;
+        let load = self.special_load(resource, info, body.len());
         let call = call(Body::from(body));
-        if !heavy {
+        if !load.is_heavy() {
             return handler.handle(self, call).await;
         }
         let (server, turn) = (Arc::clone(self), room::turn(&call.user).to_owned());
-        self.room.run(&turn, async move { handler.handle(&server, call).await.or_else(refusal) }).await
+        let work = |_| async move { handler.handle(&server, call).await.or_else(refusal) };
+        self.room.run(&turn, load, work).await
     }
 
     /// Finds out who asks, and lets the connection know whether it is a stranger's.
@@ -151,41 +168,29 @@ impl ApiServer {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
             _ => handlers::read_body(body).await?,
         };
-        let headers = &parts.headers;
-        let stored_text = output.is_plain_json() && resource.is_stored_as(served);
-        if !self.is_heavy(resource, info, &body, stored_text) {
-            let cx =
-                Context { server: self, resource, served, info, user: &user, headers, query, output, heavy: false };
-            return handlers::handle(&cx, body).await;
+        let query = query.to_owned();
+        let asked = Asked { server: Arc::clone(self), info: info.clone(), user, headers: parts.headers, query, output };
+        let load = asked.load(resource, served, body.len());
+        if !load.is_heavy() {
+            return handlers::handle(&asked.context(None)?, body).await;
         }
-        let (server, info, turn) = (Arc::clone(self), info.clone(), room::turn(&user).to_owned());
-        let work = async move {
-            let (resource, served) = server.find(&info)?;
-            let (headers, query) = (&parts.headers, parts.uri.query().unwrap_or(""));
-            let (server, info, user) = (&server, &info, &user);
-            let cx = Context { server, resource, served, info, user, headers, query, output, heavy: true };
-            handlers::handle(&cx, body).await.or_else(refusal)
+        let turn = room::turn(&asked.user).to_owned();
+        let work = |client: Client| async move {
+            handlers::handle(&asked.context(Some(&client))?, body).await.or_else(refusal)
         };
-        self.room.run(&turn, work).await
+        self.room.run(&turn, load, work).await
     }
 
-    /// Whether what a request decodes is large: its body, the object that it changes, and what it reads in
-    /// another form than the stored one.
-    fn is_heavy(&self, resource: &Resource, info: &RequestInfo, body: &[u8], stored_text: bool) -> bool {
-        let read = || match &*info.verb {
-            "get" | "list" if stored_text => 0,
-            "get" | "update" | "patch" | "delete" => {
-                let namespace = if resource.row.namespaced { &*info.namespace } else { "" };
-                self.registry.entry(resource, namespace, &info.name).map_or(0, |entry| entry.bytes.len())
-            }
-            "list" => self.registry.storage().collection_bytes(&resource.collection) / LIST_SHARE,
-            _ => 0,
-        };
-        body.len() >= HEAVY || body.len() + read() >= HEAVY
+    /// What a special request decodes: its body and the object that it names. The oldest form of a binding names
+    /// its pod in the body.
+    fn special_load(&self, resource: &Resource, info: &RequestInfo, body: usize) -> Load {
+        let object = self.registry.object_bytes(resource, &info.namespace, &info.name);
+        let passing = if info.name.is_empty() && *info.resource == *"bindings" { HEAVY } else { 0 };
+        Load { body, object, passing }
     }
 
     /// The resource that a request is about, if somebody answers this request for it.
-    fn find(&self, info: &RequestInfo) -> Result<(&Resource, &Served), ApiError> {
+    pub(crate) fn find(&self, info: &RequestInfo) -> Result<(&Resource, &Served), ApiError> {
         let resource = self.registry.resources().get(&info.group, &info.resource).ok_or(ApiError::UnknownPath)?;
         let served = resource.served(&info.version).ok_or(ApiError::UnknownPath)?;
         let row = resource.row;

@@ -6,20 +6,15 @@
 //! write is never refused: what it tells of has been done.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::response::Response;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
-use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::answer::{Buffered, text};
 use crate::auth::{User, user};
-use crate::connections::Running;
 use crate::request::RequestInfo;
 
 /// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
@@ -32,8 +27,6 @@ const USERS_SHARE: usize = 4;
 const BUFFERED_KIB: usize = 96 * 1024;
 /// Smaller ones are bounded by their number.
 const COUNTED_FROM: usize = 16 * 1024;
-/// What the connection itself holds of an answer at the most: a window of HTTP/2 as clients open it.
-const PIECE: usize = 64 * 1024;
 /// An answer that is larger than all of the room counts as half of it: it is sent when others are not.
 const LARGEST_KIB: usize = BUFFERED_KIB / 2;
 
@@ -71,6 +64,13 @@ pub(crate) struct Pass {
     amount: usize,
 }
 
+/// All that a request has of the rooms.
+#[derive(Debug, Default)]
+pub(crate) struct Passes {
+    pub(crate) place: Option<Pass>,
+    memory: Option<Pass>,
+}
+
 /// There is no room: the client is to come again in a second.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
@@ -101,22 +101,20 @@ impl InFlight {
         }
     }
 
-    /// An answer that holds the places of its request until it is out, or the refusal of one that there
-    /// is no memory for.
-    pub(crate) fn hold(&self, mut response: Response, running: Running, pass: Option<Pass>) -> Response {
+    /// An answer whose memory is taken, or the refusal of one that there is no memory for.
+    pub(crate) fn buffer(&self, mut response: Response, passes: &mut Passes) -> Response {
         let bytes = response.extensions_mut().remove::<Buffered>().map_or(0, |Buffered(bytes)| bytes);
-        let (response, memory) = match self.keep(pass.as_ref(), bytes) {
-            Ok(memory) => (response, memory),
-            Err(Full) => (too_many(), None),
-        };
-        response.map(|body| {
-            Body::new(Held {
-                body: Pieces { body, rest: Bytes::new() },
-                _running: running,
-                _pass: pass,
-                _memory: memory,
-            })
-        })
+        match self.keep(passes.place.as_ref(), bytes) {
+            Ok(memory) => passes.memory = memory,
+            Err(Full) => return too_many(),
+        }
+        response
+    }
+
+    /// How many requests have a place.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.reading.taken.lock().all + self.mutating.taken.lock().all
     }
 }
 
@@ -159,88 +157,9 @@ pub(crate) fn too_many() -> Response {
     response
 }
 
-/// A body that holds what its request holds.
-struct Held {
-    body: Pieces,
-    _running: Running,
-    _pass: Option<Pass>,
-    _memory: Option<Pass>,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A body in pieces: what a connection has taken over counts no more, however slowly it is sent.
-struct Pieces {
-    body: Body,
-    /// Of the body's last piece of data, what has not been handed on.
-    rest: Bytes,
-}
-
-impl Pieces {
-    fn next(&mut self) -> Bytes {
-        let length = self.rest.len().min(PIECE);
-        self.rest.split_to(length)
-    }
-}
-
-impl HttpBody for Pieces {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        if !self.rest.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(self.next()))));
-        }
-        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
-        Poll::Ready(Some(frame.map(|frame| match frame.into_data() {
-            Ok(data) => {
-                self.rest = data;
-                Frame::data(self.next())
-            }
-            Err(other) => other,
-        })))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest + body.lower());
-        if let Some(upper) = body.upper() {
-            hint.set_upper(rest + upper);
-        }
-        hint
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::Method;
-    use http_body_util::BodyExt;
 
     use super::*;
 
@@ -285,19 +204,6 @@ mod tests {
         }
         assert!(room.admit(&create, &named("root", &[user::MASTERS])).unwrap().is_none());
         drop(held);
-    }
-
-    #[tokio::test]
-    async fn large_answers_are_handed_on_in_pieces() {
-        let text = Bytes::from(vec![b'x'; 3 * PIECE + 1]);
-        let mut held = Pieces { body: Body::from(text.clone()), rest: Bytes::new() };
-        assert_eq!(held.size_hint().exact(), Some(text.len() as u64));
-        let mut sizes = Vec::new();
-        while let Some(frame) = held.frame().await {
-            sizes.push(frame.unwrap().into_data().unwrap().len());
-            assert_eq!(held.is_end_stream(), sizes.iter().sum::<usize>() == text.len());
-        }
-        assert_eq!(sizes, [PIECE, PIECE, PIECE, 1]);
     }
 
     #[test]

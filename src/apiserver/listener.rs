@@ -9,7 +9,7 @@ use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::PeerCertificate;
 use crate::connections::{Connection, Connections, Limits, Stale};
 use crate::server::ApiServer;
+use crate::streams::Streams;
 
 /// Upstream's limit per connection.
 const STREAMS: u32 = 250;
@@ -118,12 +119,13 @@ impl ApiServer {
         let of_requests = Arc::clone(&place);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(client);
-            request.extensions_mut().insert(Arc::clone(&of_requests));
+            let connection = Arc::clone(&of_requests);
+            request.extensions_mut().insert(Arc::clone(&connection));
             if let Some(chain) = &chain {
                 request.extensions_mut().insert(chain.clone());
             }
             let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.dispatch(request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(server.serve_request(&connection, request.map(Body::new)).await) }
         });
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -135,7 +137,7 @@ impl ApiServer {
             stale = place.stale() => Some(stale),
         };
         if stale == Some(Stale::Stalled) {
-            return tracing::debug!(client = %client.0, "a client did not take its answer");
+            return tracing::debug!(client = %client.0, "a client took nothing");
         }
         connection.as_mut().graceful_shutdown();
         // The end is announced, but it is not left to the client: answers have their time to be taken.
@@ -152,8 +154,8 @@ fn report(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder() -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     builder
         .http2()

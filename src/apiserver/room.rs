@@ -2,17 +2,24 @@
 //! so that the threads on which kubelet, proxy, DNS and health checks live never wait for it.
 //!
 //! Requests wait in line by user, and users take turns: who sends much waits for their own requests, not
-//! others for theirs. The line is bounded; beyond it the answer is 429. Work whose client has gone is
-//! not begun, and what has begun ends at the next [`Context::pause`](crate::handlers::Context::pause).
+//! others for theirs. The line is bounded for requests with bodies; beyond it the answer is 429. A request
+//! has a thread while it computes: while it waits for the store, others go on, few enough that their memory
+//! stays bounded. Work whose client has gone is not begun, and what has begun ends where it next waits or
+//! asks [`Client::is_gone`].
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{User, user};
 use crate::error::ApiError;
@@ -20,54 +27,141 @@ use crate::error::ApiError;
 /// Bytes of body and object from which a request is heavy. A dense object of this size is decoded and
 /// validated in some milliseconds, which the others can wait.
 pub(crate) const HEAVY: usize = 32 * 1024;
-/// Requests that wait. Each holds a body of up to 3 MB, so a full line takes some 50 MB.
+/// Requests with a body that wait. Each holds up to 3 MB, so a full line takes some 50 MB.
 const WAITING: usize = 16;
-/// Requests of one user that wait: a quarter, so that one user never closes the room to the others.
+/// Such requests of one user: a quarter, so that one user never closes the room to the others.
 const WAITING_OF_ONE: usize = 4;
 /// Administrators install charts with many large objects at once.
 const WAITING_OF_MASTERS: usize = 64;
+/// Requests that have begun. While one computes, the others wait for the store, which takes them together:
+/// one write to a slow card is eight requests.
+const BEGUN: usize = 8;
+const BEGUN_OF_ONE: usize = 2;
+/// Bytes of body and object of those that have begun; a larger one begins alone. An update keeps its
+/// body's tree while it waits, which takes up to some thirty times the bytes: 60 MB.
+const BEGUN_BYTES: usize = 2 * 1024 * 1024;
 /// Nesting is bounded at 128 levels, each of which takes some kilobytes in an unoptimized build.
 const STACK: usize = 8 * 1024 * 1024;
 
-type Job = Box<dyn FnOnce() + Send>;
+thread_local! {
+    /// This is a thread of a room.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The sizes of a request that decide where it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) body: usize,
+    /// The object that it names.
+    pub(crate) object: usize,
+    /// Objects that are decoded one by one and forgotten.
+    pub(crate) passing: usize,
+}
+
+impl Load {
+    pub(crate) fn is_heavy(self) -> bool {
+        self.body + self.object + self.passing >= HEAVY
+    }
+
+    /// What the request may hold while it waits for the store.
+    fn kept(self) -> usize {
+        self.body + self.object
+    }
+}
+
+/// Whoever waits for an answer of the room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Client(CancellationToken);
+
+impl Client {
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+struct Job {
+    load: Load,
+    work: BoxFuture<'static, ()>,
+}
+
+/// The requests of those who share a turn.
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    with_body: usize,
+    begun: usize,
+}
 
 #[derive(Default)]
 struct Line {
-    by_user: HashMap<String, VecDeque<Job>>,
-    /// The users that wait; the next one first.
+    by_turn: HashMap<String, Queue>,
+    /// The turns that wait; the next one first.
     turns: VecDeque<String>,
-    waiting: usize,
+    with_body: usize,
+    begun: usize,
+    begun_bytes: usize,
     closed: bool,
 }
 
 impl Line {
-    fn push(&mut self, user: &str, job: Job) -> Result<(), ApiError> {
-        let of_one = self.by_user.get(user).map_or(0, VecDeque::len);
+    fn push(&mut self, turn: &str, job: Job) -> Result<(), ApiError> {
+        let of_one = self.by_turn.get(turn).map_or(0, |queue| queue.with_body);
         let (all, one) =
-            if user == user::MASTERS { (WAITING_OF_MASTERS, WAITING_OF_MASTERS) } else { (WAITING, WAITING_OF_ONE) };
-        if self.waiting >= all || of_one >= one {
+            if turn == user::MASTERS { (WAITING_OF_MASTERS, WAITING_OF_MASTERS) } else { (WAITING, WAITING_OF_ONE) };
+        let with_body = usize::from(job.load.body > 0);
+        if with_body > 0 && (self.with_body >= all || of_one >= one) {
             let message = "Too many requests, please try again later.".to_owned();
             return Err(ApiError::TooManyRequests { message, retry_after: 1, causes: Vec::new() });
         }
-        if of_one == 0 {
-            self.turns.push_back(user.to_owned());
+        let queue = self.by_turn.entry(turn.to_owned()).or_default();
+        if queue.jobs.is_empty() {
+            self.turns.push_back(turn.to_owned());
         }
-        self.by_user.entry(user.to_owned()).or_default().push_back(job);
-        self.waiting += 1;
+        queue.jobs.push_back(job);
+        queue.with_body += with_body;
+        self.with_body += with_body;
         Ok(())
     }
 
-    fn pop(&mut self) -> Option<Job> {
-        let user = self.turns.pop_front()?;
-        let jobs = self.by_user.get_mut(&user)?;
-        let job = jobs.pop_front();
-        if jobs.is_empty() {
-            self.by_user.remove(&user);
-        } else {
-            self.turns.push_back(user);
+    /// The next request that may begin, and whose turn it takes. A large one is not overtaken for ever: what
+    /// is behind it waits with it.
+    fn begin(&mut self) -> Option<(String, Job)> {
+        if self.begun >= BEGUN {
+            return None;
         }
-        self.waiting -= 1;
-        job
+        let may_begin = |turn: &String| {
+            let limit = if turn == user::MASTERS { BEGUN } else { BEGUN_OF_ONE };
+            self.by_turn.get(turn).is_some_and(|queue| queue.begun < limit)
+        };
+        let place = self.turns.iter().position(may_begin)?;
+        let queue = self.by_turn.get_mut(&self.turns[place])?;
+        let kept = queue.jobs.front()?.load.kept();
+        if self.begun > 0 && self.begun_bytes + kept > BEGUN_BYTES {
+            return None;
+        }
+        let turn = self.turns.remove(place)?;
+        let job = queue.jobs.pop_front()?;
+        let with_body = usize::from(job.load.body > 0);
+        queue.with_body -= with_body;
+        queue.begun += 1;
+        if !queue.jobs.is_empty() {
+            self.turns.push_back(turn.clone());
+        }
+        self.with_body -= with_body;
+        self.begun += 1;
+        self.begun_bytes += kept;
+        Some((turn, job))
+    }
+
+    fn end(&mut self, turn: &str, load: Load) {
+        self.begun -= 1;
+        self.begun_bytes -= load.kept();
+        if let Some(queue) = self.by_turn.get_mut(turn) {
+            queue.begun -= 1;
+            if queue.begun == 0 && queue.jobs.is_empty() {
+                self.by_turn.remove(turn);
+            }
+        }
     }
 }
 
@@ -90,29 +184,61 @@ pub(crate) fn turn(user: &User) -> &str {
 #[derive(Default)]
 struct Shared {
     line: Mutex<Line>,
-    changed: Condvar,
+    changed: Notify,
+}
+
+/// A request that has begun, until this is dropped.
+struct Begun {
+    shared: Arc<Shared>,
+    turn: String,
+    load: Load,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.shared.line.lock().end(&self.turn, self.load);
+        self.shared.changed.notify_waiters();
+    }
 }
 
 impl Shared {
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            // Whoever waits for the job sees that its answer never comes.
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                tracing::error!("a request panicked");
+    /// What one thread does until the room closes.
+    async fn work(self: Arc<Self>) {
+        let mut begun = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                // What has begun ends first, so that little is held at a time.
+                biased;
+                Some(ended) = begun.next() => {
+                    // Whoever waits for the job sees that its answer never comes.
+                    if Result::is_err(&ended) {
+                        tracing::error!("a request panicked");
+                    }
+                }
+                next = self.next() => match next {
+                    Some((place, work)) => begun.push(AssertUnwindSafe(async move {
+                        let _place = place;
+                        work.await;
+                    }).catch_unwind()),
+                    None => return,
+                },
             }
         }
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut line = self.line.lock();
+    async fn next(self: &Arc<Self>) -> Option<(Begun, BoxFuture<'static, ()>)> {
         loop {
-            if let Some(job) = line.pop() {
-                return Some(job);
+            let changed = self.changed.notified();
+            {
+                let mut line = self.line.lock();
+                if let Some((turn, Job { load, work })) = line.begin() {
+                    return Some((Begun { shared: Arc::clone(self), turn, load }, work));
+                }
+                if line.closed {
+                    return None;
+                }
             }
-            if line.closed {
-                return None;
-            }
-            self.changed.wait(&mut line);
+            changed.await;
         }
     }
 }
@@ -122,49 +248,54 @@ pub(crate) struct Room(Arc<Shared>);
 
 impl fmt::Debug for Room {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Room({} waiting)", self.0.line.lock().waiting)
+        write!(f, "Room({} begun)", self.0.line.lock().begun)
     }
 }
 
 impl Room {
-    /// Opens a room with threads for half of the processors.
+    /// Opens a room with threads for half of the processors, within a runtime.
     ///
     /// # Errors
     /// When a thread cannot be started.
     pub(crate) fn open() -> std::io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1));
-        let room = Self(Arc::default());
+        let (room, runtime) = (Self(Arc::default()), Handle::current());
         for _ in 0..threads {
-            let shared = Arc::clone(&room.0);
-            std::thread::Builder::new().name("heavy".into()).stack_size(STACK).spawn(move || shared.work())?;
+            let (shared, runtime) = (Arc::clone(&room.0), runtime.clone());
+            let thread = move || {
+                INSIDE.set(true);
+                runtime.block_on(shared.work());
+            };
+            std::thread::Builder::new().name("heavy".into()).stack_size(STACK).spawn(thread)?;
         }
         Ok(room)
     }
 
-    /// Does a user's work in the room. Dropping the answer ends the work.
+    /// Does a user's work in the room. Dropping the answer ends the work. What a request in the room asks of
+    /// the server is part of it.
     ///
     /// # Errors
-    /// Those of the work, and 429 when too many requests wait.
-    pub(crate) async fn run<T: Send + 'static>(
-        &self,
-        user: &str,
-        work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let (mut sender, answer) = oneshot::channel();
-        let runtime = Handle::current();
-        let job = move || {
-            runtime.block_on(async move {
-                let done = tokio::select! {
-                    biased;
-                    () = sender.closed() => return,
-                    done = work => done,
-                };
+    /// Those of the work, and 429 when too many requests with bodies wait.
+    pub(crate) async fn run<T, F>(&self, turn: &str, load: Load, work: impl FnOnce(Client) -> F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        let client = Client::default();
+        let work = work(client.clone());
+        if INSIDE.get() {
+            return work.await;
+        }
+        let _waits = client.0.clone().drop_guard();
+        let (sender, answer) = oneshot::channel();
+        let work = async move {
+            if let Some(done) = client.0.run_until_cancelled(work).await {
                 // Who asked may have gone at the last moment.
                 let _ = sender.send(done);
-            });
+            }
         };
-        self.0.line.lock().push(user, Box::new(job))?;
-        self.0.changed.notify_one();
+        self.0.line.lock().push(turn, Job { load, work: work.boxed() })?;
+        self.0.changed.notify_waiters();
         answer.await.unwrap_or_else(|_| Err(ApiError::internal("the request ended without an answer")))
     }
 }
@@ -172,79 +303,9 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         self.0.line.lock().closed = true;
-        self.0.changed.notify_all();
+        self.0.changed.notify_waiters();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use futures::future::join_all;
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[test]
-    fn users_take_turns_and_none_fills_the_line() {
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let job = |name: &'static str| -> Job {
-            let order = Arc::clone(&order);
-            Box::new(move || order.lock().push(name))
-        };
-        let mut line = Line::default();
-        for _ in 0..WAITING_OF_ONE {
-            line.push("a", job("a")).unwrap();
-        }
-        assert!(line.push("a", job("a")).is_err());
-        line.push("b", job("b")).unwrap();
-        line.push("c", job("c")).unwrap();
-        while let Some(job) = line.pop() {
-            job();
-        }
-        assert_eq!(*order.lock(), ["a", "b", "c", "a", "a", "a"]);
-        assert_eq!((line.waiting, line.by_user.len()), (0, 0));
-        for i in 0..WAITING {
-            line.push(&format!("u{i}"), job("u")).unwrap();
-        }
-        assert!(line.push("v", job("v")).is_err());
-    }
-
-    #[tokio::test]
-    async fn a_full_room_refuses_and_work_ends_with_its_client() {
-        let room = Room::open().unwrap();
-        let threads = std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1));
-        let (entered, ended) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
-        struct Ends(Arc<AtomicUsize>);
-        impl Drop for Ends {
-            fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::SeqCst);
-            }
-        }
-        let endless = || {
-            let (entered, guard) = (Arc::clone(&entered), Ends(Arc::clone(&ended)));
-            async move {
-                let _guard = guard;
-                entered.notify_one();
-                std::future::pending::<Result<(), ApiError>>().await
-            }
-        };
-        {
-            let users: Vec<String> = (0..threads).map(|i| format!("busy{i}")).collect();
-            let mut busy = Box::pin(join_all(users.iter().map(|user| room.run(user, endless()))));
-            for _ in 0..threads {
-                tokio::select! { _ = &mut busy => unreachable!(), () = entered.notified() => {} }
-            }
-            let mut waiting = Box::pin(join_all((0..WAITING_OF_ONE).map(|_| room.run("a", endless()))));
-            assert!(futures::poll!(&mut waiting).is_pending());
-            let refused = room.run("a", async { Ok(()) }).await.unwrap_err();
-            assert!(matches!(refused, ApiError::TooManyRequests { .. }), "{refused}");
-        }
-        // All clients are gone: what ran has ended, what waited never runs, and the room is free.
-        assert_eq!(room.run("b", async { Ok(7) }).await.unwrap(), 7);
-        let panics = room.run("b", async { if true { panic!("as meant") } else { Ok(()) } }).await;
-        assert!(matches!(panics, Err(ApiError::Internal(_))));
-        assert_eq!(room.run("b", async { Ok(8) }).await.unwrap(), 8);
-        assert_eq!(ended.load(Ordering::SeqCst), threads + WAITING_OF_ONE);
-    }
-}
+mod tests;

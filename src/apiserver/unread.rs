@@ -3,14 +3,13 @@
 //! A stream of HTTP/2 whose body nobody reads is reset behind the answer; a client that is still
 //! sending then loses the answer and reports a broken connection.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use futures::stream::Fuse;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
 
 /// How long the answer waits for the rest of the body.
 const REST_WITHIN: Duration = Duration::from_secs(5);
@@ -19,75 +18,45 @@ const REST_WITHIN: Duration = Duration::from_secs(5);
 /// stream that is reset while the client writes looks like a broken connection to it.
 const DRAIN_LIMIT: usize = 32 * 1024 * 1024;
 
-/// A body on loan: it comes back when its reader drops it.
-struct Lent {
-    body: Body,
-    ended: bool,
-    back: Arc<Mutex<Option<Body>>>,
-}
+/// A body that its handler reads, and whose rest is read when the handler is done.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Fuse<BodyDataStream>>>);
 
-impl HttpBody for Lent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        self.ended = !matches!(frame, Some(Ok(_)));
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+impl Lent {
+    fn stream(self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Unpin {
+        futures::stream::poll_fn(move |cx| self.0.lock().poll_next_unpin(cx))
     }
 }
 
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let body = std::mem::replace(&mut self.body, Body::empty());
-        *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
-    }
-}
-
-/// What is left of a body that was lent.
-pub(crate) struct Rest(Arc<Mutex<Option<Body>>>);
+/// What is left of a body that was lent; none of one that was empty.
+pub(crate) struct Rest(Option<Lent>);
 
 /// Lends a request's body to its handler.
 pub(crate) fn lend(body: Body) -> (Body, Rest) {
-    let back = Arc::new(Mutex::new(None));
     if body.is_end_stream() {
-        return (body, Rest(back));
+        return (body, Rest(None));
     }
-    (Body::new(Lent { body, ended: false, back: Arc::clone(&back) }), Rest(back))
+    let lent = Lent(Arc::new(Mutex::new(body.into_data_stream().fuse())));
+    (Body::from_stream(lent.clone().stream()), Rest(Some(lent)))
 }
 
 impl Rest {
     /// Reads and forgets what the handler has left.
     pub(crate) async fn forget(self) {
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(body) = body.filter(|body| !body.is_end_stream()) {
+        if let Some(lent) = self.0 {
             // A client that does not get to the end within this time has to do without the answer.
-            let _ = tokio::time::timeout(REST_WITHIN, drain(body)).await;
+            let _ = tokio::time::timeout(REST_WITHIN, drain(lent.stream())).await;
         }
     }
 }
 
 /// Reads and forgets a body, up to a limit.
-pub(crate) async fn drain(mut body: Body) {
+pub(crate) async fn drain(mut body: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin) {
     let mut read = 0;
     while read < DRAIN_LIMIT
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(Ok(data)) = body.next().await
     {
-        read += frame.data_ref().map_or(0, Bytes::len);
+        read += data.len();
     }
 }
 
@@ -95,6 +64,8 @@ pub(crate) async fn drain(mut body: Body) {
 mod tests {
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::BodyExt;
 
     use super::*;
 

@@ -45,7 +45,8 @@ pub(crate) use service_account::TOKEN_SECONDS;
 
 use crate::auth::Auth;
 use crate::error::ApiError;
-use crate::registry::Registry;
+use crate::registry::{Registry, Resource};
+use crate::request::RequestInfo;
 
 /// The letters of generated names: no vowels, so that no words come out.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -59,6 +60,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 pub struct Chain {}
 
 impl Chain {
+    /// Bytes of other objects that the plugins may read for a change.
+    pub(crate) fn passing_bytes(&self, registry: &Registry, resource: &Resource, info: &RequestInfo) -> usize {
+        let is_namespace = &*resource.collection == "core/namespaces" && info.subresource.is_empty();
+        if is_namespace { pod_security::scanned_bytes(registry) } else { 0 }
+    }
+
     /// Lets the mutating plugins change the object.
     ///
     /// # Errors

@@ -73,22 +73,50 @@ async fn a_connection_that_only_answers_pings_ends() {
     assert!(timeout(SOON, connection.join_next()).await.is_ok());
 }
 
+/// Windows of a stream with which a client takes nothing of an answer, one byte, or what clients open.
+const WINDOWS: [u32; 3] = [0, 1, 65_535];
+/// An answer that is larger than all of them.
+const LARGE: &str = "/openapi/v2";
+
+/// Until no request of the server holds a place.
+async fn nothing_runs(running: &Running) {
+    let wait = async {
+        while running.server.in_flight.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, wait).await.unwrap();
+}
+
+fn member(running: &Running, name: &str) -> Option<Leaf> {
+    Some(running.pki.leaf(name, "devs", ExtendedKeyUsagePurpose::ClientAuth))
+}
+
+/// Limits after which answers stall. It is looked at as often as whether anything is asked at all.
+fn soon() -> Limits {
+    let idle = Duration::from_secs(3);
+    let within = Duration::from_millis(700);
+    Limits { answered_within: within, stranger_idle: idle, member_idle: idle, ..Limits::DEFAULT }
+}
+
 #[tokio::test]
 async fn a_client_who_takes_no_answer_is_cut_off_and_leaves_nothing_behind() {
-    let within = Duration::from_millis(700);
-    // Looks again whether an answer stalls as often as it looks whether anything is asked.
-    let idle = Duration::from_secs(3);
-    let limits = Limits { answered_within: within, stranger_idle: idle, member_idle: idle, ..Limits::DEFAULT };
-    let running = Running::start_within(limits).await;
-    let (mut sender, mut connection) = http2(&running, running.admin(), 0).await;
-    let mut stalled = Vec::new();
-    for _ in 0..20 {
-        let answer = ask(&mut sender, "/openapi/v2").await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        stalled.push(answer);
+    let running = Running::start_within(soon()).await;
+    let (mut connections, mut stalled) = (Vec::new(), Vec::new());
+    for window in WINDOWS {
+        let (mut sender, connection) = http2(&running, member(&running, "ann"), window).await;
+        for _ in 0..20 {
+            let answer = ask(&mut sender, LARGE).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            stalled.push(answer);
+        }
+        connections.push((window, sender, connection));
     }
     assert_eq!(running.server.openapi.len(), 1, "one document for all of them");
-    assert!(timeout(SOON, connection.join_next()).await.is_ok());
+    for (window, _sender, mut connection) in connections {
+        assert!(timeout(SOON, connection.join_next()).await.is_ok(), "window {window}");
+    }
+    nothing_runs(&running).await;
     drop(stalled);
     let later = tokio::time::Instant::now() + Duration::from_secs(120);
     running.server.openapi.forget_unused(later);
@@ -96,19 +124,55 @@ async fn a_client_who_takes_no_answer_is_cut_off_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_taken_ends_and_the_watch_beside_it_goes_on() {
+    let mut running = Running::start_within(soon()).await;
+    let binding = serde_json::json!({
+        "metadata": {"name": "devs"}, "subjects": [{"kind": "Group", "name": "devs"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+    });
+    let request = Request::post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings");
+    let request = request.header("content-type", "application/json").body(binding.to_string().into()).unwrap();
+    let admin = running.admin();
+    assert_eq!(running.send(request, admin, false).await.status(), StatusCode::CREATED);
+    let mut connections = Vec::new();
+    for window in WINDOWS {
+        let (mut sender, connection) = http2(&running, member(&running, "ann"), window).await;
+        let watch = ask(&mut sender, "/api/v1/namespaces?watch=1&resourceVersion=0").await;
+        let stalled = ask(&mut sender, LARGE).await;
+        assert_eq!((watch.status(), stalled.status()), (StatusCode::OK, StatusCode::OK));
+        connections.push((window, sender, connection, watch.into_body(), stalled.into_body()));
+    }
+    assert_eq!(running.server.in_flight.running(), WINDOWS.len());
+    nothing_runs(&running).await;
+    for (window, mut sender, _connection, mut watch, mut stalled) in connections {
+        let what_was_sent = async { while stalled.frame().await.unwrap().is_ok() {} };
+        timeout(SOON, what_was_sent).await.unwrap();
+        let next = ask(&mut sender, "/version").await;
+        assert_eq!(next.status(), StatusCode::OK, "window {window}");
+        if window == 0 {
+            assert!(futures::poll!(Box::pin(watch.frame())).is_pending());
+        } else {
+            timeout(SOON, watch.frame()).await.unwrap().unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_user_gets_a_share_of_the_requests_in_flight() {
     let running = Running::start().await;
-    let leaf = Some(running.pki.leaf("ann", "devs", ExtendedKeyUsagePurpose::ClientAuth));
-    let (mut sender, _connection) = http2(&running, leaf, 0).await;
-    let mut answers = Vec::new();
-    for _ in 0..110 {
-        answers.push(ask(&mut sender, "/api/v1/secrets").await);
+    for window in WINDOWS {
+        let (mut sender, connection) = http2(&running, member(&running, "ann"), window).await;
+        let mut answers = Vec::new();
+        for _ in 0..110 {
+            answers.push(ask(&mut sender, LARGE).await);
+        }
+        let of = |code: StatusCode| answers.iter().filter(|a| a.status() == code).count();
+        assert_eq!((of(StatusCode::OK), of(StatusCode::TOO_MANY_REQUESTS)), (100, 10), "window {window}");
+        assert_eq!(answers[109].headers()["retry-after"], "1");
+        // Others are not concerned.
+        let (mut other, _connection) = http2(&running, member(&running, "bob"), 65_535).await;
+        assert_eq!(ask(&mut other, "/api/v1/secrets").await.status(), StatusCode::FORBIDDEN);
+        drop((answers, sender, connection));
+        nothing_runs(&running).await;
     }
-    let of = |code: StatusCode| answers.iter().filter(|a| a.status() == code).count();
-    assert_eq!((of(StatusCode::FORBIDDEN), of(StatusCode::TOO_MANY_REQUESTS)), (100, 10));
-    assert_eq!(answers[109].headers()["retry-after"], "1");
-    // Others are not concerned.
-    let leaf = Some(running.pki.leaf("bob", "devs", ExtendedKeyUsagePurpose::ClientAuth));
-    let (mut other, _connection) = http2(&running, leaf, 65_535).await;
-    assert_eq!(ask(&mut other, "/api/v1/secrets").await.status(), StatusCode::FORBIDDEN);
 }

@@ -22,7 +22,7 @@ pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(&mut body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            drain(body).await;
+            drain(body.into_data_stream()).await;
             Err(ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}")))
         }
         Err(error) => Err(ApiError::BadRequest(error.to_string())),

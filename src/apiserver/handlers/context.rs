@@ -4,12 +4,54 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::answer::{GZIP_FROM, accepts_gzip};
 use crate::auth::User;
 use crate::error::ApiError;
 use crate::negotiate::Output;
 use crate::registry::{Registry, Resource, Served};
 use crate::request::RequestInfo;
+use crate::room::{Client, Load};
 use crate::server::ApiServer;
+
+/// A request for a stored resource, with all that it consists of beside the body.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) info: RequestInfo,
+    pub(crate) user: User,
+    pub(crate) headers: HeaderMap,
+    pub(crate) query: String,
+    pub(crate) output: Output,
+}
+
+impl Asked {
+    /// The request for its handler; in the room for heavy ones with the client that waits there.
+    pub(crate) fn context<'a>(&'a self, client: Option<&'a Client>) -> Result<Context<'a>, ApiError> {
+        let (resource, served) = self.server.find(&self.info)?;
+        let Self { server, info, user, headers, query, output } = self;
+        Ok(Context { server, resource, served, info, user, headers, query, output: *output, client })
+    }
+
+    /// What the request decodes at once: its body, the object that it changes or reads in another form than the
+    /// stored one, and what admission reads of others. A list, a watch and the deletion of a collection find
+    /// out what they decode and take that to the room themselves.
+    pub(crate) fn load(&self, resource: &Resource, served: &Served, body: usize) -> Load {
+        let Self { server, info, headers, output, .. } = self;
+        let is_stored_text = output.is_plain_json() && resource.is_stored_as(served) && info.subresource != "scale";
+        let namespace = if resource.row.namespaced { &*info.namespace } else { "" };
+        let object = match &*info.verb {
+            "get" | "update" | "patch" | "delete" => server.registry.object_bytes(resource, namespace, &info.name),
+            _ => 0,
+        };
+        let is_sent_as_it_is =
+            *info.verb == *"get" && is_stored_text && !(object >= GZIP_FROM && accepts_gzip(headers));
+        let passing = match &*info.verb {
+            "update" | "patch" => server.admission.passing_bytes(&server.registry, resource, info),
+            _ => 0,
+        };
+        Load { body, object: if is_sent_as_it_is { 0 } else { object }, passing }
+    }
+}
 
 /// A request for a stored resource.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +64,8 @@ pub(crate) struct Context<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) query: &'a str,
     pub(crate) output: Output,
-    /// The request is answered in the room for heavy ones.
-    pub(crate) heavy: bool,
+    /// Who waits for the answer in the room for heavy requests.
+    pub(crate) client: Option<&'a Client>,
 }
 
 impl<'a> Context<'a> {
@@ -40,10 +82,17 @@ impl<'a> Context<'a> {
         if self.resource.row.namespaced { &self.info.namespace } else { "" }
     }
 
+    /// The same request for another object, to be answered elsewhere.
+    pub(crate) fn asked(&self, info: RequestInfo) -> Asked {
+        let (server, query) = (Arc::clone(self.server), self.query.to_owned());
+        Asked { server, info, user: self.user.clone(), headers: self.headers.clone(), query, output: self.output }
+    }
+
     /// Between two phases of a heavy request: one whose client has gone ends here.
-    pub(crate) async fn pause(&self) {
-        if self.heavy {
-            tokio::task::yield_now().await;
+    pub(crate) fn pause(&self) -> Result<(), ApiError> {
+        match self.client {
+            Some(client) if client.is_gone() => Err(ApiError::Timeout("the client has gone".into())),
+            Some(_) | None => Ok(()),
         }
     }
 

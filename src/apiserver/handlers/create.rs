@@ -25,7 +25,7 @@ pub(super) async fn create(cx: &Context<'_>, body: &[u8]) -> Result<Response, Ap
     let mut warnings = Vec::new();
     let target = Target::object(cx);
     let object = decode(cx.headers, body, target, options.field_validation, &mut warnings)?;
-    cx.pause().await;
+    cx.pause()?;
     let created = create_object(cx, object, "", &options, &mut warnings).await?;
     respond::object(cx, StatusCode::CREATED, &created, &warnings)
 }
@@ -49,7 +49,7 @@ pub(super) async fn create_object(
         return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
     }
     set_system_fields(&mut object);
-    cx.pause().await;
+    cx.pause()?;
     // The mutating plugins see and name what the request had; later refusals know the generated name.
     let generates = needs_name(&object);
     let Some(object) = admitted(cx, object, url_name, options, Phase::Mutate, warnings).await? else {
@@ -116,7 +116,7 @@ async fn create_once(
     if cx.resource.row.kind == "CertificateSigningRequest" {
         prepare::set_requester(&mut object, cx.user);
     }
-    cx.pause().await;
+    cx.pause()?;
     let _reservation = rules::reserve(cx, &mut object, None)?;
     let judged = cx.resource.rules.admit_create(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
     warnings.extend(judged.warnings);
@@ -132,11 +132,14 @@ async fn create_once(
         return Err(cx.damaged(&name));
     }
     rules::canonicalize(cx, &mut object);
-    cx.pause().await;
+    cx.pause()?;
     if options.dry_run {
         return dry_run(cx, &object);
     }
-    cx.registry().put(cx.resource, &object, None).await.map_err(|refusal| match refusal {
+    let write = cx.registry().put(cx.resource, &object, None);
+    // Others of the room have their turn now.
+    drop(object);
+    write.await.map_err(|refusal| match refusal {
         Refusal::Raced => ApiError::AlreadyExists { resource: cx.resource.name.clone(), name },
         Refusal::Failed(error) => error,
     })

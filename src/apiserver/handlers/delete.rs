@@ -1,6 +1,7 @@
 //! DELETE of one object and of collections: grace, finalizers, propagation.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use api::object::Object;
 use api::schema;
@@ -18,8 +19,9 @@ use super::rules::{self, Admission, Phase};
 use crate::admission::Operation;
 use crate::error::ApiError;
 use crate::negotiate::Media;
-use crate::registry::{ATTEMPTS, Refusal, Resource, object_of, text, timestamp};
+use crate::registry::{ATTEMPTS, ObjectEntry, Refusal, Resource, object_of, text, timestamp};
 use crate::request::RequestInfo;
+use crate::room::{self, Client, Load};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -42,20 +44,32 @@ pub(super) async fn delete(cx: &Context<'_>, body: &[u8]) -> Result<Response, Ap
 
 /// Deletes what the selectors choose, and answers with the list as it was.
 pub(super) async fn delete_collection(cx: &Context<'_>, body: &[u8]) -> Result<Response, ApiError> {
-    let options = read_options(cx, body)?;
+    let options = Arc::new(read_options(cx, body)?);
     let page = page(cx, &ListOptions::parse(cx.query, false)?)?;
-    let mut warnings = Vec::new();
     for entry in &page.entries {
-        let key = &entry.index.key;
-        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
-        let info = RequestInfo { namespace, name, ..cx.info.clone() };
-        let one = Context { info: &info, ..*cx };
-        match delete_one(&one, &options, &mut warnings).await {
-            Ok(_) | Err(ApiError::NotFound { .. }) => {}
+        match delete_member(cx, entry, &options).await {
+            Ok(()) | Err(ApiError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    respond::list(cx, page)
+    respond::list(cx, page).await
+}
+
+/// Deletes one object of a collection, in the room if it is large.
+async fn delete_member(cx: &Context<'_>, entry: &ObjectEntry, options: &Arc<DeleteOptions>) -> Result<(), ApiError> {
+    let key = &entry.index.key;
+    let info = RequestInfo { namespace: key.namespace.to_string(), name: key.name.to_string(), ..cx.info.clone() };
+    let load = Load { object: entry.bytes.len(), ..Load::default() };
+    if !load.is_heavy() {
+        // Others have their turn: a dry run waits for nothing.
+        tokio::task::yield_now().await;
+        return delete_one(&Context { info: &info, ..*cx }, options, &mut Vec::new()).await.map(drop);
+    }
+    let (asked, options) = (cx.asked(info), Arc::clone(options));
+    let work = |client: Client| async move {
+        delete_one(&asked.context(Some(&client))?, &options, &mut Vec::new()).await.map(drop)
+    };
+    cx.server.room.run(room::turn(cx.user), load, work).await
 }
 
 fn read_options(cx: &Context<'_>, body: &[u8]) -> Result<DeleteOptions, ApiError> {
@@ -99,6 +113,7 @@ async fn delete_one(
             Plan::Wait => return Ok(Outcome::Pending(object_of(&current))),
             Plan::Delete if options.dry_run => return Ok(Outcome::Deleted(object_of(&current))),
             Plan::Delete => {
+                drop(old);
                 let (namespace, name) = (cx.namespace(), &cx.info.name);
                 cx.registry().delete(cx.resource, namespace, name, Some(current.revision)).await.map(Outcome::Deleted)
             }
@@ -106,7 +121,10 @@ async fn delete_one(
                 return rules::unstored(cx.resource, &new, Some(current.revision)).map(Outcome::Pending);
             }
             Plan::Mark(new) => {
-                cx.registry().put(cx.resource, &new, Some((&old, current.revision))).await.map(Outcome::Pending)
+                let write = cx.registry().put(cx.resource, &new, Some((&old, current.revision)));
+                // Others of the room have their turn now.
+                drop((new, old));
+                write.await.map(Outcome::Pending)
             }
         };
         match written {

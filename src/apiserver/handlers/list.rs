@@ -17,8 +17,8 @@ pub(super) fn get(cx: &Context<'_>) -> Result<Response, ApiError> {
     respond::object(cx, StatusCode::OK, &object_of(&entry), &[])
 }
 
-pub(super) fn list(cx: &Context<'_>) -> Result<Response, ApiError> {
+pub(super) async fn list(cx: &Context<'_>) -> Result<Response, ApiError> {
     let options = ListOptions::parse(cx.query, false)?;
     let page = page(cx, &options)?;
-    respond::list(cx, page)
+    respond::list(cx, page).await
 }

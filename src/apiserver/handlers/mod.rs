@@ -24,7 +24,7 @@ use http::header::WARNING;
 use crate::error::ApiError;
 
 pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
-pub(crate) use context::Context;
+pub(crate) use context::{Asked, Context};
 pub(crate) use options::WriteOptions;
 
 /// Answers a request for a stored resource or one of its generic subresources.
@@ -43,7 +43,7 @@ async fn handle_verb(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError
     let collection = cx.info.name.is_empty();
     match (&*cx.info.verb, collection) {
         ("get", false) => list::get(cx),
-        ("list", true) => list::list(cx),
+        ("list", true) => list::list(cx).await,
         ("watch", _) => watch::watch(cx),
         ("create", true) => create::create(cx, &body).await,
         ("update", false) => update::put(cx, &body).await,

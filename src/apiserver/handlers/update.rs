@@ -110,7 +110,7 @@ async fn update_once(
 ) -> Result<Object, Refusal> {
     let old: Value = serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
     let mut new = change(&old)?;
-    cx.pause().await;
+    cx.pause()?;
     check_name(cx, &new)?;
     rules::match_namespace(cx, &mut new)?;
     rules::drop_managed_fields(&mut new);
@@ -126,7 +126,7 @@ async fn update_once(
         options: &options.object,
     };
     let mut new = Some(new);
-    cx.pause().await;
+    cx.pause()?;
     rules::admit(cx, admission, Phase::Mutate, &mut new, warnings).await?;
     let lost = || ApiError::internal("admission removed the object");
     let prepared = new.as_mut().ok_or_else(lost)?;
@@ -134,7 +134,7 @@ async fn update_once(
     apply_rules(cx, prepared, &old, warnings)?;
     rules::admit(cx, admission, Phase::Validate, &mut new, warnings).await?;
     let mut new = new.ok_or_else(lost)?;
-    cx.pause().await;
+    cx.pause()?;
     rules::canonicalize(cx, &mut new);
     if new == old {
         return Ok(object_of(current));
@@ -147,7 +147,10 @@ async fn update_once(
         cx.registry().delete(cx.resource, namespace, name, Some(current.revision)).await?;
         return Ok(rules::unstored(cx.resource, &new, Some(current.revision))?);
     }
-    cx.registry().put(cx.resource, &new, Some((&old, current.revision))).await
+    let write = cx.registry().put(cx.resource, &new, Some((&old, current.revision)));
+    // Others of the room have their turn now.
+    drop((new, old));
+    write.await
 }
 
 /// The revision and UID that the new object names must be those of the current one.

@@ -1,7 +1,7 @@
 //! WATCH: the changes of a collection as a stream, through the request's selectors.
 //!
 //! The stream holds a position in the event ring and nothing else; events are spliced from stored
-//! bytes when they are sent.
+//! bytes when they are sent. Where they have to be decoded for it, large ones are in the room.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -20,23 +20,23 @@ use storage::{Event, Scope, Watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{Asked, Context};
 use super::options::ListOptions;
 use super::page::not_in_future;
 use super::respond::{Kind, shaped_json, watch_frame};
 use super::selection::Selection;
 use crate::answer::encode_protobuf;
-use crate::auth::User;
 use crate::error::ApiError;
-use crate::negotiate::{JSON, Media, Output, PROTOBUF, Shape};
-use crate::registry::{ObjectEntry, Resource, Served, at_revision, object_of};
-use crate::request::RequestInfo;
-use crate::server::ApiServer;
+use crate::negotiate::{JSON, Media, PROTOBUF, Shape};
+use crate::registry::{ObjectEntry, at_revision, object_of};
+use crate::room::{self, Load};
 use crate::status;
 
 /// A watch without a time-out ends after this, or up to twice as long: upstream's default.
 const SHORTEST: Duration = Duration::from_secs(1800);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Of stored objects, what is sent at a time.
+const CHUNK: usize = 64 * 1024;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
@@ -45,9 +45,9 @@ pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
     let seconds = options.timeout_seconds.filter(|s| *s > 0).map(Duration::from_secs);
     let timeout = seconds.unwrap_or_else(|| SHORTEST.mul_f64(1.0 + rand::rng().random::<f64>()));
     let mut stream = WatchStream {
-        server: Arc::clone(cx.server),
-        info: cx.info.clone(),
-        output: cx.output,
+        // How the client asked was settled at the start; encoding looks at neither.
+        asked: Arc::new(Asked { headers: HeaderMap::new(), query: String::new(), ..cx.asked(cx.info.clone()) }),
+        is_stored_text: cx.output.is_plain_json() && cx.resource.is_stored_as(cx.served),
         selection,
         pending: VecDeque::new(),
         watch: None,
@@ -83,10 +83,19 @@ enum Pending {
     Failed(ApiError),
 }
 
+impl Pending {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Object(_, object) => object.json.len(),
+            // Small, and not worth to be counted.
+            Self::Bookmark { .. } | Self::Failed(_) => 1,
+        }
+    }
+}
+
 struct WatchStream {
-    server: Arc<ApiServer>,
-    info: RequestInfo,
-    output: Output,
+    asked: Arc<Asked>,
+    is_stored_text: bool,
     selection: Selection,
     pending: VecDeque<Pending>,
     /// Absent after an error: the stream ends when it has been told.
@@ -145,7 +154,7 @@ impl WatchStream {
     async fn next_chunk(&mut self) -> Option<Bytes> {
         loop {
             if !self.pending.is_empty() {
-                return self.drain();
+                return Some(self.drain().await);
             }
             let watch = self.watch.as_mut()?;
             let bookmark_at = self.bookmark_at.unwrap_or(self.deadline);
@@ -178,83 +187,111 @@ impl WatchStream {
     }
 
     /// Encodes what is pending, up to the size of one chunk.
-    fn drain(&mut self) -> Option<Bytes> {
-        const CHUNK: usize = 64 * 1024;
-        let server = Arc::clone(&self.server);
-        let mut out = Vec::new();
-        while out.len() < CHUNK {
-            let Some(next) = self.pending.pop_front() else { break };
-            let (kind, json) = match self.encode(&server, next) {
-                Ok(encoded) => encoded,
-                Err(error) => {
-                    self.watch = None;
-                    self.pending.clear();
-                    (Kind::Error, status_json(&error))
-                }
-            };
-            let object = match self.on_the_wire(kind, json) {
-                Ok(object) => object,
-                Err(error) => {
-                    tracing::warn!(%error, "a watch ends because an event cannot be encoded");
-                    self.watch = None;
-                    self.pending.clear();
-                    break;
-                }
-            };
-            watch_frame(self.output.media, kind, &object, &mut out);
+    async fn drain(&mut self) -> Bytes {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while bytes < CHUNK
+            && let Some(next) = self.pending.pop_front()
+        {
+            bytes += next.bytes();
+            batch.push(next);
         }
-        Some(out.into())
-    }
-
-    /// The bytes of an event's object in the negotiated form.
-    fn on_the_wire(&self, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, ApiError> {
-        if self.output.media != Media::Protobuf {
-            return Ok(json);
-        }
-        let value: serde_json::Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
-        let (group, version, name) = match kind {
-            Kind::Error => ("", "v1", "Status"),
-            Kind::Added | Kind::Modified | Kind::Deleted | Kind::Bookmark => {
-                (&*self.info.group, &*self.info.version, value["kind"].as_str().unwrap_or(""))
-            }
+        let (asked, tables) = (Arc::clone(&self.asked), self.tables);
+        let load = Load { passing: bytes, ..Load::default() };
+        let encoded = if self.is_stored_text || !load.is_heavy() {
+            encode_all(&asked, batch, tables)
+        } else {
+            let work = |_| async move { Ok(encode_all(&asked, batch, tables)) };
+            let server = &self.asked.server;
+            server.room.run(room::turn(&self.asked.user), load, work).await.unwrap_or_else(|error| {
+                let mut encoded = Encoded::default();
+                encoded.end(&self.asked, &error);
+                encoded
+            })
         };
-        encode_protobuf(&value, api::schema::type_of(group, version, name))
+        self.tables += encoded.tables;
+        if encoded.is_end {
+            self.watch = None;
+            self.pending.clear();
+        }
+        encoded.bytes.into()
     }
+}
 
-    fn encode(&mut self, server: &Arc<ApiServer>, pending: Pending) -> Result<(Kind, Vec<u8>), ApiError> {
-        let resource =
-            server.registry.resources().get(&self.info.group, &self.info.resource).ok_or(ApiError::UnknownPath)?;
-        let served = resource.served(&self.info.version).ok_or(ApiError::UnknownPath)?;
-        match pending {
-            Pending::Failed(error) => Err(error),
-            Pending::Bookmark { revision, initial_events_end } => {
-                let json = bookmark(resource.row.kind, &served.api_version, revision, initial_events_end);
-                if self.output.shape == Shape::Object {
-                    return Ok((Kind::Bookmark, json.into_bytes()));
-                }
-                // A client that asked for tables or metadata knows no other kind.
-                let index = Arc::new(ObjectIndex { resource_version: revision, ..ObjectIndex::default() });
-                let object = Object { json: json.into(), index };
-                Ok((Kind::Bookmark, self.shaped(server, resource, served, &object)?))
+/// Some events on the wire.
+#[derive(Default)]
+struct Encoded {
+    bytes: Vec<u8>,
+    tables: usize,
+    /// Nothing follows.
+    is_end: bool,
+}
+
+impl Encoded {
+    fn push(&mut self, asked: &Asked, kind: Kind, json: Vec<u8>) {
+        match on_the_wire(asked, kind, json) {
+            Ok(object) => watch_frame(asked.output.media, kind, &object, &mut self.bytes),
+            Err(error) => {
+                tracing::warn!(%error, "a watch ends because an event cannot be encoded");
+                self.is_end = true;
             }
-            Pending::Object(kind, object) => Ok((kind, self.shaped(server, resource, served, &object)?)),
         }
     }
 
-    fn shaped(
-        &mut self,
-        server: &Arc<ApiServer>,
-        resource: &Resource,
-        served: &Served,
-        object: &Object,
-    ) -> Result<Vec<u8>, ApiError> {
-        // Who asked and how was settled at the start; encoding looks at neither.
-        let (user, headers) = (User::default(), HeaderMap::new());
-        let (info, output) = (&self.info, self.output);
-        let cx =
-            Context { server, resource, served, info, user: &user, headers: &headers, query: "", output, heavy: false };
-        self.tables += 1;
-        shaped_json(&cx, object, self.tables == 1)
+    /// Tells why the watch ends.
+    fn end(&mut self, asked: &Asked, error: &ApiError) {
+        self.push(asked, Kind::Error, status_json(error));
+        self.is_end = true;
+    }
+}
+
+/// Encodes events for a client who has had `tables` tables.
+fn encode_all(asked: &Asked, events: Vec<Pending>, tables: usize) -> Encoded {
+    let mut encoded = Encoded::default();
+    for event in events {
+        match asked.context(None).and_then(|cx| encode(&cx, event, tables, &mut encoded.tables)) {
+            Ok((kind, json)) => encoded.push(asked, kind, json),
+            Err(error) => encoded.end(asked, &error),
+        }
+        if encoded.is_end {
+            break;
+        }
+    }
+    encoded
+}
+
+/// The bytes of an event's object in the negotiated form.
+fn on_the_wire(asked: &Asked, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+    if asked.output.media != Media::Protobuf {
+        return Ok(json);
+    }
+    let value: serde_json::Value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+    let (group, version, name) = match kind {
+        Kind::Error => ("", "v1", "Status"),
+        Kind::Added | Kind::Modified | Kind::Deleted | Kind::Bookmark => {
+            (&*asked.info.group, &*asked.info.version, value["kind"].as_str().unwrap_or(""))
+        }
+    };
+    encode_protobuf(&value, api::schema::type_of(group, version, name))
+}
+
+fn encode(cx: &Context<'_>, event: Pending, had: usize, tables: &mut usize) -> Result<(Kind, Vec<u8>), ApiError> {
+    let mut shaped = |object: &Object| {
+        *tables += 1;
+        shaped_json(cx, object, had + *tables == 1)
+    };
+    match event {
+        Pending::Failed(error) => Err(error),
+        Pending::Bookmark { revision, initial_events_end } => {
+            let json = bookmark(cx.kind(), &cx.served.api_version, revision, initial_events_end);
+            if cx.output.shape == Shape::Object {
+                return Ok((Kind::Bookmark, json.into_bytes()));
+            }
+            // A client that asked for tables or metadata knows no other kind.
+            let index = Arc::new(ObjectIndex { resource_version: revision, ..ObjectIndex::default() });
+            Ok((Kind::Bookmark, shaped(&Object { json: json.into(), index })?))
+        }
+        Pending::Object(kind, object) => Ok((kind, shaped(&object)?)),
     }
 }
 

@@ -112,6 +112,11 @@ impl Registry {
         self.storage.get(&resource.collection, &resource.item(namespace, name))
     }
 
+    /// The size of an object, of nothing if it is not there.
+    pub(crate) fn object_bytes(&self, resource: &Resource, namespace: &str, name: &str) -> usize {
+        self.entry(resource, namespace, name).map_or(0, |entry| entry.bytes.len())
+    }
+
     /// All objects of a resource, of one namespace if given, in key order.
     #[must_use]
     pub fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Object> {
@@ -245,24 +250,19 @@ impl Registry {
         })
     }
 
-    /// Writes a whole object: over the given version, or as a new one.
-    pub(crate) async fn put(
-        &self,
+    /// Writes a whole object: over the given version, or as a new one. Neither is needed while the store
+    /// writes.
+    pub(crate) fn put<'r>(
+        &'r self,
         resource: &Resource,
         object: &Value,
         over: Option<(&Value, u64)>,
-    ) -> Result<Object, Refusal> {
-        let draft = Draft::new(resource, object).map_err(|e| Refusal::Failed(ApiError::internal(e)))?;
-        too_large(draft.len()).map_err(Refusal::Failed)?;
-        let durability = durability::of_write(resource, object, over.map(|(old, _)| old));
-        let write = Write {
-            key: Key::new(&resource.collection, &resource.item(text(object, "namespace"), text(object, "name"))),
-            expect: over.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision)),
-            action: Action::Put(Box::new(|revision| draft.at(Some(revision)))),
-            // Until it is gone, an object that is being deleted is written several times.
-            makes_room: !object["metadata"]["deletionTimestamp"].is_null(),
-        };
-        self.write(write, durability).await
+    ) -> impl Future<Output = Result<Object, Refusal>> + Send + use<'r> {
+        let prepared = prepare(resource, object, over);
+        async move {
+            let (write, durability) = prepared?;
+            self.write(write, durability).await
+        }
     }
 
     /// Removes an object, of the given revision if one is given.
@@ -297,6 +297,24 @@ impl Registry {
             }
         }
     }
+}
+
+/// The write of a whole object, and how durable it has to be.
+fn prepare(
+    resource: &Resource,
+    object: &Value,
+    over: Option<(&Value, u64)>,
+) -> Result<(Write<Arc<ObjectIndex>>, storage::Durability), Refusal> {
+    let draft = Draft::new(resource, object).map_err(|e| Refusal::Failed(ApiError::internal(e)))?;
+    too_large(draft.len()).map_err(Refusal::Failed)?;
+    let write = Write {
+        key: Key::new(&resource.collection, &resource.item(text(object, "namespace"), text(object, "name"))),
+        expect: over.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision)),
+        action: Action::Put(Box::new(|revision| draft.at(Some(revision)))),
+        // Until it is gone, an object that is being deleted is written several times.
+        makes_room: !object["metadata"]["deletionTimestamp"].is_null(),
+    };
+    Ok((write, durability::of_write(resource, object, over.map(|(old, _)| old))))
 }
 
 /// Looks at a store that no server has open, and changes nothing.

@@ -1,24 +1,38 @@
 //! Which container of a pod a request means.
 
-use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
 
 use crate::error::ApiError;
 
+/// What of a pod decides where a request goes; the rest of it, which may be large, is skipped.
+#[derive(Debug, Deserialize)]
+pub(super) struct Pod {
+    metadata: Named,
+    #[serde(default)]
+    pub(super) spec: PodSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    pub(super) node_name: String,
+    init_containers: Vec<Named>,
+    containers: Vec<Named>,
+    ephemeral_containers: Vec<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
+}
+
 /// The container that was named, or the only one.
 pub(super) fn choose(pod: &Pod, named: &str) -> Result<String, ApiError> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let Some(spec) = pod.spec.as_ref() else {
-        return Err(ApiError::BadRequest(format!("a container name must be specified for pod {name}")));
-    };
-    let all = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-        .map(|c| c.name.as_str())
-        .chain(spec.ephemeral_containers.iter().flatten().map(|c| c.name.as_str()));
+    let (name, spec) = (&pod.metadata.name, &pod.spec);
+    let all = spec.init_containers.iter().chain(&spec.containers).chain(&spec.ephemeral_containers);
+    let mut all = all.map(|container| container.name.as_str());
     if !named.is_empty() {
-        let known = all.into_iter().any(|c| c == named);
+        let known = all.any(|c| c == named);
         return known
             .then(|| named.to_owned())
             .ok_or_else(|| ApiError::BadRequest(format!("container {named} is not valid for pod {name}")));

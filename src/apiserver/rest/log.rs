@@ -10,7 +10,6 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
 
 use super::kubelet::path_uri;
@@ -31,7 +30,7 @@ impl SpecialHandler for Handler {
         let pod = pod_of(server, &call)?;
         let options = Options::parse(call.request.uri().query().unwrap_or(""))?;
         let container = container::choose(&pod, &options.container)?;
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+        let node = pod.spec.node_name;
         if node.is_empty() {
             // A pod without a node has written nothing.
             return Ok(StatusCode::OK.into_response());
@@ -59,7 +58,7 @@ impl SpecialHandler for Handler {
 }
 
 /// The pod that a request is about.
-pub(super) fn pod_of(server: &ApiServer, call: &Call) -> Result<Pod, ApiError> {
+pub(super) fn pod_of(server: &ApiServer, call: &Call) -> Result<container::Pod, ApiError> {
     let pods = GroupResource::new("", "pods");
     let key = ObjectKey::new(&call.info.namespace, &call.info.name);
     let pod = server.registry.get(&pods, &key).ok_or_else(|| ApiError::not_found(&pods, &call.info.name))?;

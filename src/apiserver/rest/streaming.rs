@@ -38,7 +38,7 @@ impl SpecialHandler for Handler {
             Self::PortForward => None,
         };
         let name = &call.info.name;
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+        let node = pod.spec.node_name;
         if node.is_empty() {
             return Err(ApiError::BadRequest(format!("pod {name} does not have a host assigned")));
         }

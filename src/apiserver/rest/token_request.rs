@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use axum::response::Response;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::answer::{Carried, Posted};
@@ -122,16 +121,16 @@ fn bind(registry: &Registry, reference: &BoundObjectReference, bound: &mut Bound
     match (reference.api_version.as_deref().unwrap_or("v1"), reference.kind.as_deref().unwrap_or_default()) {
         ("v1", "Pod") => {
             let pod = find("pods", &bound.namespace)?;
-            let spec = pod.decode::<Pod>().map_err(ApiError::internal)?.spec.unwrap_or_default();
-            let account = spec.service_account_name.unwrap_or_default();
-            if account != bound.serviceaccount.name {
+            let field = |name: &str| pod.index.field(name).unwrap_or_default();
+            if field("spec.serviceAccountName") != bound.serviceaccount.name {
                 return Err(ApiError::BadRequest(format!(
                     "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
                     bound.serviceaccount.name
                 )));
             }
             bound.pod = to_ref(&pod);
-            bound.node = spec.node_name.filter(|n| !n.is_empty()).map(|node| node_ref(registry, node));
+            bound.node =
+                Some(field("spec.nodeName")).filter(|n| !n.is_empty()).map(|n| node_ref(registry, n.to_owned()));
         }
         ("v1", "Node") => bound.node = to_ref(&find("nodes", "")?),
         ("v1", "Secret") => bound.secret = to_ref(&find("secrets", &bound.namespace)?),

@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::registry::Registry;
 use labels::{Level, Policies, Policy};
 
-pub(super) use namespace::admit as admit_namespace;
+pub(super) use namespace::{admit as admit_namespace, scanned_bytes};
 
 /// One rule that a pod breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,13 +15,28 @@ use crate::handlers::context::Context;
 use crate::handlers::page::Page;
 use crate::negotiate::{JSON, Media, PROTOBUF, Shape};
 use crate::registry::object_of;
+use crate::room::{self, Client, Load};
 
-/// Answers with a page of the request's collection.
-pub(crate) fn list(cx: &Context<'_>, page: Page) -> Result<Response, ApiError> {
+/// An item is decoded once and forgotten, where a write goes through its object several times.
+const LIST_SHARE: usize = 8;
+
+/// Answers with a page of the request's collection; what has to be decoded for it is decoded in the room, if
+/// it is much.
+pub(crate) async fn list(cx: &Context<'_>, page: Page) -> Result<Response, ApiError> {
     if is_stored_text(cx) {
         return Ok(stored_list(cx, page));
     }
-    let page = &page;
+    let bytes: usize = page.entries.iter().map(|entry| entry.bytes.len()).sum();
+    let load = Load { passing: bytes / LIST_SHARE, ..Load::default() };
+    if !load.is_heavy() {
+        return decoded_list(cx, &page);
+    }
+    let asked = cx.asked(cx.info.clone());
+    let work = |client: Client| async move { decoded_list(&asked.context(Some(&client))?, &page) };
+    cx.server.room.run(room::turn(cx.user), load, work).await
+}
+
+fn decoded_list(cx: &Context<'_>, page: &Page) -> Result<Response, ApiError> {
     if cx.output.media == Media::Protobuf {
         return Ok(respond(cx.headers, StatusCode::OK, PROTOBUF, protobuf_list(cx, page)?, &[]));
     }

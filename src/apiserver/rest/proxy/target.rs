@@ -1,9 +1,10 @@
 //! Which server a proxied request goes to. Whether it may is for [`super::super::dial`] to say.
 
 use api::object::{GroupResource, ObjectKey};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rand::Rng;
+use serde::Deserialize;
 
 use super::super::kubelet;
 use crate::error::ApiError;
@@ -91,17 +92,56 @@ pub(super) fn of_pod(registry: &Registry, namespace: &str, requested: &Requested
     in_pod(&pod.decode().map_err(ApiError::internal)?, requested).map(Target::Address)
 }
 
+/// Where a pod is reached; the rest of it, which may be large, is skipped.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Pod {
+    spec: PodSpec,
+    status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodSpec {
+    containers: Vec<Container>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    container_port: i32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    #[serde(rename = "podIP")]
+    pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PodIp {
+    ip: String,
+}
+
 fn in_pod(pod: &Pod, requested: &Requested<'_>) -> Result<Address, ApiError> {
-    let containers = pod.spec.iter().flat_map(|s| &s.containers);
-    let declared = containers.filter_map(|c| c.ports.as_deref()?.first()).map(|p| p.container_port).next();
+    let mut ports = pod.spec.containers.iter().filter_map(|container| container.ports.first());
+    let declared = ports.next().map(|port| port.container_port);
     let port = match (declared, requested.scheme) {
         _ if !requested.port.is_empty() => requested.number()?,
         (Some(port), _) => u16::try_from(port).map_err(ApiError::internal)?,
         (None, Scheme::Http) => 80,
         (None, Scheme::Https) => 443,
     };
-    let host = pod.status.as_ref().and_then(|s| s.pod_ip.clone()).unwrap_or_default();
-    Ok(Address { scheme: requested.scheme, host, port })
+    Ok(Address { scheme: requested.scheme, host: pod.status.pod_ip.clone(), port })
 }
 
 pub(super) fn of_service(registry: &Registry, namespace: &str, requested: &Requested<'_>) -> Result<Target, ApiError> {
@@ -122,7 +162,7 @@ pub(super) fn of_service(registry: &Registry, namespace: &str, requested: &Reque
         let key = ObjectKey::new(namespace, reference.name.as_deref().unwrap_or_default());
         let here = reference.namespace.as_deref() == Some(namespace);
         let pod: Option<Pod> = registry.get(&pods, &key).filter(|_| here).and_then(|p| p.decode().ok());
-        pod.and_then(|p| p.status?.pod_ips).unwrap_or_default().into_iter().map(|ip| ip.ip).collect()
+        pod.unwrap_or_default().status.pod_ips.into_iter().map(|ip| ip.ip).collect()
     };
     let mut ready = ready_endpoints(&slices, &port_name, &addresses_of);
     if ready.is_empty() {

@@ -12,6 +12,10 @@ pub(crate) struct Input {
     pub(crate) content_type: &'static str,
     pub(crate) body: Box<dyn Fn() -> Vec<u8>>,
     pub(crate) codes: &'static [u16],
+    /// The form of the answer.
+    pub(crate) accept: &'static str,
+    /// What it works on is large, whatever its body is.
+    pub(crate) is_heavy: bool,
 }
 
 pub(crate) const JSON: &str = "application/json";
@@ -33,7 +37,7 @@ pub(crate) fn input(
     body: impl Fn() -> String + 'static,
 ) -> Input {
     let body = Box::new(move || body().into_bytes());
-    Input { name: name.into(), method, path: path.into(), content_type, body, codes }
+    Input { name: name.into(), method, path: path.into(), content_type, body, codes, accept: JSON, is_heavy: false }
 }
 
 pub(crate) fn post(name: &str, path: &str, codes: &'static [u16], body: impl Fn() -> String + 'static) -> Input {
@@ -65,6 +69,20 @@ fn seed(path: &str, object: Value) -> Input {
     post("seed", path, &[201], move || object.to_string())
 }
 
+/// A namespace with many pods, none of which is large.
+pub(crate) const CROWD: &str = "crowd";
+
+fn crowd(pod: impl Fn(&str) -> Value) -> Vec<Input> {
+    let namespace = json!({"metadata": {"name": CROWD}});
+    let mut seeds = vec![
+        seed("/api/v1/namespaces", namespace),
+        seed(&format!("/api/v1/namespaces/{CROWD}/serviceaccounts"), json!({"metadata": {"name": "default"}})),
+    ];
+    let pods = format!("/api/v1/namespaces/{CROWD}/pods");
+    seeds.extend((0..400).map(|i| seed(&pods, pod(&format!("pod-{i}")))));
+    seeds
+}
+
 /// The objects that patches and updates are tried on.
 pub(crate) fn seeds() -> Vec<Input> {
     let env: Vec<Value> = (0..2_000).map(|i| json!({"name": format!("v{i}"), "value": "x"})).collect();
@@ -74,17 +92,25 @@ pub(crate) fn seeds() -> Vec<Input> {
         let container = json!({"name": "c", "image": "i", "env": env});
         json!({"metadata": {"name": name}, "spec": {"containers": [container]}})
     };
-    vec![
+    let mut seeds = vec![
         seed("/api/v1/namespaces/default/serviceaccounts", account),
         seed(PODS, pod("small", &[])),
         seed(PODS, pod("large", &env)),
         seed(CONFIG_MAPS, json!({"metadata": {"name": "small"}, "data": {"a": "b"}})),
         seed(CONFIG_MAPS, json!({"metadata": {"name": "large"}, "data": data})),
-    ]
+    ];
+    seeds.extend(crowd(|name| pod(name, &env[..100])));
+    seeds
 }
 
 /// All inputs.
 pub(crate) fn all() -> Vec<Input> {
-    let tables = [crate::wire::inputs(), crate::pods::inputs(), crate::lists::inputs(), crate::patches::inputs()];
+    let tables = [
+        crate::wire::inputs(),
+        crate::pods::inputs(),
+        crate::lists::inputs(),
+        crate::patches::inputs(),
+        crate::stored::inputs(),
+    ];
     tables.into_iter().flatten().collect()
 }

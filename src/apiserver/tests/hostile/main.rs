@@ -11,6 +11,7 @@ mod lists;
 mod measure;
 mod patches;
 mod pods;
+mod stored;
 mod wire;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const CPU: Duration = Duration::from_millis(250);
 const MEMORY: usize = 64 << 20;
 /// How much slower unoptimized code may be.
 const SLOWER: u32 = if cfg!(debug_assertions) { 20 } else { 1 };
-/// Inputs from this size are answered beside the runtime's threads, which do no more than to pass them on.
+/// Inputs from this size, and those that work on large objects, are answered beside the runtime's threads, which do no more than to pass them on.
 const HEAVY: usize = 32 * 1024;
 const PASSED_ON: Duration = Duration::from_millis(20);
 
@@ -57,6 +58,7 @@ fn config() -> Config {
 
 async fn send(server: &Arc<ApiServer>, input: &Input, body: Vec<u8>) -> Response {
     let mut request = Request::builder().method(input.method).uri(&input.path);
+    request = request.header("accept", input.accept);
     if !input.content_type.is_empty() {
         request = request.header("content-type", input.content_type);
     }
@@ -87,7 +89,7 @@ fn faults(input: &Input, size: usize, code: u16, cost: &Cost) -> Vec<String> {
     if cost.memory > MEMORY {
         faults.push(format!("took {} MB", cost.memory >> 20));
     }
-    if size >= HEAVY && cost.runtime > PASSED_ON * SLOWER {
+    if (input.is_heavy || size >= HEAVY) && cost.runtime > PASSED_ON * SLOWER {
         faults.push(format!("held the runtime's thread for {:?}", cost.runtime));
     }
     faults

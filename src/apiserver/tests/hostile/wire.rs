@@ -1,7 +1,7 @@
 //! Inputs for the decoders: JSON, YAML, protobuf, and the query.
 
 use crate::inputs::{
-    ANY, ANY_OR_500, CONFIG_MAPS, Input, PODS, REVIEWS, TOO_LARGE, input, many, named, post, with_metadata,
+    ANY, ANY_OR_500, CONFIG_MAPS, Input, JSON, PODS, REVIEWS, TOO_LARGE, input, many, named, post, with_metadata,
 };
 
 const YAML: &str = "application/yaml";
@@ -158,6 +158,8 @@ fn protobuf() -> Vec<Input> {
             content_type,
             body: Box::new(body),
             codes: ANY_OR_500,
+            accept: JSON,
+            is_heavy: false,
         }
     };
     vec![
@@ -182,7 +184,7 @@ fn protobuf() -> Vec<Input> {
 fn queries() -> Vec<Input> {
     let get = |name: &str, query: String| {
         let path = format!("{CONFIG_MAPS}?{query}");
-        Input { name: name.into(), method: "GET", path, content_type: "", body: Box::new(Vec::new), codes: ANY }
+        input(name, ("GET", &path, ""), ANY, String::new)
     };
     vec![
         get("query: 10,000 keys of a label selector", {
