@@ -89,7 +89,9 @@ fn faults(input: &Input, size: usize, code: u16, cost: &Cost) -> Vec<String> {
     if cost.memory > MEMORY {
         faults.push(format!("took {} MB", cost.memory >> 20));
     }
-    if (input.is_heavy || size >= HEAVY) && cost.runtime > PASSED_ON * SLOWER {
+    // What is small itself shows by its share where its work is done.
+    let is_done_here = input.is_heavy && cost.runtime > cost.cpu / 3 + PASSED_ON / 10;
+    if is_done_here || (size >= HEAVY && cost.runtime > PASSED_ON * SLOWER) {
         faults.push(format!("held the runtime's thread for {:?}", cost.runtime));
     }
     faults
@@ -121,8 +123,8 @@ async fn check(wanted: &[String]) -> usize {
         let (code, message) = summary(send(&server, &input, body).await).await;
         let cost = meter.stop();
         let faults = faults(&input, size, code, &cost);
-        let (ms, kb, mb) = (cost.cpu.as_millis(), size >> 10, cost.memory >> 20);
-        eprintln!("{:<44} {kb:>5} KB {ms:>6} ms {mb:>4} MB  {code} {message}", input.name);
+        let (ms, here, kb, mb) = (cost.cpu.as_millis(), cost.runtime.as_millis(), size >> 10, cost.memory >> 20);
+        eprintln!("{:<44} {kb:>5} KB {ms:>6} ms ({here} here) {mb:>4} MB  {code} {message}", input.name);
         for fault in &faults {
             eprintln!("    FAULT: {fault}");
         }
