@@ -29,7 +29,7 @@ const EXEMPT: [(&str, &str); 3] = [
 
 /// The expression that ends at `end`: back to where its statement begins.
 fn expression(text: &str, end: usize) -> &str {
-    let begin = text[..end].rfind(|c| matches!(c, ';' | '{' | '}')).map_or(0, |at| at + 1);
+    let begin = text[..end].rfind([';', '{', '}']).map_or(0, |at| at + 1);
     &text[begin..end]
 }
 
