@@ -87,8 +87,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct Activity {
     next: u64,
-    /// The requests under way.
-    running: HashMap<u64, UnderWay>,
+    /// The requests under way, by age. Mostly there is one, and never more than a connection has streams.
+    running: Vec<(u64, UnderWay)>,
     idle_since: Instant,
 }
 
@@ -108,7 +108,7 @@ impl UnderWay {
 
 impl Activity {
     fn next_deadline(&self) -> Option<Instant> {
-        self.running.values().filter_map(|request| request.deadline).min()
+        self.running.iter().filter_map(|(_, request)| request.deadline).min()
     }
 
     /// Ends the answers whose time is over, if the connection has others.
@@ -116,11 +116,11 @@ impl Activity {
     /// Says whether the connection itself has to end: nothing else goes on, there is no stream to end, or not
     /// even the end of one was taken.
     fn end_stalled(&mut self, now: Instant) -> bool {
-        let over = self.running.values().filter(|request| request.is_over(now)).count();
+        let over = self.running.iter().filter(|(_, request)| request.is_over(now)).count();
         if over == 0 || over == self.running.len() {
             return over > 0;
         }
-        for request in self.running.values_mut().filter(|request| request.is_over(now)) {
+        for (_, request) in self.running.iter_mut().filter(|(_, request)| request.is_over(now)) {
             let Some(stream) = request.stream.take() else { return true };
             stream.cancel();
             request.deadline = Some(now + GOODBYE_WITHIN);
@@ -178,7 +178,7 @@ impl Connections {
             is_member: AtomicBool::new(false),
             leave,
             finish: CancellationToken::new(),
-            activity: Mutex::new(Activity { next: 0, running: HashMap::new(), idle_since: now }),
+            activity: Mutex::new(Activity { next: 0, running: Vec::new(), idle_since: now }),
         })
     }
 }
@@ -230,7 +230,7 @@ impl Connection {
         let id = activity.next;
         activity.next += 1;
         let stream = streams::current();
-        activity.running.insert(id, UnderWay { deadline, stream: stream.clone() });
+        activity.running.push((id, UnderWay { deadline, stream: stream.clone() }));
         Running { connection: Arc::clone(self), id, stream }
     }
 
@@ -266,7 +266,7 @@ impl Connection {
             };
             tokio::time::sleep_until(until).await;
             let activity = self.activity.lock();
-            let stalled = activity.running.values().any(|request| request.is_over(until));
+            let stalled = activity.running.iter().any(|(_, request)| request.is_over(until));
             if stalled || activity.running.is_empty() {
                 return;
             }
@@ -302,7 +302,7 @@ impl Drop for Connection {
 impl Drop for Running {
     fn drop(&mut self) {
         let mut activity = self.connection.activity.lock();
-        activity.running.remove(&self.id);
+        activity.running.retain(|(id, _)| *id != self.id);
         if activity.running.is_empty() {
             activity.idle_since = Instant::now();
         }

@@ -15,7 +15,7 @@ use crate::auth::{Attributes, User, user};
 use crate::connections::Connection;
 use crate::deadline;
 use crate::error::ApiError;
-use crate::handlers::{self, Asked};
+use crate::handlers::{self, Context};
 use crate::held::Held;
 use crate::in_flight::{self, Full, Pass, Passes};
 use crate::negotiate::{Offer, Output};
@@ -168,13 +168,13 @@ impl ApiServer {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
             _ => handlers::read_body(body).await?,
         };
-        let query = query.to_owned();
-        let asked = Asked { server: Arc::clone(self), info: info.clone(), user, headers: parts.headers, query, output };
-        let load = asked.load(resource, served, body.len());
+        let (headers, user) = (&parts.headers, &user);
+        let cx = Context { server: self, resource, served, info, user, headers, query, output, client: None };
+        let load = cx.load(body.len());
         if !load.is_heavy() {
-            return handlers::handle(&asked.context(None)?, body).await;
+            return handlers::handle(&cx, body).await;
         }
-        let turn = room::turn(&asked.user).to_owned();
+        let (asked, turn) = (cx.asked(info.clone()), room::turn(user).to_owned());
         let work = |client: Client| async move {
             handlers::handle(&asked.context(Some(&client))?, body).await.or_else(refusal)
         };

@@ -101,9 +101,12 @@ impl HttpBody for Held {
         if self.places.running.is_over() {
             return Poll::Ready(Some(Err(axum::Error::new(TooLate))));
         }
-        self.places.body.register(cx.waker());
+        // Only a body that waits is woken: most answers are one piece, after which the connection has no more to do.
         if self.places.is_under_way.load(Ordering::Acquire) {
-            return Poll::Pending;
+            self.places.body.register(cx.waker());
+            if self.places.is_under_way.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
         }
         if self.rest.is_empty() {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {

@@ -20,6 +20,11 @@ pub(crate) fn leave_to_host(ports: &mut [ServicePort], node_ip: Ipv4Addr, listen
     }
 }
 
+/// Whether a service port is reached at the node's address at all.
+pub(crate) fn claims_node(port: &ServicePort, node_ip: Ipv4Addr) -> bool {
+    port.node_port.is_some() || port.external_ips.contains(&node_ip) || port.load_balancer_ips.contains(&node_ip)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +46,13 @@ mod tests {
             endpoints: Vec::new(),
             local_endpoints: Vec::new(),
         };
+        let inner = ServicePort {
+            node_port: None,
+            external_ips: vec![other],
+            load_balancer_ips: Vec::new(),
+            ..port(22, Protocol::Tcp)
+        };
+        assert!(claims_node(&port(22, Protocol::Tcp), node) && !claims_node(&inner, node));
         let mut ports = [port(22, Protocol::Tcp), port(22, Protocol::Udp), port(80, Protocol::Tcp)];
         let [_, udp, web] = ports.clone();
         let ssh = ServicePort { external_ips: vec![other], load_balancer_ips: Vec::new(), ..port(22, Protocol::Tcp) };

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use crate::health::HealthServers;
-use crate::host::leave_to_host;
+use crate::host::{claims_node, leave_to_host};
 use crate::service::ServiceInfo;
 use crate::slice::SliceInfo;
 use crate::state::State;
@@ -176,10 +176,13 @@ impl Proxy {
         let started = Instant::now();
         let count = ports.len();
         let (rules, outcome) = tokio::task::spawn_blocking(move || {
-            match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
-                Ok(listening) => hosts.extend(listening),
-                // The most important ones are known.
-                Err(e) => error!("cannot read which ports this host listens on: {e}"),
+            // The kernel walks all of its sockets for it.
+            if ports.iter().any(|port| claims_node(port, node_ip)) {
+                match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
+                    Ok(listening) => hosts.extend(listening),
+                    // The most important ones are known.
+                    Err(e) => error!("cannot read which ports this host listens on: {e}"),
+                }
             }
             leave_to_host(&mut ports, node_ip, &hosts);
             let outcome = rules.sync(&ports);

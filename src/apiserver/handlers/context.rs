@@ -31,26 +31,6 @@ impl Asked {
         let Self { server, info, user, headers, query, output } = self;
         Ok(Context { server, resource, served, info, user, headers, query, output: *output, client })
     }
-
-    /// What the request decodes at once: its body, the object that it changes or reads in another form than the
-    /// stored one, and what admission reads of others. A list, a watch and the deletion of a collection find
-    /// out what they decode and take that to the room themselves.
-    pub(crate) fn load(&self, resource: &Resource, served: &Served, body: usize) -> Load {
-        let Self { server, info, headers, output, .. } = self;
-        let is_stored_text = output.is_plain_json() && resource.is_stored_as(served) && info.subresource != "scale";
-        let namespace = if resource.row.namespaced { &*info.namespace } else { "" };
-        let object = match &*info.verb {
-            "get" | "update" | "patch" | "delete" => server.registry.object_bytes(resource, namespace, &info.name),
-            _ => 0,
-        };
-        let is_sent_as_it_is =
-            *info.verb == *"get" && is_stored_text && !(object >= GZIP_FROM && accepts_gzip(headers));
-        let passing = match &*info.verb {
-            "update" | "patch" => server.admission.passing_bytes(&server.registry, resource, info),
-            _ => 0,
-        };
-        Load { body, object: if is_sent_as_it_is { 0 } else { object }, passing }
-    }
 }
 
 /// A request for a stored resource.
@@ -80,6 +60,27 @@ impl<'a> Context<'a> {
     /// The namespace that objects of this request lie in: none for cluster-scoped ones.
     pub(crate) fn namespace(&self) -> &'a str {
         if self.resource.row.namespaced { &self.info.namespace } else { "" }
+    }
+
+    /// What the request decodes at once: its body, the object that it changes or reads in another form than the
+    /// stored one, and what admission reads of others. A list, a watch and the deletion of a collection find
+    /// out what they decode and take that to the room themselves.
+    pub(crate) fn load(&self, body: usize) -> Load {
+        let Self { server, resource, served, info, headers, output, .. } = self;
+        let is_stored_text = output.is_plain_json() && resource.is_stored_as(served) && info.subresource != "scale";
+        let stored = || server.registry.object_bytes(resource, self.namespace(), &info.name);
+        let object = match &*info.verb {
+            // Sent as it is, unless it is compressed on the way.
+            "get" if is_stored_text && !accepts_gzip(headers) => 0,
+            "get" if is_stored_text => Some(stored()).filter(|bytes| *bytes >= GZIP_FROM).unwrap_or(0),
+            "get" | "update" | "patch" | "delete" => stored(),
+            _ => 0,
+        };
+        let passing = match &*info.verb {
+            "update" | "patch" => server.admission.passing_bytes(&server.registry, resource, info),
+            _ => 0,
+        };
+        Load { body, object, passing }
     }
 
     /// The same request for another object, to be answered elsewhere.

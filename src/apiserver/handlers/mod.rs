@@ -24,7 +24,7 @@ use http::header::WARNING;
 use crate::error::ApiError;
 
 pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
-pub(crate) use context::{Asked, Context};
+pub(crate) use context::Context;
 pub(crate) use options::WriteOptions;
 
 /// Answers a request for a stored resource or one of its generic subresources.

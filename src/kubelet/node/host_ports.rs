@@ -5,11 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::core::node_ports::{LISTENING, Port, RESERVED, write};
-use api::k8s_openapi::api::core::v1::Node;
+use api::k8s_openapi::api::core::v1::{Node, Service};
+use api::object::Object;
 use client::kube::api::{Api, Patch, PatchParams};
-use client::{kube, status as api_status};
+use client::{Cluster, Query, kube, status as api_status};
 use network::Protocol;
 use runtime::Lane;
+use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
 
@@ -30,8 +32,13 @@ impl HostPorts {
         self.sent = None;
     }
 
-    /// Writes the annotations if the ports have changed.
+    /// Writes the annotations if the ports have changed. The kernel walks all of its sockets to tell them,
+    /// which costs more than all else on an idle node: after the first time they are asked for only while
+    /// somebody wants them.
     pub(super) async fn publish(&mut self, kubelet: &Kubelet) {
+        if self.sent.is_some() && !has_load_balancer(&kubelet.cluster) {
+            return;
+        }
         let addresses = kubelet.cfg.node_ips.clone();
         let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
         let listening = match kubelet.disk().run(Lane::Node, "", READ_DEADLINE, read).await {
@@ -47,6 +54,25 @@ impl HostPorts {
             Err(e) => warn!("the node's ports not published, will retry: {}", api_status::message(&e)),
         }
     }
+}
+
+/// Whether there is a Service that may take a port of this node. One that cannot be read may be one.
+fn has_load_balancer(cluster: &Cluster) -> bool {
+    let may_be = |service: &Object| service.decode::<Exposed>().map_or(true, |s| s.spec.r#type == "LoadBalancer");
+    cluster.objects::<Service>(&Query::ALL).iter().any(may_be)
+}
+
+/// What of a Service says how it is reached.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Exposed {
+    spec: ExposedSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ExposedSpec {
+    r#type: String,
 }
 
 async fn annotate(kubelet: &Kubelet, listening: &str) -> kube::Result<()> {
