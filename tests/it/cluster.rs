@@ -108,11 +108,6 @@ impl Cluster {
         assert!(signal == "KILL" || status.success(), "{status} after {signal}\n{}", self.log_tail());
     }
 
-    /// Waits for the end of a daemon that ends by itself, and gives its exit status.
-    pub(crate) fn ended_daemon(&mut self) -> Option<i32> {
-        self.daemon.take().expect("the daemon runs").wait().unwrap().code()
-    }
-
     /// A pulled plug.
     pub(crate) fn power_off(&mut self) {
         self.machine.power_off();

@@ -9,7 +9,6 @@ use crate::notes::wait_for_pods;
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("damage_of_the_store_is_told_and_ends_no_pod", store),
     ("damage_of_one_object_leaves_the_others", object),
-    ("damage_that_shows_in_use_ends_the_server_and_no_pod", in_use),
     ("damage_ports_of_others_are_waited_for", ports),
 ];
 
@@ -109,36 +108,6 @@ fn object() {
 
 /// Everything but the first page is overwritten while the server runs. It finds out when it needs a page that it has
 /// not in its cache, ends, and does not start on what is left.
-fn in_use() {
-    let (mut c, id, url) = web("in-use");
-    c.end_daemon("TERM");
-    c.machine.run("cp", &[DATABASE, "/var/lib/kept"]);
-    c.start_daemon();
-    c.wait("the node is ready", |c| c.node_is_ready());
-    let overwrite = "dd if=/dev/urandom of=$0 bs=4096 seek=1 count=$(($(stat -c %s $0) / 4096 - 1)) conv=notrunc";
-    c.machine.run("sh", &["-c", overwrite, DATABASE]);
-    // More than half of the engine's cache each, and then old objects from all over the file.
-    let large = c.machine.directory().join("etc/large");
-    std::fs::write(&large, "x".repeat(1_000_000)).unwrap();
-    let round = std::cell::Cell::new(0);
-    c.wait("the server has ended", |c| {
-        round.set(round.get() + 1);
-        let (name, label) = (format!("large-{}", round.get()), format!("round={}", round.get()));
-        c.try_kubectl(&["create", "configmap", &name, "--from-file=/etc/coracle/large"]);
-        c.try_kubectl(&["label", "clusterroles", "--all", "--overwrite", &label]);
-        text(&c.try_kubectl(&["get", "--raw", "/readyz"])).contains("refused")
-    });
-    assert_eq!(c.ended_daemon(), Some(1), "the service manager starts it again");
-    let log = std::fs::read_to_string(c.machine.directory().join("coracle.log")).unwrap();
-    assert!(log.contains("the store was found damaged while it was in use"), "{log}");
-    refused(&c, "is damaged and cannot be read whole", 78);
-    assert!(c.fetch(&url).is_some_and(|page| page.contains("nginx")), "the pod runs on");
-    c.machine.run("mv", &["/var/lib/kept", DATABASE]);
-    c.start_daemon();
-    c.wait("the node is ready again", |c| c.node_is_ready());
-    assert_eq!(c.value("default", "pod/web", "{.status.containerStatuses[0].containerID}"), id);
-}
-
 fn ports() {
     let (mut c, _, _) = web("ports");
     c.end_daemon("TERM");
