@@ -24,6 +24,8 @@ import time
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/"
 API = (os.environ.get("KUBERNETES_SERVICE_HOST", ""), 443)
+# An answer has a header for each warning, of which there are 4 KiB as with upstream.
+http.client._MAXHEADERS = 4096
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 JSON, YAML = "application/json", "application/yaml"
 MERGE, STRATEGIC, PATCH = "application/merge-patch+json", "application/strategic-merge-patch+json", "application/json-patch+json"
