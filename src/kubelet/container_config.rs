@@ -34,9 +34,14 @@ pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
     let security = security(pod, c, image, cx.seccomp_dir)?;
     let expand = |list: &Option<Vec<String>>| {
         let lookup = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-        list.iter().flatten().map(|text| env::expand(text, lookup)).collect::<Vec<_>>()
+        let mut room = env::Room::default();
+        let texts = list.iter().flatten().map(|text| {
+            let text = env::expand(text, lookup)?;
+            room.take(text.len()).map(|()| text)
+        });
+        texts.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())
     };
-    let (command, args) = (expand(&c.command), expand(&c.args));
+    let (command, args) = (expand(&c.command)?, expand(&c.args)?);
     let stop_signal = c.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()).or_else(|| image.stop_signal.clone());
     Ok(ContainerConfig {
         name: c.name.clone(),

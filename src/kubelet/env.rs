@@ -22,11 +22,37 @@ pub(crate) enum EnvError {
     #[error("couldn't find key {key} in Secret {namespace}/{name}")]
     NoSecretKey { key: String, namespace: String, name: String },
     #[error(transparent)]
+    TooLong(#[from] TooLong),
+    #[error(transparent)]
     Field(#[from] downward::FieldError),
     #[error("environment variable key \"{key}\" not found in file \"{path}\" of volume \"{volume}\"")]
     NoFileKey { key: String, path: String, volume: String },
     #[error("failed to read the env file \"{path}\" of volume \"{volume}\": {why}")]
     File { path: String, volume: String, why: String },
+}
+
+/// The most that one variable or argument may hold: 32 pages, on kernels with pages of 16 KiB.
+const LONGEST: usize = 512 * 1024;
+/// The most that all of them may hold: Linux gives three quarters of its usual stack to them.
+const ALL: usize = 6 * 1024 * 1024;
+
+/// The kernel starts no program with it. References can double a text with each line, so that it has to be
+/// found out before it is made.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("argument list too long")]
+pub(crate) struct TooLong;
+
+/// Counts what is made for one container.
+#[derive(Debug, Default)]
+pub(crate) struct Room(usize);
+
+impl Room {
+    /// # Errors
+    /// When the kernel takes no more.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), TooLong> {
+        self.0 += bytes;
+        if bytes > LONGEST || self.0 > ALL { Err(TooLong) } else { Ok(()) }
+    }
 }
 
 /// Where referenced values come from.
@@ -38,7 +64,10 @@ pub(crate) trait Values {
 }
 
 /// Replaces `$(NAME)` by what `lookup` gives; `$$` is a literal `$`; unknown names stay as written.
-pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+///
+/// # Errors
+/// When the text gets longer than the kernel takes.
+pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, TooLong> {
     let mut out = String::with_capacity(input.len());
     let mut rest = input;
     while let Some(at) = rest.find('$') {
@@ -64,9 +93,12 @@ pub(crate) fn expand(input: &str, lookup: impl Fn(&str) -> Option<String>) -> St
             }
             Some(_) | None => out.push('$'),
         }
+        if out.len() > LONGEST {
+            return Err(TooLong);
+        }
     }
     out.push_str(rest);
-    out
+    Ok(out)
 }
 
 /// The variables that tell a container of the services of its namespace, as Docker links did.
@@ -114,15 +146,16 @@ pub(crate) fn build(
     fields: &FieldContext<'_>,
     values: &dyn Values,
 ) -> Result<Vec<(String, String)>, EnvError> {
-    let mut env = Declared::default();
+    let (mut env, mut room) = (Declared::default(), Room::default());
     add_env_from(pod, container, values, &mut env)?;
     for var in container.env.iter().flatten() {
         let value = match (var.value.as_deref().filter(|v| !v.is_empty()), &var.value_from) {
-            (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())),
+            (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())?),
             (None, Some(from)) => value_from(pod, container, from, fields, values)?,
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
+            room.take(var.name.len() + value.len())?;
             env.set(&var.name, value);
         }
     }

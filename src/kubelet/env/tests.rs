@@ -24,8 +24,22 @@ fn expansion_follows_upstreams_table() {
         ("$$$$", "$$"),
         ("$(A)$(A", "1$(A"),
     ] {
-        assert_eq!(expand(input, lookup), expected, "{input}");
+        assert_eq!(expand(input, lookup).as_deref(), Ok(expected), "{input}");
     }
+}
+
+#[test]
+fn what_the_kernel_would_not_take_is_not_made() {
+    // Each doubles the one before: the last would have 2^60 letters.
+    let doubled: Vec<_> =
+        (1..60).map(|n| json!({"name": format!("A{n}"), "value": format!("$(A{0})$(A{0})", n - 1)})).collect();
+    let env = [vec![json!({"name": "A0", "value": "x"})], doubled].concat();
+    assert_eq!(env_of(&json!({"name": "c", "env": env})), Err(EnvError::TooLong(TooLong)));
+    // None is too long by itself.
+    let long = "x".repeat(100_000);
+    let many: Vec<_> = (0..100).map(|n| json!({"name": format!("B{n}"), "value": "$(A)"})).collect();
+    let env = [vec![json!({"name": "A", "value": long})], many].concat();
+    assert_eq!(env_of(&json!({"name": "c", "env": env})), Err(EnvError::TooLong(TooLong)));
 }
 
 struct Fixed;

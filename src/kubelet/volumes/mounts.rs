@@ -124,6 +124,7 @@ fn sub_path(m: &VolumeMount, variables: &[(String, String)]) -> Result<Option<St
             }
             value
         });
+        let text = text.map_err(|e| e.to_string())?;
         if let Some(name) = missing.into_inner() {
             return Err(format!("missing value for {name:?}"));
         }

@@ -123,8 +123,11 @@ fn each_element(address: Ipv4Addr, host_ports: &[HostPort], mut visit: impl FnMu
     }
 }
 
+/// As with upstream's plugin only at addresses of this host: at any other, a pod would take it away from
+/// whoever has it.
 fn port_of_one_address() -> Expressions {
     Expressions::default()
+        .destination_is_local(0)
         .destination(0)
         .meta(1, MetaField::TransportProtocol)
         .destination_port(2)

@@ -262,6 +262,19 @@ fn only_pods_and_the_host_reach_the_dns_server() {
 }
 
 #[test]
+fn a_host_port_at_an_address_of_somebody_else_takes_nothing() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let pod = host.start_pod(&network, "a", &[]);
+        let at = format!("{OUTSIDE}:8080");
+        let _thief = host.start_pod(&network, "thief", &[port(Some(OUTSIDE), 8080), port(Some(pod.ip), 8080)]);
+        assert_eq!(pod.namespace.ask(&at).unwrap(), answer("outside", HOST));
+        assert_eq!(ask(&at).unwrap().server, "outside");
+        assert_eq!(ask(&format!("{}:8080", pod.ip)).unwrap().server, "a");
+    });
+}
+
+#[test]
 fn packets_of_no_connection_do_not_reach_loopback_addresses() {
     on_a_host(|host: Host| {
         let _network = host.open();

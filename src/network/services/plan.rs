@@ -10,11 +10,15 @@ use super::ruleset::{Ruleset, Slot, Target};
 /// The rules of these ports. The DNS address is answered on this host and gets none.
 pub(super) fn plan(ports: &[ServicePort], cluster_dns: Option<Ipv4Addr>) -> Ruleset {
     let mut rules = Ruleset::default();
-    for port in ports {
-        for (frontend, access) in frontends(port, cluster_dns) {
-            if !rules.targets.contains_key(&frontend) && !rules.unserved.contains_key(&frontend) {
-                rules.serve(port, frontend, access);
-            }
+    let all = || ports.iter().flat_map(|port| frontends(port, cluster_dns).into_iter().map(move |f| (port, f)));
+    // The addresses that services were given come before those that they claim: `externalIPs` may name any.
+    let (given, claimed) = (
+        all().filter(|(_, (_, access))| *access == Access::Internal),
+        all().filter(|(_, (_, access))| *access != Access::Internal),
+    );
+    for (port, (frontend, access)) in given.chain(claimed) {
+        if !rules.targets.contains_key(&frontend) && !rules.unserved.contains_key(&frontend) {
+            rules.serve(port, frontend, access);
         }
     }
     rules

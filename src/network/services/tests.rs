@@ -295,6 +295,23 @@ fn the_dns_address_is_left_to_the_server_on_this_host() {
 }
 
 #[test]
+fn no_service_claims_the_cluster_ip_of_another() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let (a, thief) = (host.start_pod(&network, "a", &[]), host.start_pod(&network, "thief", &[]));
+        let claim = ServicePort {
+            cluster_ip: Ipv4Addr::new(10, 96, 0, 9),
+            external_ips: vec![CLUSTER_IP],
+            ..service(&[thief.endpoint()])
+        };
+        for ports in [[claim.clone(), service(&[a.endpoint()])], [service(&[a.endpoint()]), claim.clone()]] {
+            open().sync(&ports).unwrap();
+            assert_eq!(servers(|| ask(AT)), names(&["a"]));
+        }
+    });
+}
+
+#[test]
 fn established_connections_outlive_every_change() {
     on_a_host(|host: Host| {
         let network = host.open();
