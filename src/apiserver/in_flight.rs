@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::answer::{Buffered, text};
 use crate::auth::{User, user};
 use crate::request::RequestInfo;
+use crate::room;
 
 /// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
 const READING: usize = 400;
@@ -84,8 +85,9 @@ impl InFlight {
         if user.is_in(user::MASTERS) || info.is_long_running() || info.is_health() {
             return Ok(None);
         }
-        let room = if info.is_mutating() { &self.mutating } else { &self.reading };
-        room.enter(&user.name, 1).map(Some)
+        let places = if info.is_mutating() { &self.mutating } else { &self.reading };
+        // Accounts are free for whoever may make them: those of a namespace have one share.
+        places.enter(room::turn(user), 1).map(Some)
     }
 
     /// The memory of an answer to a read, unless it is small.
@@ -181,6 +183,19 @@ mod tests {
         drop(of_others);
         let taken = room.reading.taken.lock();
         assert!(taken.all == 0 && taken.by_user.is_empty());
+    }
+
+    #[test]
+    fn service_accounts_of_a_namespace_share_its_part() {
+        let room = InFlight::default();
+        let list = RequestInfo::parse(&Method::GET, "/openapi/v2", None);
+        let account = |namespace: &str, n: usize| {
+            let group = format!("system:serviceaccounts:{namespace}");
+            named(&format!("system:serviceaccount:{namespace}:a{n}"), &[user::SERVICE_ACCOUNTS, &group])
+        };
+        let _held: Vec<_> = (0..100).map(|n| room.admit(&list, &account("evil", n)).unwrap().unwrap()).collect();
+        assert!(matches!(room.admit(&list, &account("evil", 200)), Err(Full)));
+        room.admit(&list, &account("good", 1)).unwrap().unwrap();
     }
 
     #[test]

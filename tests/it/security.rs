@@ -10,7 +10,17 @@ pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
     ("security_context_is_applied", context),
     ("security_kubelet_port_takes_tokens", kubelet_port),
     ("security_links_of_pods_are_without_ipv6", ipv6),
+    ("security_a_node_puts_its_status_right", node_status),
 ];
+
+fn node_status(c: &Cluster) {
+    let told = "{.status.addresses[?(@.type=='InternalIP')].address}:{.status.daemonEndpoints.kubeletEndpoint.Port}";
+    assert_eq!(c.value("", "node/pi", told), "192.168.77.2:10250");
+    let forged = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 6443}}}}"#;
+    c.kubectl(&["patch", "node", "pi", "--subresource=status", "--type=merge", "-p", forged]);
+    c.wait("the node has put it right", |c| c.value("", "node/pi", told) == "192.168.77.2:10250");
+}
 
 fn devices(c: &Cluster) {
     c.namespace("s1");

@@ -126,6 +126,8 @@ struct Keeper {
     kubelet: Arc<Kubelet>,
     /// As the API server has it.
     sent: NodeStatus,
+    /// Of the Node when that was so.
+    revision: Option<String>,
     sent_at: Option<Instant>,
     pressure: pressure::Watch,
     host_ports: host_ports::HostPorts,
@@ -145,6 +147,7 @@ impl Keeper {
         Self {
             kubelet,
             sent,
+            revision: None,
             sent_at: None,
             pressure: pressure::Watch::default(),
             host_ports: host_ports::HostPorts::default(),
@@ -182,8 +185,18 @@ impl Keeper {
         }
     }
 
+    /// As upstream every ten seconds: what others have written over is to be put right.
+    fn see_changes_of_others(&mut self) {
+        let Some(node) = self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) else { return };
+        if node.metadata.resource_version != self.revision {
+            self.revision = node.metadata.resource_version;
+            self.sent = node.status.unwrap_or_default();
+        }
+    }
+
     async fn post_status(&mut self, pressure: Pressure) -> kube::Result<()> {
-        let kubelet = &self.kubelet;
+        let kubelet = Arc::clone(&self.kubelet);
+        self.see_changes_of_others();
         let wanted = status::compute(status::Inputs {
             cfg: &kubelet.cfg,
             machine: &kubelet.machine,
@@ -198,10 +211,10 @@ impl Keeper {
         let api: Api<Node> = Api::all(kubelet.client.clone());
         let name = &kubelet.cfg.node_name;
         match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
-            Ok(_) => {}
+            Ok(node) => self.revision = node.metadata.resource_version,
             Err(e) if api_status::is_not_found(&e) => {
                 // Somebody deleted it: a node that lives comes back.
-                register(kubelet).await;
+                register(&kubelet).await;
                 self.sent = NodeStatus::default();
                 self.host_ports.forget();
                 return Ok(());
