@@ -147,7 +147,7 @@ pub(crate) fn build(
     values: &dyn Values,
 ) -> Result<Vec<(String, String)>, EnvError> {
     let (mut env, mut room) = (Declared::default(), Room::default());
-    add_env_from(pod, container, values, &mut env)?;
+    add_env_from(pod, container, values, &mut env, &mut room)?;
     for var in container.env.iter().flatten() {
         let value = match (var.value.as_deref().filter(|v| !v.is_empty()), &var.value_from) {
             (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())?),
@@ -187,14 +187,25 @@ impl Declared {
     }
 }
 
-fn add_env_from(pod: &Pod, container: &Container, values: &dyn Values, env: &mut Declared) -> Result<(), EnvError> {
+fn add_env_from(
+    pod: &Pod,
+    container: &Container,
+    values: &dyn Values,
+    env: &mut Declared,
+    room: &mut Room,
+) -> Result<(), EnvError> {
+    let mut add = |name: String, value: String| {
+        room.take(name.len() + value.len())?;
+        env.set(&name, value);
+        Ok::<_, TooLong>(())
+    };
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(source) = &from.config_map_ref {
             match values.config_map(pod.namespace(), &source.name) {
                 Some(map) => {
                     for (k, v) in map.data.into_iter().flatten() {
-                        env.set(&format!("{prefix}{k}"), v);
+                        add(format!("{prefix}{k}"), v)?;
                     }
                 }
                 None if source.optional == Some(true) => {}
@@ -205,7 +216,7 @@ fn add_env_from(pod: &Pod, container: &Container, values: &dyn Values, env: &mut
             match values.secret(pod.namespace(), &source.name) {
                 Some(secret) => {
                     for (k, v) in secret.data.into_iter().flatten() {
-                        env.set(&format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned());
+                        add(format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())?;
                     }
                 }
                 None if source.optional == Some(true) => {}

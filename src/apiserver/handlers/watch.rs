@@ -248,8 +248,15 @@ impl Encoded {
 /// Encodes events for a client who has had `tables` tables.
 fn encode_all(asked: &Asked, events: Vec<Pending>, tables: usize) -> Encoded {
     let mut encoded = Encoded::default();
+    let cx = match asked.context(None) {
+        Ok(cx) => cx,
+        Err(error) => {
+            encoded.end(asked, &error);
+            return encoded;
+        }
+    };
     for event in events {
-        match asked.context(None).and_then(|cx| encode(&cx, event, tables, &mut encoded.tables)) {
+        match encode(&cx, event, tables, &mut encoded.tables) {
             Ok((kind, json)) => encoded.push(asked, kind, json),
             Err(error) => encoded.end(asked, &error),
         }

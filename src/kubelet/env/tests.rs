@@ -35,6 +35,8 @@ fn what_the_kernel_would_not_take_is_not_made() {
         (1..60).map(|n| json!({"name": format!("A{n}"), "value": format!("$(A{0})$(A{0})", n - 1)})).collect();
     let env = [vec![json!({"name": "A0", "value": "x"})], doubled].concat();
     assert_eq!(env_of(&json!({"name": "c", "env": env})), Err(EnvError::TooLong(TooLong)));
+    let from: Vec<_> = (0..20).map(|n| json!({"prefix": format!("P{n}"), "configMapRef": {"name": "large"}})).collect();
+    assert_eq!(env_of(&json!({"name": "c", "envFrom": from})), Err(EnvError::TooLong(TooLong)));
     // None is too long by itself.
     let long = "x".repeat(100_000);
     let many: Vec<_> = (0..100).map(|n| json!({"name": format!("B{n}"), "value": "$(A)"})).collect();
@@ -46,6 +48,10 @@ struct Fixed;
 
 impl Values for Fixed {
     fn config_map(&self, _: &str, name: &str) -> Option<ConfigMap> {
+        if name == "large" {
+            let map = json!({"metadata": {"name": "large"}, "data": {"k": "x".repeat(400_000)}});
+            return Some(serde_json::from_value(map).unwrap());
+        }
         (name == "cm").then(|| {
             serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"k": "v", "other": "o"}})).unwrap()
         })

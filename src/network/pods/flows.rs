@@ -46,10 +46,11 @@ fn udp(host_ports: &[HostPort]) -> Vec<HostPort> {
 
 fn goes_elsewhere(flow: &Flow, ports: &[HostPort], pod: Ipv4Addr, local: &[Ipv4Addr]) -> bool {
     let to = flow.destination;
-    let is_at = |port: &HostPort| match port.address() {
-        Some(address) => address == *to.ip(),
-        None => to.ip().is_loopback() || local.contains(to.ip()),
-    };
+    // Flows to addresses of others are not the pod's, whatever its host ports name.
+    if !to.ip().is_loopback() && !local.contains(to.ip()) {
+        return false;
+    }
+    let is_at = |port: &HostPort| port.address().is_none_or(|address| address == *to.ip());
     let port = ports.iter().find(|port| port.host_port == to.port() && is_at(port));
     port.is_some_and(|port| flow.answers_from != SocketAddrV4::new(pod, port.container_port))
 }
@@ -77,7 +78,7 @@ mod tests {
             container_port: 53,
             protocol: Protocol::Udp,
         };
-        let ports = [port(None, 5353), port(Some("192.168.1.9"), 5354)];
+        let ports = [port(None, 5353), port(Some("192.168.1.9"), 5354), port(Some("8.8.8.8"), 53)];
         for (destination, answers_from, expected) in [
             ("192.168.1.9:5353", "10.244.1.5:53", false),
             ("192.168.1.9:5353", "10.244.1.4:53", true),
@@ -88,6 +89,8 @@ mod tests {
             ("192.168.1.9:5355", "10.244.1.4:53", false),
             // Through this host to the same port elsewhere.
             ("8.8.8.8:5353", "8.8.8.8:5353", false),
+            // Somebody else's address, which a pod may only name.
+            ("8.8.8.8:53", "8.8.8.8:53", false),
         ] {
             let found = goes_elsewhere(&flow(destination, answers_from), &ports, POD, &local);
             assert_eq!(found, expected, "{destination} {answers_from}");

@@ -10,13 +10,11 @@ use super::ruleset::{Ruleset, Slot, Target};
 /// The rules of these ports. The DNS address is answered on this host and gets none.
 pub(super) fn plan(ports: &[ServicePort], cluster_dns: Option<Ipv4Addr>) -> Ruleset {
     let mut rules = Ruleset::default();
-    let all = || ports.iter().flat_map(|port| frontends(port, cluster_dns).into_iter().map(move |f| (port, f)));
+    let of_port = |port| frontends(port, cluster_dns).into_iter().map(move |frontend| (port, frontend));
+    let mut all: Vec<_> = ports.iter().flat_map(of_port).collect();
     // The addresses that services were given come before those that they claim: `externalIPs` may name any.
-    let (given, claimed) = (
-        all().filter(|(_, (_, access))| *access == Access::Internal),
-        all().filter(|(_, (_, access))| *access != Access::Internal),
-    );
-    for (port, (frontend, access)) in given.chain(claimed) {
+    all.sort_by_key(|(_, (_, access))| *access != Access::Internal);
+    for (port, (frontend, access)) in all {
         if !rules.targets.contains_key(&frontend) && !rules.unserved.contains_key(&frontend) {
             rules.serve(port, frontend, access);
         }
