@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 use crate::answer::error_response;
 use crate::auth::{Attributes, User, user};
-use crate::connections::Connection;
 use crate::deadline;
 use crate::error::ApiError;
 use crate::handlers::{self, Context};
 use crate::held::Held;
 use crate::in_flight::{self, Full, Pass, Passes};
+use crate::listener::Origin;
 use crate::negotiate::{Offer, Output};
 use crate::paths;
 use crate::registry::{Resource, Served};
@@ -37,20 +37,16 @@ impl ApiServer {
     /// Answers a component of this process, which holds no place and needs none.
     pub(crate) async fn dispatch(self: Arc<Self>, request: Request) -> Response {
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
-        self.complete(&info, Instant::now(), request, &mut Passes::default()).await
+        self.complete(&info, Instant::now(), None, request, &mut Passes::default()).await
     }
 
     /// Answers a client, whose request holds its places until the answer is out.
-    pub(crate) async fn serve_request(
-        self: Arc<Self>,
-        connection: &Arc<Connection>,
-        request: Request,
-    ) -> http::Response<Held> {
+    pub(crate) async fn serve_request(self: Arc<Self>, origin: &Origin, request: Request) -> http::Response<Held> {
         let started = Instant::now();
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
-        let running = connection.begin(!info.is_long_running(), started);
+        let running = origin.connection.begin(!info.is_long_running(), started);
         let mut passes = Passes::default();
-        let response = self.complete(&info, started, request, &mut passes).await;
+        let response = self.complete(&info, started, Some(origin), request, &mut passes).await;
         response.map(|body| Held::new(body, running, passes))
     }
 
@@ -59,6 +55,7 @@ impl ApiServer {
         self: &Arc<Self>,
         info: &RequestInfo,
         started: Instant,
+        origin: Option<&Origin>,
         request: Request,
         passes: &mut Passes,
     ) -> Response {
@@ -70,7 +67,7 @@ impl ApiServer {
         let answered = match allotted {
             Ok(allotted) => {
                 let request = Request::from_parts(parts, body);
-                deadline::within(allotted, self.answer(info, request, &mut passes.place)).await
+                deadline::within(allotted, self.answer(info, origin, request, &mut passes.place)).await
             }
             Err(refused) => Err(refused),
         };
@@ -92,24 +89,29 @@ impl ApiServer {
     async fn answer(
         self: &Arc<Self>,
         info: &RequestInfo,
+        origin: Option<&Origin>,
         request: Request,
         pass: &mut Option<Pass>,
     ) -> Result<Response, ApiError> {
-        let (parts, body) = request.into_parts();
-        let user = self.identify(&parts)?;
-        if parts.extensions.get::<Arc<Connection>>().is_some() {
+        let (mut parts, body) = request.into_parts();
+        let user = self.identify(&parts, origin)?;
+        if origin.is_some() {
             match self.in_flight.admit(info, &user) {
                 Ok(place) => *pass = place,
                 Err(Full) => return Ok(in_flight::too_many()),
             }
         }
         self.auth.require(&self.registry, &Attributes::of(&user, info))?;
+        // What is rare is laid apart: a request is moved a few times with all that any way of it may need.
         if !info.is_resource {
-            return paths::answer(self, &parts).await;
+            return Box::pin(paths::answer(self, &parts)).await;
         }
         let found = self.find(info)?;
         if let Some(handler) = rest::lookup(&info.group, &info.resource, &info.subresource) {
-            return self.answer_special(handler, found.0, info, user, parts, body).await;
+            if let Some(origin) = origin {
+                parts.extensions.insert(origin.address);
+            }
+            return Box::pin(self.answer_special(handler, found.0, info, user, parts, body)).await;
         }
         self.answer_stored(found, info, user, parts, body).await
     }
@@ -119,12 +121,15 @@ impl ApiServer {
         handler: &'static dyn rest::SpecialHandler,
         resource: &Resource,
         info: &RequestInfo,
-        user: User,
+        user: Arc<User>,
         parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
-        let call =
-            |body| rest::Call { info: info.clone(), user: user.clone(), request: Request::from_parts(parts, body) };
+        let call = |body| rest::Call {
+            info: info.clone(),
+            user: Arc::clone(&user),
+            request: Request::from_parts(parts, body),
+        };
         if info.is_long_running() {
             return handler.handle(self, call(body)).await;
         }
@@ -140,9 +145,10 @@ impl ApiServer {
     }
 
     /// Finds out who asks, and lets the connection know whether it is a stranger's.
-    fn identify(&self, parts: &Parts) -> Result<User, ApiError> {
-        let user = self.auth.authenticate(&self.registry, parts);
-        if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
+    fn identify(&self, parts: &Parts, origin: Option<&Origin>) -> Result<Arc<User>, ApiError> {
+        let certificate = origin.and_then(|origin| origin.certificate.as_ref());
+        let user = self.auth.authenticate(&self.registry, parts, certificate);
+        if let Some(Origin { connection, .. }) = origin {
             match &user {
                 Ok(user) if user.name != user::ANONYMOUS => connection.prove(),
                 // As upstream: one connection of HTTP/2 gives a stranger one answer.
@@ -157,7 +163,7 @@ impl ApiServer {
         self: &Arc<Self>,
         (resource, served): (&Resource, &Served),
         info: &RequestInfo,
-        user: User,
+        user: Arc<User>,
         parts: Parts,
         body: Body,
     ) -> Result<Response, ApiError> {
@@ -178,7 +184,7 @@ impl ApiServer {
         let work = |client: Client| async move {
             handlers::handle(&asked.context(Some(&client))?, body).await.or_else(refusal)
         };
-        self.room.run(&turn, load, work).await
+        Box::pin(self.room.run(&turn, load, work)).await
     }
 
     /// What a special request decodes: its body and the object that it names. The oldest form of a binding names

@@ -39,6 +39,14 @@ const TIDY_EVERY: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
+/// Where the requests of one connection come from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) address: ClientAddress,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) certificate: Option<PeerCertificate>,
+}
+
 impl ApiServer {
     /// Serves until cancelled, then lets running requests finish.
     pub async fn serve(
@@ -111,21 +119,13 @@ impl ApiServer {
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake took too long"),
         };
-        let chain = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .map(|chain| PeerCertificate(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
-        let of_requests = Arc::clone(&place);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(client);
-            let connection = Arc::clone(&of_requests);
-            request.extensions_mut().insert(Arc::clone(&connection));
-            if let Some(chain) = &chain {
-                request.extensions_mut().insert(chain.clone());
-            }
-            let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.serve_request(&connection, request.map(Body::new)).await) }
+        let chain = stream.get_ref().1.peer_certificates();
+        let certificate =
+            chain.map(|chain| PeerCertificate::new(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
+        let origin = Arc::new(Origin { address: client, connection: Arc::clone(&place), certificate });
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (server, origin) = (Arc::clone(&self), Arc::clone(&origin));
+            async move { Ok::<_, Infallible>(server.serve_request(&origin, request.map(Body::new)).await) }
         });
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

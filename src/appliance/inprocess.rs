@@ -20,9 +20,10 @@ pub(crate) fn cluster(server: &Arc<ApiServer>) -> Cluster {
 
 /// A client whose requests carry the identity as an extension, which no request from outside can.
 fn connect(router: &axum::Router, identity: Identity) -> kube::Client {
-    let user = User { name: identity.name, uid: String::new(), groups: identity.groups, extra: BTreeMap::new() };
+    let user =
+        Arc::new(User { name: identity.name, uid: String::new(), groups: identity.groups, extra: BTreeMap::new() });
     let service = router.clone().map_request(move |mut request: Request<Body>| {
-        request.extensions_mut().insert(user.clone());
+        request.extensions_mut().insert(Arc::clone(&user));
         request.map(axum::body::Body::new)
     });
     kube::Client::new(service, "default")

@@ -1,5 +1,7 @@
 //! Who gets in, as whom, and what they may do.
 
+use std::sync::Arc;
+
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -20,7 +22,7 @@ async fn send(client: &Client, user: Option<User>, method: Method, path: &str, t
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let mut request = request.body(axum::body::Body::from(text)).unwrap();
     if let Some(user) = user {
-        request.extensions_mut().insert(user);
+        request.extensions_mut().insert(Arc::new(user));
     }
     let response = tower::ServiceExt::oneshot(client.server.router(), request).await.unwrap();
     let (parts, body) = response.into_parts();

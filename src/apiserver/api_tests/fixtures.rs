@@ -92,7 +92,7 @@ impl Client {
     }
 
     async fn open_as(&self, user: User, mut request: Request<Body>) -> Response {
-        request.extensions_mut().insert(user);
+        request.extensions_mut().insert(Arc::new(user));
         let router = self.server.router();
         tower::ServiceExt::oneshot(router, request).await.unwrap()
     }

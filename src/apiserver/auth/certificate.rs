@@ -4,12 +4,10 @@
 //! is ours and in date is judged for each request, because a client must be told `Unauthorized`, as
 //! upstream does, and not be cut off in the handshake.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
@@ -21,12 +19,20 @@ use sha2::{Digest, Sha256};
 
 use super::User;
 
-/// How many verified certificates are remembered: clients of one cluster are far fewer.
-const REMEMBERED: usize = 512;
+/// What the TLS client of a connection presented; the handshake proved possession of its key.
+#[derive(Debug)]
+pub struct PeerCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    /// A chain is verified once for each connection, its dates at each request.
+    known: OnceLock<Known>,
+}
 
-/// The chain that the TLS client presented; the handshake proved possession of its key.
-#[derive(Clone, Debug)]
-pub struct PeerCertificate(pub Arc<[CertificateDer<'static>]>);
+impl PeerCertificate {
+    #[must_use]
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, known: OnceLock::new() }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -48,15 +54,12 @@ pub enum CertificateError {
 
 /// Judges client certificates against the cluster's client CAs.
 #[derive(Debug)]
-pub struct Certificates {
-    verifier: Arc<dyn ClientCertVerifier>,
-    /// By the certificate's digest; a chain is verified once, its dates at each request.
-    known: Mutex<HashMap<[u8; 32], Arc<Known>>>,
-}
+pub struct Certificates(Arc<dyn ClientCertVerifier>);
 
+/// Whose a certificate of ours is, and when.
 #[derive(Debug)]
 struct Known {
-    user: User,
+    user: Arc<User>,
     not_before: i64,
     not_after: i64,
 }
@@ -67,44 +70,37 @@ impl Certificates {
     /// # Errors
     /// When it is empty or damaged.
     pub fn new(ca_pem: &str) -> Result<Self, CertificateError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, Arc::new(ring::default_provider()))
+        WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, Arc::new(ring::default_provider()))
             .build()
-            .map_err(CertificateError::Verifier)?;
-        Ok(Self { verifier, known: Mutex::default() })
+            .map(Self)
+            .map_err(CertificateError::Verifier)
     }
 
     /// The user of a presented chain.
     ///
     /// # Errors
     /// When the chain does not lead to one of our CAs, or is out of date.
-    pub fn authenticate(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<User, CertificateError> {
-        let (leaf, rest) = chain.split_first().ok_or(CertificateError::Empty)?;
-        let digest: [u8; 32] = Sha256::digest(leaf).into();
-        let known = self.known.lock().get(&digest).cloned();
-        let known = match known {
+    pub fn authenticate(&self, peer: &PeerCertificate, now: Timestamp) -> Result<Arc<User>, CertificateError> {
+        let known = match peer.known.get() {
             Some(known) => known,
             None => {
-                let seconds = u64::try_from(now.as_second()).unwrap_or(0);
-                self.verifier
-                    .verify_client_cert(leaf, rest, UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
-                    .map_err(CertificateError::Untrusted)?;
-                let known = Arc::new(read_certificate(leaf, &digest)?);
-                self.remember(digest, &known);
-                known
+                let known = self.verify(&peer.chain, now)?;
+                peer.known.get_or_init(|| known)
             }
         };
         if now.as_second() < known.not_before || now.as_second() > known.not_after {
             return Err(CertificateError::OutOfDate);
         }
-        Ok(known.user.clone())
+        Ok(Arc::clone(&known.user))
     }
 
-    fn remember(&self, digest: [u8; 32], known: &Arc<Known>) {
-        let mut all = self.known.lock();
-        if all.len() >= REMEMBERED {
-            all.clear();
-        }
-        all.insert(digest, Arc::clone(known));
+    fn verify(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Known, CertificateError> {
+        let (leaf, rest) = chain.split_first().ok_or(CertificateError::Empty)?;
+        let seconds = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
+        self.0
+            .verify_client_cert(leaf, rest, UnixTime::since_unix_epoch(seconds))
+            .map_err(CertificateError::Untrusted)?;
+        read_certificate(leaf)
     }
 }
 
@@ -116,7 +112,7 @@ fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, CertificateError> {
     if roots.is_empty() { Err(CertificateError::NoCa) } else { Ok(Arc::new(roots)) }
 }
 
-fn read_certificate(leaf: &CertificateDer<'_>, digest: &[u8; 32]) -> Result<Known, CertificateError> {
+fn read_certificate(leaf: &CertificateDer<'_>) -> Result<Known, CertificateError> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|_| CertificateError::Nameless)?;
     let subject = certificate.subject();
     let name = subject
@@ -127,10 +123,14 @@ fn read_certificate(leaf: &CertificateDer<'_>, digest: &[u8; 32]) -> Result<Know
         .ok_or(CertificateError::Nameless)?;
     let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
     let mut user = User::authenticated(name, &groups);
-    let credential = format!("X509SHA256={}", hex::encode(digest));
+    let credential = format!("X509SHA256={}", hex::encode(Sha256::digest(leaf)));
     user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![credential]);
     let validity = certificate.validity();
-    Ok(Known { user, not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    Ok(Known {
+        user: Arc::new(user),
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
 }
 
 /// The verifier for the listener's TLS configuration: it asks for a client certificate, requires none,
@@ -204,7 +204,7 @@ mod tests {
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
 
-    fn leaf(ca: &CertifiedIssuer<'static, KeyPair>, name: Option<&str>) -> [CertificateDer<'static>; 1] {
+    fn leaf(ca: &CertifiedIssuer<'static, KeyPair>, name: Option<&str>) -> PeerCertificate {
         let mut params = CertificateParams::new([]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         if let Some(name) = name {
@@ -214,7 +214,8 @@ mod tests {
         params.not_before = date_time_ymd(2026, 1, 1);
         params.not_after = date_time_ymd(2026, 12, 31);
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        [params.signed_by(&KeyPair::generate().unwrap(), ca).unwrap().der().clone()]
+        let signed = params.signed_by(&KeyPair::generate().unwrap(), ca).unwrap();
+        PeerCertificate::new(vec![signed.der().clone()])
     }
 
     #[test]
@@ -223,7 +224,7 @@ mod tests {
         let certificates = Certificates::new(&ca.pem()).unwrap();
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let user = certificates.authenticate(&leaf(&ca, Some("ann")), now).unwrap();
-        assert_eq!((user.name.as_str(), user.groups), ("ann", vec!["devs".into(), "system:authenticated".into()]));
+        assert_eq!((user.name.as_str(), &*user.groups), ("ann", &["devs".into(), "system:authenticated".into()][..]));
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
     }
 
@@ -234,10 +235,10 @@ mod tests {
         let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
         let later: Timestamp = "2027-06-01T00:00:00Z".parse().unwrap();
         let good = leaf(&ca, Some("ann"));
-        let refused = |chain: &[CertificateDer<'static>], at| certificates.authenticate(chain, at).unwrap_err();
+        let refused = |peer: &PeerCertificate, at| certificates.authenticate(peer, at).unwrap_err();
         assert!(matches!(refused(&leaf(&other, Some("ann")), now), CertificateError::Untrusted(_)));
         assert!(matches!(refused(&leaf(&ca, None), now), CertificateError::Nameless));
-        assert!(matches!(refused(&[], now), CertificateError::Empty));
+        assert!(matches!(refused(&PeerCertificate::new(Vec::new()), now), CertificateError::Empty));
         assert!(matches!(refused(&good, later), CertificateError::Untrusted(_)));
         certificates.authenticate(&good, now).unwrap();
         assert!(matches!(refused(&good, later), CertificateError::OutOfDate), "also once it is remembered");

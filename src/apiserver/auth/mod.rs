@@ -17,6 +17,8 @@ pub mod rbac;
 pub mod service_account;
 pub mod user;
 
+use std::sync::Arc;
+
 use api::object::{GroupResource, ObjectKey};
 use jiff::Timestamp;
 
@@ -93,26 +95,36 @@ impl Auth {
         })
     }
 
-    /// Finds out who sent a request, and as whom they act.
+    /// Finds out who sent a request, and as whom they act; `certificate` is their connection's.
     ///
     /// # Errors
     /// `Unauthorized` without valid credentials; `Forbidden` when the user may not impersonate another.
-    pub fn authenticate(&self, registry: &Registry, parts: &http::request::Parts) -> Result<User, ApiError> {
-        if let Some(user) = parts.extensions.get::<User>() {
-            return Ok(user.clone());
+    pub fn authenticate(
+        &self,
+        registry: &Registry,
+        parts: &http::request::Parts,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Arc<User>, ApiError> {
+        if let Some(user) = parts.extensions.get::<Arc<User>>() {
+            return Ok(Arc::clone(user));
         }
-        let user = self.real_user(registry, parts)?;
+        let user = self.real_user(registry, parts, certificate)?;
         match impersonate::Request::read(&parts.headers)? {
             None => Ok(user),
-            Some(request) => request.take_on(&user, |asked| self.decide(registry, asked)),
+            Some(request) => request.take_on(&user, |asked| self.decide(registry, asked)).map(Arc::new),
         }
     }
 
-    fn real_user(&self, registry: &Registry, parts: &http::request::Parts) -> Result<User, ApiError> {
+    fn real_user(
+        &self,
+        registry: &Registry,
+        parts: &http::request::Parts,
+        certificate: Option<&PeerCertificate>,
+    ) -> Result<Arc<User>, ApiError> {
         let now = Timestamp::now();
         let mut presented = false;
-        if let (Some(certificates), Some(peer)) = (&self.certificates, parts.extensions.get::<PeerCertificate>()) {
-            match certificates.authenticate(&peer.0, now) {
+        if let (Some(certificates), Some(peer)) = (&self.certificates, certificate) {
+            match certificates.authenticate(peer, now) {
                 Ok(user) => return Ok(user),
                 Err(error) => tracing::debug!(%error, "a client certificate was refused"),
             }
@@ -120,13 +132,13 @@ impl Auth {
         }
         if let Some(token) = bearer_token(&parts.headers) {
             match self.token_user(registry, &token, &self.tokens.audiences, now) {
-                Ok((user, _)) => return Ok(user),
+                Ok((user, _)) => return Ok(Arc::new(user)),
                 Err(error) => tracing::debug!(%error, "a bearer token was refused"),
             }
             presented = true;
         }
         if !presented && PUBLIC_PATHS.contains(&parts.uri.path()) {
-            return Ok(User::anonymous());
+            return Ok(Arc::new(User::anonymous()));
         }
         Err(ApiError::Unauthorized)
     }

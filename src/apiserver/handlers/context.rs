@@ -18,7 +18,7 @@ use crate::server::ApiServer;
 pub(crate) struct Asked {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) info: RequestInfo,
-    pub(crate) user: User,
+    pub(crate) user: Arc<User>,
     pub(crate) headers: HeaderMap,
     pub(crate) query: String,
     pub(crate) output: Output,
@@ -40,7 +40,7 @@ pub(crate) struct Context<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) served: &'a Served,
     pub(crate) info: &'a RequestInfo,
-    pub(crate) user: &'a User,
+    pub(crate) user: &'a Arc<User>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) query: &'a str,
     pub(crate) output: Output,
@@ -86,7 +86,7 @@ impl<'a> Context<'a> {
     /// The same request for another object, to be answered elsewhere.
     pub(crate) fn asked(&self, info: RequestInfo) -> Asked {
         let (server, query) = (Arc::clone(self.server), self.query.to_owned());
-        Asked { server, info, user: self.user.clone(), headers: self.headers.clone(), query, output: self.output }
+        Asked { server, info, user: Arc::clone(self.user), headers: self.headers.clone(), query, output: self.output }
     }
 
     /// Between two phases of a heavy request: one whose client has gone ends here.

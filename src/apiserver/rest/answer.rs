@@ -1,5 +1,7 @@
 //! What the special handlers share: reading the object of a request, admitting it, answering.
 
+use std::sync::Arc;
+
 use api::object::GroupResource;
 use axum::response::Response;
 use http::StatusCode;
@@ -28,7 +30,7 @@ pub(super) struct Carried {
 /// A request whose object was read.
 pub(super) struct Posted {
     pub(super) info: RequestInfo,
-    pub(super) user: User,
+    pub(super) user: Arc<User>,
     pub(super) headers: http::HeaderMap,
     pub(super) object: Value,
     pub(super) options: WriteOptions,

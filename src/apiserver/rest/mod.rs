@@ -36,7 +36,7 @@ use crate::server::ApiServer;
 #[derive(Debug)]
 pub struct Call {
     pub info: RequestInfo,
-    pub user: User,
+    pub user: Arc<User>,
     pub request: axum::extract::Request,
 }
 

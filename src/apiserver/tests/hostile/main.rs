@@ -64,7 +64,7 @@ async fn send(server: &Arc<ApiServer>, input: &Input, body: Vec<u8>) -> Response
     }
     let mut request = request.body(Body::from(body)).expect("a request");
     let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
-    request.extensions_mut().insert(admin);
+    request.extensions_mut().insert(Arc::new(admin));
     server.router().oneshot(request).await.expect("the router does not fail")
 }
 
