@@ -34,9 +34,7 @@ mod status;
 mod sysctls;
 mod volumes;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +68,7 @@ pub enum Error {
 
 /// A directory for root alone.
 fn make_private(path: PathBuf) -> Result<(), Error> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-    made.map_err(|source| Error::Directory { path, source })
+    statefile::make_dir(&path).map_err(|source| Error::Directory { path, source })
 }
 
 /// Runs the kubelet of one node until `token` is cancelled. Containers then run on; the next kubelet

@@ -5,10 +5,10 @@
 //!
 //! Files are written aside and renamed, so that a reader sees all or nothing, and not synced: a
 //! record matters as long as its pod runs, and a power cut that loses the record ends the pod too.
-//! One that cannot be read is no free address: nobody gets it while its link is there, until the pod
-//! that has it is attached again and the record is written anew.
+//! One that is damaged, or gone while the pod's link is there, leaves no free address: nobody gets it until the
+//! pod that has it is attached again and the record is written anew, or the link is gone.
 //!
-//! Records have versions as those of containers have (ADR 6). The first is written without a stamp.
+//! Records have versions and seals as those of containers have (ADR 6). The first were written without either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use statefile::{Durability, Unreadable};
 use tracing::warn;
 
 use crate::pods::HostPort;
 
 /// The address given out last.
 const LAST: &str = "last";
+/// As a write that was cut short leaves it.
 const UNFINISHED: &str = ".tmp";
 
 #[derive(Debug, thiserror::Error)]
@@ -33,25 +35,15 @@ pub enum RecordError {
     #[error("address record {path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error(
-        "address record {} is of version {found}, written by a newer coracle; this one knows versions up to {VERSION} \
+        "address record {} is of version {found}, written by a newer coracle; this one knows versions up to {known} \
          and leaves everything as it is",
         path.display()
     )]
-    Newer { path: PathBuf, found: u32 },
+    Newer { path: PathBuf, found: u32, known: u32 },
 }
 
-/// Of the form that is written.
+/// Of the form that is written, below the seal.
 const VERSION: u32 = 1;
-
-#[derive(Deserialize)]
-struct Stamp {
-    #[serde(default = "unstamped")]
-    version: u32,
-}
-
-fn unstamped() -> u32 {
-    1
-}
 
 /// What is known of an address in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,31 +61,50 @@ pub(crate) struct AddressRecords {
     net: Ipv4Net,
     last: Option<Ipv4Addr>,
     records: BTreeMap<Ipv4Addr, Record>,
-    /// Addresses whose records cannot be read.
-    damaged: BTreeSet<Ipv4Addr>,
+    /// Addresses that somebody may have: their records cannot be read, or are gone though there is a link.
+    unrecorded: BTreeSet<Ipv4Addr>,
 }
 
 impl AddressRecords {
     /// Reads the records in `directory`, which is made if it is not there.
     pub(crate) fn open(directory: &Path, net: Ipv4Net) -> Result<Self, RecordError> {
-        fs::create_dir_all(directory).map_err(at(directory))?;
-        let (mut records, mut damaged, mut unfinished) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        statefile::make_dir(directory).map_err(at(directory))?;
+        let (mut records, mut unrecorded) = (BTreeMap::new(), BTreeSet::new());
+        let (mut unfinished, mut unsealed) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(directory).map_err(at(directory))? {
             let path = entry.map_err(at(directory))?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.ends_with(UNFINISHED) {
                 unfinished.push(path);
             } else if let Ok(address) = name.parse::<Ipv4Addr>() {
-                match read_record(&path)? {
-                    Some(record) => drop(records.insert(address, record)),
-                    None => drop(damaged.insert(address)),
+                let content = fs::read(&path).map_err(at(&path))?;
+                match read_record(&path, &content)? {
+                    Some(record) => {
+                        if encode(&record) != content {
+                            unsealed.push(address);
+                        }
+                        records.insert(address, record);
+                    }
+                    None => drop(unrecorded.insert(address)),
                 }
             }
         }
         // Only now: a newer record leaves everything as it is.
         unfinished.iter().try_for_each(|path| remove(path))?;
         let last = fs::read_to_string(directory.join(LAST)).ok().and_then(|text| text.trim().parse().ok());
-        Ok(Self { directory: directory.to_owned(), net, last, records, damaged })
+        let records = Self { directory: directory.to_owned(), net, last, records, unrecorded };
+        records.seal(&unsealed);
+        Ok(records)
+    }
+
+    /// Writes anew what an earlier release wrote.
+    fn seal(&self, unsealed: &[Ipv4Addr]) {
+        for (address, record) in unsealed.iter().filter_map(|address| Some((address, self.at(*address)?))) {
+            if let Err(e) = self.write(&address.to_string(), &encode(record)) {
+                // It says as much without a checksum, and the next start tries again.
+                warn!("{e}");
+            }
+        }
     }
 
     /// The first host address of the node's range, which every pod's default route points to.
@@ -109,21 +120,27 @@ impl AddressRecords {
         self.records.iter().map(|(address, record)| (*address, record))
     }
 
+    pub(crate) fn at(&self, address: Ipv4Addr) -> Option<&Record> {
+        self.records.get(&address)
+    }
+
     /// Whether somebody has it, known or not.
-    pub(crate) fn contains(&self, address: Ipv4Addr) -> bool {
-        self.records.contains_key(&address) || self.damaged.contains(&address)
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        self.records.contains_key(&address) || self.unrecorded.contains(&address)
     }
 
-    pub(crate) fn is_damaged(&self, address: Ipv4Addr) -> bool {
-        self.damaged.contains(&address)
-    }
-
-    /// Frees the addresses with damaged records that nothing uses.
-    pub(crate) fn free_damaged(&mut self, used: &BTreeSet<Ipv4Addr>) -> Result<(), RecordError> {
-        for address in self.damaged.iter().filter(|address| !used.contains(*address)) {
+    /// Keeps the addresses of these links from everybody, and frees those without a record that have none.
+    pub(crate) fn settle_unrecorded(&mut self, linked: &BTreeSet<Ipv4Addr>) -> Result<(), RecordError> {
+        for address in self.unrecorded.difference(linked) {
             remove(&self.directory.join(address.to_string()))?;
         }
-        self.damaged.retain(|address| used.contains(address));
+        self.unrecorded.retain(|address| linked.contains(address));
+        for address in linked {
+            if !self.contains(*address) {
+                warn!(%address, "a pod has a link and no address record: nobody else gets the address");
+                self.unrecorded.insert(*address);
+            }
+        }
         Ok(())
     }
 
@@ -140,7 +157,7 @@ impl AddressRecords {
     /// Records other host ports for a pod that keeps its address, or an owner that was lost.
     pub(crate) fn replace(&mut self, address: Ipv4Addr, record: Record) -> Result<(), RecordError> {
         self.write(&address.to_string(), &encode(&record))?;
-        self.damaged.remove(&address);
+        self.unrecorded.remove(&address);
         self.records.insert(address, record);
         Ok(())
     }
@@ -154,9 +171,7 @@ impl AddressRecords {
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), RecordError> {
         let path = self.directory.join(name);
-        let unfinished = self.directory.join(format!("{name}{UNFINISHED}"));
-        fs::write(&unfinished, content).map_err(at(&unfinished))?;
-        fs::rename(&unfinished, &path).map_err(at(&path))
+        statefile::replace(&path, content, Durability::Atomic).map_err(at(&path))
     }
 }
 
@@ -170,17 +185,18 @@ fn next_free(net: Ipv4Net, last: Option<Ipv4Addr>, taken: impl Fn(Ipv4Addr) -> b
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    serde_json::to_vec(record).expect("invariant: strings and numbers always encode")
+    statefile::seal(&statefile::encode(VERSION, record))
 }
 
 /// `None` for a damaged one.
-fn read_record(path: &Path) -> Result<Option<Record>, RecordError> {
-    let content = fs::read(path).map_err(at(path))?;
-    match serde_json::from_slice(&content) {
-        Ok(Stamp { version }) if version > VERSION => Err(RecordError::Newer { path: path.to_owned(), found: version }),
-        Ok(_) | Err(_) => Ok(serde_json::from_slice(&content)
-            .inspect_err(|e| warn!(path = %path.display(), "an address record is damaged: {e}"))
-            .ok()),
+fn read_record(path: &Path, content: &[u8]) -> Result<Option<Record>, RecordError> {
+    match statefile::open(content).and_then(|record| statefile::decode(VERSION, record)) {
+        Ok(record) => Ok(Some(record)),
+        Err(Unreadable::Newer { found, known }) => Err(RecordError::Newer { path: path.to_owned(), found, known }),
+        Err(Unreadable::Damaged(e)) => {
+            warn!(path = %path.display(), "an address record is damaged: {e}");
+            Ok(None)
+        }
     }
 }
 
@@ -244,42 +260,72 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_keeps_its_address_as_long_as_somebody_uses_it() {
+    fn an_address_without_a_readable_record_is_nobody_elses_as_long_as_there_is_a_link() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("10.244.3.2"), "").unwrap();
         fs::write(directory.path().join("10.244.3.3"), r#"{"uid":"#).unwrap();
         fs::write(directory.path().join("10.244.3.4.tmp"), r#"{"uid":"x"}"#).unwrap();
         let mut records = AddressRecords::open(directory.path(), net()).unwrap();
         assert_eq!(records.iter().count(), 0);
-        records.free_damaged(&BTreeSet::from([address(3)])).unwrap();
+        // The record of the second one is gone.
+        records.settle_unrecorded(&BTreeSet::from([address(3), address(5)])).unwrap();
         let left = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
         assert_eq!(left, ["10.244.3.3"]);
-        assert!(records.contains(address(3)) && records.is_damaged(address(3)) && !records.contains(address(2)));
-        assert_eq!(
-            [records.allocate(record("a")).unwrap(), records.allocate(record("b")).unwrap()],
-            [2, 4].map(address)
-        );
-        records.replace(address(3), record("c")).unwrap();
+        assert_eq!(["a", "b", "c"].map(|uid| records.allocate(record(uid)).unwrap()), [2, 4, 6].map(address));
+        records.replace(address(3), record("d")).unwrap();
+        records.settle_unrecorded(&BTreeSet::from([address(3)])).unwrap();
+        assert_eq!(records.allocate(record("e")).unwrap(), address(5), "its link is gone");
         let records = AddressRecords::open(directory.path(), net()).unwrap();
-        assert_eq!(records.of_pod("c"), Some((address(3), &record("c"))));
+        assert_eq!(records.of_pod("d"), Some((address(3), &record("d"))));
+    }
+
+    #[test]
+    fn a_flipped_bit_makes_a_record_nobodys_and_not_another_pods() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("10.244.3.2");
+        let mut records = AddressRecords::open(directory.path(), net()).unwrap();
+        records.allocate(record("pod-a")).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, flipped).unwrap();
+            let records = AddressRecords::open(directory.path(), net()).unwrap();
+            assert_eq!((records.iter().count(), records.contains(address(2))), (0, true), "bit {bit}");
+        }
     }
 
     #[test]
     fn forms_of_all_releases_are_read_and_newer_ones_refused() {
-        let forms = include_str!("golden/addresses-1.jsonl");
         let directory = tempfile::tempdir().unwrap();
-        for (n, form) in (2..).zip(forms.lines()) {
-            fs::write(directory.path().join(address(n).to_string()), form).unwrap();
+        let read = |forms: &str| {
+            for (n, form) in (2..).zip(forms.lines()) {
+                fs::write(directory.path().join(address(n).to_string()), form).unwrap();
+            }
+            AddressRecords::open(directory.path(), net()).unwrap()
+        };
+        let newest = include_str!("golden/addresses-3.jsonl");
+        for forms in [include_str!("golden/addresses-1.jsonl"), newest] {
+            let records = read(forms);
+            let written = records.iter().map(|(_, record)| String::from_utf8(encode(record)).unwrap());
+            assert_eq!(
+                written.collect::<Vec<_>>(),
+                newest.lines().collect::<Vec<_>>(),
+                "a changed form takes a new version and a golden file"
+            );
+            let kept = fs::read_to_string(directory.path().join("10.244.3.2")).unwrap();
+            assert_eq!(kept, newest.lines().next().unwrap(), "from now on it has a checksum");
+            assert_eq!(records.of_pod("5d1c1f6e-0f3e-4a39-8a53-7d1e0c6c7b02").unwrap().1.host_ports.len(), 2);
         }
-        let records = AddressRecords::open(directory.path(), net()).unwrap();
-        let written = records.iter().map(|(_, record)| String::from_utf8(encode(record)).unwrap()).collect::<Vec<_>>();
-        assert_eq!(written, forms.lines().collect::<Vec<_>>(), "a changed form takes a new version and a golden file");
-        assert_eq!(records.of_pod("5d1c1f6e-0f3e-4a39-8a53-7d1e0c6c7b02").unwrap().1.host_ports.len(), 2);
 
-        fs::write(directory.path().join("10.244.3.2"), r#"{"version":2,"owner":"x"}"#).unwrap();
         fs::write(directory.path().join("10.244.3.6.tmp"), "").unwrap();
-        let error = AddressRecords::open(directory.path(), net()).unwrap_err();
-        assert!(error.to_string().contains("10.244.3.2 is of version 2, written by a newer coracle"), "{error}");
-        assert!(directory.path().join("10.244.3.6.tmp").exists(), "nothing is changed");
+        let inside = statefile::seal(r#"{"version":2,"owner":"x"}"#);
+        for (newer, version) in [(&br#"{"version":4,"owner":"x"}"#[..], 4), (&inside, 2)] {
+            fs::write(directory.path().join("10.244.3.2"), newer).unwrap();
+            let error = AddressRecords::open(directory.path(), net()).unwrap_err();
+            let said = format!("10.244.3.2 is of version {version}, written by a newer coracle");
+            assert!(error.to_string().contains(&said), "{error}");
+            assert!(directory.path().join("10.244.3.6.tmp").exists(), "nothing is changed");
+        }
     }
 }

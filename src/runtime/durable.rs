@@ -1,28 +1,21 @@
 //! Small JSON records on disk that are either whole or absent, also after a power cut.
 //!
-//! Each carries the version of its form beside its fields; one without was written before there were
-//! versions and counts as the first. A form that is newer than this program is refused before anything
-//! else of it is looked at, and what cannot be read is an error, never an absence.
+//! Each carries the version of its form and rests under a seal, which tells flipped bits (`statefile`). A form that
+//! is newer than this program is refused before anything else of it is looked at, and what cannot be read is
+//! an error, never an absence. Daemon and shim hand records to each other without a seal: in memory nothing
+//! rots, and a shim of an earlier release knows no seals.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::ErrorKind;
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+pub(crate) use statefile::Durability;
+use statefile::Unreadable;
 
 use crate::error::{Error, IoContext, Result};
 use crate::sys::tree;
-
-/// Whether a record has to survive a power cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// Readers never see half of it, but the latest version may be lost: no flush of the SD card.
-    Atomic,
-    /// On the medium before the call returns.
-    Synced,
-}
 
 /// A record that another release of this program may have written, or may have to read.
 pub(crate) trait Record: Serialize + DeserializeOwned {
@@ -31,36 +24,26 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     const VERSION: u32;
 }
 
-#[derive(Serialize)]
-struct Stamped<'a, T> {
-    version: u32,
-    #[serde(flatten)]
-    record: &'a T,
+/// The record as daemon and shim hand it to each other.
+pub(crate) fn encode<T: Record>(record: &T) -> String {
+    statefile::encode(T::VERSION, record)
 }
 
-#[derive(Deserialize)]
-struct Stamp {
-    #[serde(default = "unstamped")]
-    version: u32,
-}
-
-fn unstamped() -> u32 {
-    1
-}
-
-/// The record as it rests on disk and travels between daemon and shim.
-pub(crate) fn encode<T: Record>(record: &T) -> Vec<u8> {
-    serde_json::to_vec(&Stamped { version: T::VERSION, record }).expect("invariant: records are plain data")
-}
-
-/// `origin` is what an error names.
+/// Reads what [`encode`] wrote; `origin` is what an error names.
 pub(crate) fn decode<T: Record>(origin: &Path, bytes: &[u8]) -> Result<T> {
-    let damaged = |source| Error::Record { path: origin.to_owned(), source };
-    let Stamp { version } = serde_json::from_slice(bytes).map_err(damaged)?;
-    if version > T::VERSION {
-        return Err(Error::NewerRecord { path: origin.to_owned(), found: version, known: T::VERSION });
+    statefile::decode(T::VERSION, bytes).map_err(unreadable(origin))
+}
+
+/// Reads the content of a file.
+pub(crate) fn open<T: Record>(origin: &Path, file: &[u8]) -> Result<T> {
+    statefile::open(file).and_then(|record| statefile::decode(T::VERSION, record)).map_err(unreadable(origin))
+}
+
+fn unreadable(origin: &Path) -> impl FnOnce(Unreadable) -> Error + '_ {
+    move |unreadable| match unreadable {
+        Unreadable::Newer { found, known } => Error::NewerRecord { path: origin.to_owned(), found, known },
+        Unreadable::Damaged(source) => Error::Record { path: origin.to_owned(), source },
     }
-    serde_json::from_slice(bytes).map_err(damaged)
 }
 
 /// Fails when the record at `path` is of a newer form; damaged and absent ones are for whoever reads them.
@@ -72,7 +55,21 @@ pub(crate) fn refuse_newer<T: Record>(path: &Path) -> Result<()> {
 }
 
 pub(crate) fn write<T: Record>(path: &Path, record: &T, durability: Durability) -> Result<()> {
-    write_bytes(path, &encode(record), durability)
+    write_bytes(path, &statefile::seal(&encode(record)), durability)
+}
+
+/// Writes a record anew that an earlier release wrote to `path`.
+pub(crate) fn renew<T: Record>(path: &Path, record: &T) -> Result<()> {
+    let today = statefile::seal(&encode(record));
+    if fs::read(path).at("read", path)? == today {
+        return Ok(());
+    }
+    write_bytes(path, &today, Durability::Atomic)
+}
+
+/// For a record that a shim takes over, maybe one of an earlier release.
+pub(crate) fn write_for_shim<T: Record>(path: &Path, record: &T) -> Result<()> {
+    write_bytes(path, encode(record).as_bytes(), Durability::Atomic)
 }
 
 /// For files in a form that others define.
@@ -81,39 +78,13 @@ pub(crate) fn write_foreign<T: Serialize>(path: &Path, value: &T, durability: Du
     write_bytes(path, &bytes, durability)
 }
 
-/// Writes beside `path` and renames into place.
 fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let written = write_temporary(&temporary, bytes, durability);
-    let renamed = written.and_then(|()| fs::rename(&temporary, path).at("rename to", path));
-    if let Err(error) = renamed {
-        // Half a file on a full disk holds room that somebody needs.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    if durability == Durability::Synced {
-        sync_parent(path)?;
-    }
-    Ok(())
-}
-
-fn write_temporary(path: &Path, bytes: &[u8], durability: Durability) -> Result<()> {
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path).at("create", path)?;
-    file.write_all(bytes).at("write", path)?;
-    if durability == Durability::Synced {
-        file.sync_all().at("sync", path)?;
-    }
-    Ok(())
+    statefile::replace(path, bytes, durability).at("write", path)
 }
 
 /// Makes a directory, with those above it, that root alone may enter; one that is there is closed.
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create", path)?;
-    let mode = fs::metadata(path).at("inspect", path)?.permissions().mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("close", path)
+    statefile::make_dir(path).at("create", path)
 }
 
 /// Makes a rename, a new file or a removal in `path`'s directory durable.
@@ -123,7 +94,15 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
 }
 
 pub(crate) fn read<T: Record>(path: &Path) -> Result<T> {
-    decode(path, &fs::read(path).at("read", path)?)
+    open(path, &fs::read(path).at("read", path)?)
+}
+
+/// Reads what [`write_for_shim`] wrote; absent is `None`.
+pub(crate) fn read_handed_over<T: Record>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        bytes => decode(path, &bytes.at("read", path)?).map(Some),
+    }
 }
 
 /// Absent is `None`; unreadable is an error.
@@ -150,6 +129,8 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -165,16 +146,46 @@ mod tests {
     fn earlier_forms_are_read_and_newer_ones_refused() {
         let path = Path::new("/data/note.json");
         let note = Note { text: "hello".to_owned() };
-        assert_eq!(encode(&note), br#"{"version":2,"text":"hello"}"#);
-        for known in [r#"{"text":"hello"}"#, r#"{"version":1,"text":"hello"}"#, r#"{"version":2,"text":"hello"}"#] {
-            assert_eq!(decode::<Note>(path, known.as_bytes()).unwrap(), note, "{known}");
+        for known in [r#"{"text":"hello"}"#, r#"{"version":1,"text":"hello"}"#, &encode(&note)] {
+            assert_eq!(open::<Note>(path, known.as_bytes()).unwrap(), note, "{known}");
         }
-        let newer = decode::<Note>(path, br#"{"version":3,"words":[]}"#).unwrap_err();
-        let expected = "/data/note.json is of version 3, written by a newer coracle; this one knows versions up to 2 \
-                        and leaves everything as it is";
-        assert_eq!(newer.to_string(), expected);
+        assert_eq!(open::<Note>(path, &statefile::seal(&encode(&note))).unwrap(), note);
+        let inside = statefile::seal(r#"{"version":3,"words":[]}"#);
+        for (newer, versions) in [(&br#"{"version":4,"words":[]}"#[..], (4, 3)), (&inside, (3, 2))] {
+            let expected = format!(
+                "/data/note.json is of version {}, written by a newer coracle; this one knows versions up to {} and \
+                 leaves everything as it is",
+                versions.0, versions.1
+            );
+            assert_eq!(open::<Note>(path, newer).unwrap_err().to_string(), expected);
+        }
         for damaged in ["", "{", "{}", "null", r#"{"version":"x","text":""}"#, r#"{"version":2,"text":"#] {
-            assert!(matches!(decode::<Note>(path, damaged.as_bytes()), Err(Error::Record { .. })), "{damaged}");
+            assert!(matches!(open::<Note>(path, damaged.as_bytes()), Err(Error::Record { .. })), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_release_gets_its_seal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("note.json");
+        fs::write(&path, r#"{"text":"hello"}"#).unwrap();
+        renew(&path, &read::<Note>(&path).unwrap()).unwrap();
+        let sealed = fs::read(&path).unwrap();
+        assert_eq!(sealed, statefile::seal(r#"{"version":2,"text":"hello"}"#));
+        renew(&path, &read::<Note>(&path).unwrap()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_damage_and_no_other_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("note.json");
+        write(&path, &Note { text: "hello".to_owned() }, Durability::Atomic).unwrap();
+        let mut file = fs::read(&path).unwrap();
+        let at = file.windows(5).position(|word| word == b"hello").unwrap();
+        file[at] ^= 1;
+        fs::write(&path, file).unwrap();
+        let error = read_optional::<Note>(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("read {}: its checksum does not match", path.display()));
     }
 }

@@ -32,7 +32,7 @@ pub enum Error {
     #[error("{action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("read {}: {source}", path.display())]
-    Record { path: PathBuf, source: serde_json::Error },
+    Record { path: PathBuf, source: statefile::Damage },
     #[error(
         "{} is of version {found}, written by a newer coracle; this one knows versions up to {known} and leaves \
          everything as it is",

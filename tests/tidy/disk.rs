@@ -10,8 +10,12 @@ const CRATES: [&str; 2] = ["src/kubelet/", "src/runtime/"];
 /// A shim is a process of its own, without async code; only it may do as it likes.
 const SHIM: &str = "src/runtime/shim/";
 /// Calls that reach a file system.
-const REACH: [&str; 22] = [
+const REACH: [&str; 26] = [
     "fs::",
+    "statefile::close_tree(",
+    "statefile::make_dir(",
+    "statefile::new_file(",
+    "statefile::replace(",
     "File::open(",
     "File::options(",
     "OpenOptions::new(",

@@ -11,11 +11,10 @@ mod authority;
 mod leaf;
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use statefile::Durability;
 use tracing::warn;
 
 pub(crate) use authority::Authority;
@@ -58,7 +57,7 @@ impl Pki {
     /// When a file cannot be read or written, or holds something else than its name says and is not to be
     /// had again.
     pub(crate) fn open(dir: &Path, subjects: &Subjects<'_>, now: jiff::Timestamp) -> anyhow::Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        crate::datadir::make_private(dir)?;
         let is_first = !dir.join("ca.key").exists();
         let authority = Authority::open(dir, now)?;
         let leaf = |name: &str, leaf: Leaf| authority.leaf(dir, name, &leaf, now);
@@ -138,22 +137,7 @@ fn read_if_present(path: &Path) -> anyhow::Result<Option<String>> {
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        fs::File::open(&dir)?.sync_all()
-    };
-    write()
-        .inspect_err(|_| {
-            // Half a file on a full disk holds room that somebody needs.
-            let _ = fs::remove_file(&temporary);
-        })
-        .with_context(|| format!("writing {}", path.display()))
+    statefile::replace(path, bytes, Durability::Synced).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

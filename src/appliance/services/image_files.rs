@@ -2,12 +2,14 @@
 //! network, and images baked into an SD card.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use runtime::Runtime;
 use serde::{Deserialize, Serialize};
+use statefile::Durability;
 use tracing::{info, warn};
 
 const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
@@ -67,9 +69,40 @@ fn archives(directory: &Path) -> Vec<PathBuf> {
 
 /// Without a readable record everything is imported again, which does no harm.
 fn read_record(record: &Path) -> Imported {
-    std::fs::read(record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    let read = || -> anyhow::Result<Option<Imported>> {
+        match std::fs::read(record) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            file => Ok(Some(serde_json::from_slice(statefile::open(&file?)?)?)),
+        }
+    };
+    read().unwrap_or_else(|e| {
+        warn!(path = %record.display(), "the record of imported images is unreadable, all are imported again: {e:#}");
+        None
+    }).unwrap_or_default()
 }
 
 fn write_record(record: &Path, imported: &Imported) -> anyhow::Result<()> {
-    crate::pki::write_private(record, &serde_json::to_vec(imported)?)
+    let sealed = statefile::seal(&serde_json::to_string(imported)?);
+    statefile::replace(record, &sealed, Durability::Synced).with_context(|| format!("writing {}", record.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_all_releases_wrote_it_and_not_when_it_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = directory.path().join("imported.json");
+        let entry = Entry { size: 1, modified: 2, images: vec!["sha256:a".to_owned()] };
+        let imported = Imported(BTreeMap::from([("app.tar".to_owned(), entry)]));
+        assert_eq!(read_record(&record), Imported::default());
+        std::fs::write(&record, r#"{"app.tar":{"size":1,"modified":2,"images":["sha256:a"]}}"#).unwrap();
+        assert_eq!(read_record(&record), imported);
+        write_record(&record, &imported).unwrap();
+        assert_eq!(read_record(&record), imported);
+        let flipped = std::fs::read_to_string(&record).unwrap().replacen("sha256:a", "sha256:c", 1);
+        std::fs::write(&record, flipped).unwrap();
+        assert_eq!(read_record(&record), Imported::default());
+    }
 }

@@ -105,6 +105,15 @@ impl Interface {
     }
 }
 
+/// The address of the pod whose link leads into this namespace. The host's end says so, which nothing in the pod
+/// can change.
+pub(super) fn address_in(host: &Socket, namespace: &File) -> Result<Option<Ipv4Addr>, Kernel> {
+    // Before the number is asked for, which it may give out.
+    let links = route::links(host)?;
+    let Some(id) = route::namespace_id(host, namespace.as_fd())? else { return Ok(None) };
+    Ok(links.iter().filter(|link| link.peer_namespace == Some(id)).find_map(|link| address_of(&link.name)))
+}
+
 /// Removes the host's end, and with it the pod's, of the pod that has this address.
 pub(super) fn remove(host: &Socket, address: Ipv4Addr) -> Result<(), Kernel> {
     let Some(link) = route::link_by_name(host, &name_of(address))? else { return Ok(()) };

@@ -135,7 +135,8 @@ impl PodNetwork {
         self.on_blocking_thread(move |inner| inner.detach(&uid)).await
     }
 
-    /// Detaches every pod but these, and removes links that nobody recorded: what a crash left.
+    /// Detaches every pod but these. The link of a pod whose record was lost stays: something lives behind it, and
+    /// it goes with that.
     ///
     /// # Errors
     /// The first failure; the other pods are detached nevertheless.
@@ -144,15 +145,17 @@ impl PodNetwork {
         self.on_blocking_thread(move |inner| inner.retain(&live)).await
     }
 
-    /// Loads the rules again if somebody deleted them, which attaching and detaching pods does too, and
-    /// turns IPv6 off where somebody turned it on. To be called now and then.
+    /// Loads the rules again if somebody deleted them, which attaching and detaching pods does too, turns
+    /// IPv6 off where somebody turned it on, and frees the addresses of pods that were lost and have ended. To
+    /// be called now and then.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn repair(&self) -> Result<(), PodNetworkError> {
         self.on_blocking_thread(|inner| {
-            let state = lock(&inner.state);
+            let mut state = lock(&inner.state);
             state.repair()?;
+            state.settle_unrecorded()?;
             turn_ipv6_off(&state.route)
         })
         .await
@@ -183,7 +186,7 @@ impl Inner {
             None => host::default_mtu(&route)?,
         };
         let mut records = AddressRecords::open(&config.state_dir, config.pod_cidr)?;
-        records.free_damaged(&linked(&route)?)?;
+        records.settle_unrecorded(&linked(&route)?)?;
         let rules = PodRules::new(nft::open().map_err(PodNetworkError::Rules)?, config);
         rules.load(records.iter()).map_err(PodNetworkError::Rules)?;
         host::route_loopback_addresses()?;
@@ -201,24 +204,16 @@ impl Inner {
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        state.check_host_ports(record)?;
         state.repair()?;
-        let (address, old) = match state.records.of_pod(&uid) {
-            Some((address, old)) => (address, Some(old.clone())),
-            None => match state.lost_address(&pod)? {
-                Some(address) => {
-                    info!(uid, %address, "a pod whose address record was damaged keeps its address");
-                    state.records.replace(address, record.clone())?;
-                    (address, None)
-                }
-                None => (state.records.allocate(record.clone())?, None),
-            },
+        let held = state.held_address(&uid, namespace)?;
+        state.check_host_ports(record, held)?;
+        let address = match held {
+            Some(address) => {
+                state.keep(address, record)?;
+                address
+            }
+            None => state.records.allocate(record.clone())?,
         };
-        if let Some(old) = old.filter(|old| old != record) {
-            state.records.replace(address, record.clone())?;
-            state.rules.remove(address, &old.host_ports).map_err(PodNetworkError::Rules)?;
-            flows::leave(&state.connections, address, &old.host_ports);
-        }
         let interface = Interface { address, gateway: self.gateway, mtu: self.mtu };
         interface.connect(&state.route, &pod, namespace).map_err(|source| PodNetworkError::Link { uid, source })?;
         state.rules.add(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
@@ -246,8 +241,7 @@ impl Inner {
             info!(uid, "releasing the address of a pod that is gone");
             first_failure = first_failure.or(self.detach(&uid).err());
         }
-        lock(&self.state).free_damaged()?;
-        lock(&self.state).remove_unknown_links()?;
+        lock(&self.state).settle_unrecorded()?;
         first_failure.map_or(Ok(()), Err)
     }
 }
@@ -283,14 +277,39 @@ impl State {
         Ok(())
     }
 
-    /// The address that a pod has by its link, where the record of it cannot be read.
-    fn lost_address(&self, pod: &Socket) -> Result<Option<Ipv4Addr>, PodNetworkError> {
-        let addresses = route::local_addresses(pod).map_err(PodNetworkError::Links)?;
-        Ok(addresses.into_iter().map(|(_, address)| address).find(|address| self.records.is_damaged(*address)))
+    /// The address that a pod has by its record, else by the link that leads into it: a pod that runs keeps its
+    /// address, whatever became of the record.
+    fn held_address(&self, uid: &str, namespace: &File) -> Result<Option<Ipv4Addr>, PodNetworkError> {
+        match self.records.of_pod(uid) {
+            Some((address, _)) => Ok(Some(address)),
+            None => interface::address_in(&self.route, namespace).map_err(PodNetworkError::Links),
+        }
     }
 
-    fn free_damaged(&mut self) -> Result<(), PodNetworkError> {
-        Ok(self.records.free_damaged(&linked(&self.route)?)?)
+    /// Records a pod under the address that it has, and takes away what the record before led to it.
+    fn keep(&mut self, address: Ipv4Addr, record: &Record) -> Result<(), PodNetworkError> {
+        let old = self.records.at(address).cloned();
+        if old.as_ref() == Some(record) {
+            return Ok(());
+        }
+        let uid = &record.uid;
+        match old.as_ref().map(|old| &old.uid) {
+            None => warn!(uid, %address, "a pod keeps its address, though its address record was lost"),
+            Some(other) if other != uid => {
+                warn!(uid, %address, other, "a pod keeps its address, though it was recorded for another one");
+            }
+            Some(_) => {}
+        }
+        self.records.replace(address, record.clone())?;
+        if let Some(old) = old {
+            self.rules.remove(address, &old.host_ports).map_err(PodNetworkError::Rules)?;
+            flows::leave(&self.connections, address, &old.host_ports);
+        }
+        Ok(())
+    }
+
+    fn settle_unrecorded(&mut self) -> Result<(), PodNetworkError> {
+        Ok(self.records.settle_unrecorded(&linked(&self.route)?)?)
     }
 
     /// Removes what leads to the pod; its address, if it has one.
@@ -302,23 +321,14 @@ impl State {
         Ok(Some(address))
     }
 
-    fn check_host_ports(&self, record: &Record) -> Result<(), PodNetworkError> {
-        for (_, other) in self.records.iter().filter(|(_, other)| other.uid != record.uid) {
+    /// `held`: the pod's own address, under which it may be recorded by another name.
+    fn check_host_ports(&self, record: &Record, held: Option<Ipv4Addr>) -> Result<(), PodNetworkError> {
+        let others = self.records.iter().filter(|(address, other)| Some(*address) != held && other.uid != record.uid);
+        for (_, other) in others {
             for port in &record.host_ports {
                 if other.host_ports.iter().any(|taken| taken.conflicts_with(port)) {
                     return Err(PodNetworkError::HostPortInUse { port: *port, uid: other.uid.clone() });
                 }
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_unknown_links(&self) -> Result<(), PodNetworkError> {
-        for link in route::links(&self.route).map_err(PodNetworkError::Links)? {
-            let Some(address) = interface::address_of(&link.name) else { continue };
-            if !self.records.contains(address) {
-                warn!(link = link.name, "removing the link of an unknown pod");
-                interface::remove(&self.route, address).map_err(PodNetworkError::Links)?;
             }
         }
         Ok(())

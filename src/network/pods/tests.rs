@@ -82,25 +82,79 @@ fn attaching_again_keeps_the_address_and_detaching_frees_everything() {
     });
 }
 
+/// What is left of a record; `None` when it is not there any more.
+type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
+
 #[test]
-fn a_running_pod_keeps_its_address_when_its_record_is_damaged() {
+fn a_running_pod_keeps_its_address_whatever_became_of_its_record() {
     on_a_host(|host: Host| {
-        for damage in ["", r#"{"uid":"a"#, r#"{"someone":"a"}"#] {
+        let damages: [(&str, Damage); 6] = [
+            ("empty", |_| Some(Vec::new())),
+            ("half", |file| Some(file[..file.len() / 2].to_vec())),
+            ("of something else", |_| Some(br#"{"someone":"a"}"#.to_vec())),
+            ("with a flipped bit in the uid", |mut file| {
+                let at = file.windows(6).position(|word| word == br#"":"a","#).unwrap();
+                file[at + 3] ^= 1;
+                Some(file)
+            }),
+            ("of another uid, from before there were checksums", |_| {
+                let ports = r#"[{"hostPort":8081,"containerPort":8080,"protocol":"TCP"}]"#;
+                Some(format!(r#"{{"uid":"nobody","hostPorts":{ports}}}"#).into_bytes())
+            }),
+            ("gone", |_| None),
+        ];
+        for (name, damage) in damages {
             let network = host.open();
             let a = host.start_pod(&network, "a", &[port(None, 8081)]);
             let mut connection = crate::testbed::Connection::open(&a.endpoint().to_string()).unwrap();
             assert_eq!(connection.ask().unwrap().server, "a");
             drop(network);
-            std::fs::write(host.record_of(a.ip), damage).unwrap();
+            let record = host.record_of(a.ip);
+            match damage(std::fs::read(&record).unwrap()) {
+                Some(left) => std::fs::write(&record, left).unwrap(),
+                None => std::fs::remove_file(&record).unwrap(),
+            }
 
             let network = host.open();
-            assert_ne!(host.start_pod(&network, "b", &[]).ip, a.ip, "nobody else gets it");
+            assert_ne!(host.start_pod(&network, "b", &[]).ip, a.ip, "{name}: nobody else gets it");
+            block_on(network.repair()).unwrap();
+            if name != "of another uid, from before there were checksums" {
+                block_on(network.retain(&["a".to_owned()])).unwrap();
+            }
             let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8081)])).unwrap();
-            assert_eq!(again.ip, a.ip);
-            assert_eq!(connection.ask().unwrap().server, "a", "its link is the same");
-            assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap().server, "a");
+            assert_eq!(again.ip, a.ip, "{name}");
+            assert_eq!(connection.ask().unwrap().server, "a", "{name}: its link is the same");
+            assert_eq!(host.outside.ask(&format!("{HOST}:8081")).unwrap().server, "a", "{name}");
+            drop(network);
+            let network = host.open();
+            let again = block_on(network.attach("a", a.namespace.file(), &[port(None, 8081)])).unwrap();
+            assert_eq!(again.ip, a.ip, "{name}: it is recorded");
             block_on(network.retain(&[])).unwrap();
         }
+    });
+}
+
+#[test]
+fn a_pod_cannot_claim_the_address_of_another_by_links_of_its_own() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let victim = host.start_pod(&network, "victim", &[]);
+        let thief = host.start_pod(&network, "thief", &[]);
+        drop(network);
+        for pod in [&victim, &thief] {
+            std::fs::remove_file(host.record_of(pod.ip)).unwrap();
+        }
+        thief.namespace.run(|| {
+            let pod = route::open().unwrap();
+            let link = route::link_by_name(&pod, POD_LINK).unwrap().unwrap().index;
+            route::RouteChanges::default().add_address(link, victim.ip).run(&pod).unwrap();
+        });
+        let network = host.open();
+        let again = block_on(network.attach("thief", thief.namespace.file(), &[])).unwrap();
+        assert_eq!(again.ip, thief.ip);
+        let again = block_on(network.attach("victim", victim.namespace.file(), &[])).unwrap();
+        assert_eq!(again.ip, victim.ip);
+        assert_eq!(ask(&victim.endpoint().to_string()).unwrap().server, "victim");
     });
 }
 

@@ -4,7 +4,7 @@ mod change;
 mod query;
 
 pub(crate) use change::{Route, RouteChanges, Scope, Veth};
-pub(crate) use query::{default_link, link_by_name, links, local_addresses};
+pub(crate) use query::{default_link, link_by_name, links, local_addresses, namespace_id};
 
 use crate::netlink::{Kernel, Protocol, Socket};
 

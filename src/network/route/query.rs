@@ -1,6 +1,7 @@
 //! Questions about links, addresses and routes.
 
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::netlink::{Kernel, Messages, Socket, find};
 
@@ -10,25 +11,33 @@ const GET_ADDRESS: u16 = 22;
 const NEW_ADDRESS: u16 = 20;
 const GET_ROUTE: u16 = 26;
 const NEW_ROUTE: u16 = 24;
+const GET_NAMESPACE: u16 = 90;
+const NEW_NAMESPACE: u16 = 88;
 const DUMP: u16 = 0x300;
 const FAMILY: u8 = 2;
 const TABLE_MAIN: u8 = 254;
 
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
+const LINK_PEER_NAMESPACE: u16 = 37;
 const ADDRESS_LOCAL: u16 = 2;
 const ROUTE_DEVICE: u16 = 4;
 const ROUTE_PRIORITY: u16 = 6;
+const NAMESPACE_ID: u16 = 1;
+const NAMESPACE_FD: u16 = 3;
 
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
+const NAMESPACE_HEADER: usize = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mtu: u32,
+    /// The number, in the asker's namespace, of the one that the other end is in.
+    pub(crate) peer_namespace: Option<u32>,
 }
 
 /// All links of the namespace.
@@ -55,6 +64,22 @@ pub(crate) fn link_by_name(socket: &Socket, name: &str) -> Result<Option<Link>, 
         Err(e) if e.errno() == Some(nix::errno::Errno::ENODEV) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// The number by which the socket's namespace knows another one. The kernel gives one to the namespace of a
+/// link's other end when it first tells of the link; a namespace that no link leads to may have none.
+pub(crate) fn namespace_id(socket: &Socket, namespace: BorrowedFd<'_>) -> Result<Option<u32>, Kernel> {
+    let mut request = Messages::default();
+    let fd = namespace.as_raw_fd().to_ne_bytes();
+    request.push_acknowledged(GET_NAMESPACE, 0, &[0; NAMESPACE_HEADER], |a| a.bytes(NAMESPACE_FD, &fd));
+    let mut found = None;
+    socket.dump(&request, |message| {
+        if message.kind == NEW_NAMESPACE {
+            found = message.payload.get(NAMESPACE_HEADER..).and_then(|attributes| host_u32(attributes, NAMESPACE_ID));
+        }
+    })?;
+    // -1: it has none.
+    Ok(found.filter(|id| *id != u32::MAX))
 }
 
 /// The IPv4 addresses of the namespace with the index of their links.
@@ -97,6 +122,7 @@ fn link(payload: &[u8]) -> Option<Link> {
         index: u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?),
         name: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
         mtu: host_u32(attributes, LINK_MTU)?,
+        peer_namespace: host_u32(attributes, LINK_PEER_NAMESPACE),
     })
 }
 

@@ -70,5 +70,5 @@ impl HeldRecords {
 }
 
 fn raw<T: durable::Record>(record: &T) -> io::Result<Box<RawValue>> {
-    Ok(serde_json::from_slice(&durable::encode(record))?)
+    Ok(RawValue::from_string(durable::encode(record))?)
 }

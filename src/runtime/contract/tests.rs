@@ -7,18 +7,20 @@ use serde::de::DeserializeOwned;
 
 use super::protocol::{Call, Message};
 use super::records::{ContainerRecord, Exit, SandboxRecord};
-use crate::durable::{Record, decode, encode};
+use crate::durable::{Record, encode, open};
 
 /// Decodes the forms of all versions; the newest has to come out as it is written today.
 #[track_caller]
 pub(crate) fn check<T: Record>(forms: &[&str]) -> Vec<T> {
     assert_eq!(forms.len(), T::VERSION as usize, "a golden file for each version");
-    let read = |text: &&str| decode::<T>(Path::new("golden"), text.trim().as_bytes()).unwrap();
+    let read = |text: &&str| open::<T>(Path::new("golden"), text.trim().as_bytes()).unwrap();
     let records = forms.iter().map(read).collect::<Vec<_>>();
-    let written = String::from_utf8(encode(records.last().unwrap())).unwrap();
+    let written = encode(records.last().unwrap());
     // The first versions came before the stamp.
     let written = written.replacen("\"version\":1,", "", 1);
     assert_eq!(written, forms.last().unwrap().trim(), "a changed form takes a new version and a golden file");
+    let sealed = statefile::seal(&encode(records.last().unwrap()));
+    assert_eq!(encode(&open::<T>(Path::new("sealed"), &sealed).unwrap()), encode(records.last().unwrap()));
     records
 }
 

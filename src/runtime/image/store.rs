@@ -36,6 +36,8 @@ pub(crate) struct ImageStore {
     /// room. The state is never locked over I/O, because everybody asks for images.
     writing: Mutex<()>,
     state: Mutex<State>,
+    /// The index could not be read: which of the layers are unused is not known.
+    index_was_damaged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -201,11 +203,12 @@ impl ImageStore {
     }
 
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let store = Self {
+        let mut store = Self {
             root: root.to_owned(),
             layer_dir: root.join("layers"),
             writing: Mutex::default(),
             state: Mutex::default(),
+            index_was_damaged: false,
         };
         durable::remove_tree(&store.temporary_dir())?;
         for dir in [&store.layer_dir, &store.temporary_dir()] {
@@ -216,6 +219,7 @@ impl ImageStore {
             // Images can be had again; a node that does not start for their sake cannot even ask.
             Err(error @ Error::Record { .. }) => {
                 tracing::warn!(%error, "the record of images is damaged: all of them are pulled again");
+                store.index_was_damaged = true;
                 Index::default()
             }
             Err(error) => return Err(error),
@@ -388,6 +392,12 @@ impl ImageStore {
         Ok(index.is_some())
     }
 
+    /// Removes what a crash left of layers. After the loss of the index nothing counts as that: the pulls
+    /// that make it anew find their layers.
+    pub(crate) fn clean_up(&self, in_use: &BTreeSet<String>) -> Result<()> {
+        if self.index_was_damaged { Ok(()) } else { self.remove_unused_layers(in_use) }
+    }
+
     /// The names of all layers that are there.
     pub(crate) fn all_layers(&self) -> Result<BTreeSet<String>> {
         let dir = &self.layer_dir;
@@ -511,7 +521,7 @@ mod tests {
 
     /// Makes writing the index fail, as a full disk does.
     fn block_index(store: &ImageStore) -> PathBuf {
-        let blocker = store.index_path().with_extension("tmp");
+        let blocker = store.index_path().with_extension("json.tmp");
         fs::create_dir(&blocker).unwrap();
         blocker
     }
@@ -536,10 +546,20 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_index_does_not_keep_the_node_from_starting() {
+    fn a_damaged_index_does_not_keep_the_node_from_starting_and_costs_no_layer() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("index.json"), "{\"images\": {").unwrap();
-        assert_eq!(ImageStore::open(dir.path()).unwrap().list(), []);
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
+        store.put(&id('a'), &ImageConfig::default(), vec![layer], &["docker.io/library/app:1".to_owned()]).unwrap();
+        let whole = fs::read_to_string(store.index_path()).unwrap();
+        for damaged in ["{\"images\": {".to_owned(), whole.replacen("app:1", "app:0", 1)] {
+            fs::write(store.index_path(), damaged).unwrap();
+            let store = ImageStore::open(dir.path()).unwrap();
+            assert_eq!(store.list(), []);
+            store.clean_up(&BTreeSet::new()).unwrap();
+            assert!(store.layer(&key(&diff_id)).is_some());
+        }
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Runtime {
     /// Layers that neither an image nor a container needs, such as a crash leaves them.
     pub(super) async fn remove_unused_layers(&self) -> Result<()> {
         let (images, in_use) = (Arc::clone(&self.images), self.layers_in_use().await?);
-        self.blocking("", move || images.remove_unused_layers(&in_use)).await
+        self.blocking("", move || images.clean_up(&in_use)).await
     }
 }
 
@@ -220,9 +220,18 @@ async fn ask_shim(
     }
 }
 
-fn reading<T: Record>(path: &Path) -> Reading<T> {
+/// A record that an earlier release wrote gets its seal, unless a shim of that release may still want it.
+fn reading<T: Record>(path: &Path, is_only_ours: impl FnOnce(&T) -> bool) -> Reading<T> {
     match durable::read_optional(path) {
-        Ok(Some(value)) => Reading::There(value),
+        Ok(Some(value)) => {
+            if is_only_ours(&value)
+                && let Err(error) = durable::renew(path, &value)
+            {
+                // It says as much without a checksum, and the next start tries again.
+                tracing::warn!(%error, "cannot write a record again");
+            }
+            Reading::There(value)
+        }
         Ok(None) => Reading::Absent,
         Err(error) => Reading::Damaged(error.to_string()),
     }
@@ -232,9 +241,10 @@ fn read_disk(paths: &SandboxPaths) -> Result<OnDisk> {
     let mut containers = BTreeMap::new();
     for id in directories(&paths.data)? {
         let files = paths.container(&id);
-        containers.insert(id, ContainerFiles { record: reading(&files.record()), exit: reading(&files.exit()) });
+        let record = reading(&files.record(), |record: &ContainerRecord| record.bare);
+        containers.insert(id, ContainerFiles { record, exit: reading(&files.exit(), |_| true) });
     }
-    Ok(OnDisk { sandbox: reading(&paths.record()), containers })
+    Ok(OnDisk { sandbox: reading(&paths.record(), |_| true), containers })
 }
 
 /// Writes again what the shim knew better than the disk, and without its secrets what an earlier release wrote.

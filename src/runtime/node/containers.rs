@@ -305,10 +305,10 @@ fn write_record(paths: &ContainerPaths, record: &ContainerRecord, version: u32) 
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(paths.upper(), open).at("open", &paths.upper())?;
     if version < START_RECORD_SINCE {
-        return durable::write(&paths.record(), record, Durability::Atomic);
+        return durable::write_for_shim(&paths.record(), record);
     }
     durable::private_dir(&paths.run)?;
-    durable::write(&paths.start_record(), record, Durability::Atomic)?;
+    durable::write_for_shim(&paths.start_record(), record)?;
     durable::write(&paths.record(), &record.bare(), Durability::Atomic)
 }
 
@@ -410,6 +410,8 @@ mod tests {
         {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
         }
+        assert!(!text(&old.record()).contains("checksum") && !text(&new.start_record()).contains("checksum"));
+        assert!(text(&new.record()).contains("checksum"));
         let kept = durable::read::<ContainerRecord>(&new.record()).unwrap();
         assert_eq!((kept.bare, kept.config.name.as_str(), kept.config.args.len()), (true, "main", 0));
     }

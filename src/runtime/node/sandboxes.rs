@@ -185,7 +185,11 @@ impl Runtime {
                     cgroups.remove(&parent)?;
                 }
                 // An exit code that cannot be read is lost, and so the container is.
-                let exit = |id: &str| durable::read_optional(&at.container(id).exit()).ok().flatten();
+                let exit = |id: &str| {
+                    let read = durable::read_optional(&at.container(id).exit());
+                    let told = read.inspect_err(|error| tracing::warn!(container = id, %error, "damaged"));
+                    told.ok().flatten()
+                };
                 Ok(ids.into_iter().map(|id| (id.clone(), exit(&id))).collect())
             })
             .await?;

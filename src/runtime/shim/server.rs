@@ -312,7 +312,7 @@ impl Server {
     fn take_record(&self, id: &str) -> Result<ContainerRecord> {
         let files = self.paths.container(id);
         if self.version >= START_RECORD_SINCE
-            && let Some(record) = durable::read_optional::<ContainerRecord>(&files.start_record())?
+            && let Some(record) = durable::read_handed_over::<ContainerRecord>(&files.start_record())?
         {
             durable::remove_file(&files.start_record())?;
             return Ok(record);

@@ -155,6 +155,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn write(new: &Path, remains: &Remains) -> Result<(), redb::Error> {
+    // The engine fills a file that is there and empty, and leaves its mode.
+    drop(statefile::new_file(new)?);
     let database = Database::builder().set_cache_size(PAGE_CACHE).create(new)?;
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);

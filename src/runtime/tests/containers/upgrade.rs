@@ -25,6 +25,9 @@ fn cut_to(value: &mut Value, form: &Value) {
 
 fn rewrite(path: &Path, form: &str) {
     let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    if let Some(record) = value.get_mut("record").map(Value::take) {
+        value = record;
+    }
     cut_to(&mut value, &serde_json::from_str(form).unwrap());
     assert!(value.get("version").is_none());
     fs::write(path, value.to_string()).unwrap();
@@ -137,7 +140,13 @@ pub(crate) async fn damaged_records(node: &mut Node) {
     let pid = pid_of(node, &id);
     let files = [sandbox_dir(node).join("sandbox.json"), sandbox_dir(node).join(&id).join("container.json")];
     let whole = files.clone().map(|file| fs::read(file).unwrap());
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 6] = [
+        ("with a flipped bit in a text", |bytes| {
+            let mut bytes = bytes.to_vec();
+            let at = bytes.windows(4).position(|word| word == b"\"p1\"").unwrap();
+            bytes[at + 1] ^= 1;
+            Some(bytes)
+        }),
         ("empty", |_| Some(vec![])),
         ("half", |bytes| Some(bytes[..bytes.len() / 2].to_vec())),
         ("garbage", |_| Some(b"\0\xffgarbage".to_vec())),
