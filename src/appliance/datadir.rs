@@ -1,12 +1,14 @@
 //! The data directory: one coracle at a time, and what in it tells that it was used before.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::machine;
 
 /// Held for as long as a coracle uses the directory.
 pub(crate) struct Lock(#[expect(dead_code, reason = "its drop gives the directory free")] Flock<File>);
@@ -16,8 +18,12 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "its drop gives the director
 /// # Errors
 /// When it is taken, or cannot be made.
 pub(crate) fn lock(data_dir: &Path) -> anyhow::Result<Lock> {
+    lock_after(data_dir, machine::pause)
+}
+
+fn lock_after(data_dir: &Path, pause: impl FnMut()) -> anyhow::Result<Lock> {
     make_private(data_dir)?;
-    match try_lock(data_dir)? {
+    match machine::wait_for_handover(|| try_lock(data_dir), pause)? {
         Some(lock) => Ok(lock),
         None => bail!("another coracle is running on this directory: {}", data_dir.display()),
     }
@@ -37,10 +43,20 @@ pub(crate) fn try_lock(data_dir: &Path) -> anyhow::Result<Option<Lock>> {
 
 /// A directory that only root may enter; one that is there is closed.
 pub(crate) fn make_private(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("creating the directory {}", path.display()))?;
-    let closed = std::fs::set_permissions(path, Permissions::from_mode(0o700));
-    closed.with_context(|| format!("closing the directory {}", path.display()))
+    statefile::make_dir(path).with_context(|| format!("creating the directory {}", path.display()))
+}
+
+/// Makes the directories of the server and the node. What an earlier release left open below the server's,
+/// keys and objects among it, is closed.
+///
+/// # Errors
+/// When the file system refuses.
+pub(crate) fn prepare(data_dir: &Path) -> anyhow::Result<()> {
+    for path in ["server", "server/tls", "server/db", "agent"] {
+        make_private(&data_dir.join(path))?;
+    }
+    let server = data_dir.join("server");
+    statefile::close_tree(&server).with_context(|| format!("closing the directory {}", server.display()))
 }
 
 /// The database of all objects.
@@ -88,10 +104,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data");
         let first = lock(&path).unwrap();
-        let error = lock(&path).err().unwrap().to_string();
+        let error = lock_after(&path, || ()).err().unwrap().to_string();
         assert!(error.starts_with("another coracle is running on this directory"), "{error}");
-        drop(first);
-        lock(&path).unwrap();
+        let mut before = Some(first);
+        lock_after(&path, || before = None).unwrap();
     }
 
     #[test]

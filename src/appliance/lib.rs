@@ -8,6 +8,7 @@ mod exit;
 mod inprocess;
 mod kubeconfig;
 mod logging;
+mod machine;
 mod memory;
 mod nodeaddress;
 mod pki;

@@ -8,7 +8,7 @@
 mod addresses;
 mod apiserver_config;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod image_files;
 mod node;
 mod node_role;
@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::{CLUSTER_DOMAIN, ServerConfig};
-use crate::datadir::make_private;
 use crate::exit::Final;
 use crate::pki::{Pki, Subjects};
 use crate::{datadir, inprocess, kubeconfig, memory};
@@ -39,16 +38,18 @@ use crate::{datadir, inprocess, kubeconfig, memory};
 /// Says which part could not start, or ended.
 pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = listen(config.listen).await?;
+    let lock = datadir::lock(&config.data_dir)?;
     datadir::check_store_of(&config.data_dir).map_err(Final)?;
+    datadir::prepare(&config.data_dir)?;
     let pki = open_pki(&config, Timestamp::now())?;
-    make_private(&config.data_dir.join("server/db"))?;
-    make_private(&config.data_dir.join("agent"))?;
     let server = ApiServer::new(apiserver_config::build(&config, &pki)).await.context("starting the API server")?;
     write_kubeconfig(&config, &pki)?;
     let mut tasks = Tasks::under(&stop);
     let result = run_parts(&config, &pki, &server, listener, &mut tasks).await;
     tasks.shutdown().await;
-    match (result, server.close().await.context("closing the store")) {
+    let closed = server.close().await.context("closing the store");
+    drop(lock);
+    match (result, closed) {
         (Ok(()), closed) => closed,
         (Err(ended), Ok(())) => Err(ended),
         (Err(ended), Err(e)) => Err(ended.context(format!("{e:#}"))),
@@ -161,6 +162,8 @@ fn write_kubeconfig(config: &ServerConfig, pki: &Pki) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[tokio::test]
@@ -186,9 +189,10 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_told_before_anything_is_written() {
         let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().join("data");
         let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = other.local_addr().unwrap();
-        let config = ServerConfig { listen: taken, ..fixtures::config(directory.path()) };
+        let config = ServerConfig { listen: taken, ..fixtures::config(&data_dir) };
         let error = run_server(config, CancellationToken::new()).await.unwrap_err();
         let said = format!("{error:#}");
         assert!(
@@ -216,6 +220,45 @@ mod tests {
                 told.cancel();
             });
             ended.unwrap();
+        }
+    }
+
+    /// Every path below `dir` with its mode.
+    fn modes(dir: &std::path::Path) -> Vec<(std::path::PathBuf, u32)> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let (path, metadata) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
+            found.push((path.clone(), metadata.permissions().mode() & 0o777));
+            if metadata.is_dir() {
+                found.extend(modes(&path));
+            }
+        }
+        found
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_server_keeps_is_for_root_alone_and_what_was_left_open_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        for is_first in [true, false] {
+            let stop = CancellationToken::new();
+            let config = fixtures::config(directory.path());
+            let (kubeconfig, told) = (config.write_kubeconfig.clone(), stop.clone());
+            let (ended, ()) = tokio::join!(run_server(config, stop), async move {
+                while !kubeconfig.exists() {
+                    tokio::task::yield_now().await;
+                }
+                told.cancel();
+            });
+            ended.unwrap();
+            let found = modes(directory.path());
+            assert!(found.iter().any(|(path, _)| path.ends_with("server/db/state.redb")), "{found:?}");
+            assert!(found.iter().any(|(path, _)| path.ends_with("server/tls/ca.key")), "{found:?}");
+            let open = found.iter().filter(|(_, mode)| mode & 0o077 != 0).collect::<Vec<_>>();
+            assert!(open.is_empty(), "is_first {is_first}: {open:?}");
+            for (path, mode) in found.iter().filter(|(path, _)| path.starts_with(directory.path().join("server"))) {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | 0o055)).unwrap();
+            }
+            std::fs::remove_file(directory.path().join("kubeconfig.yaml")).unwrap();
         }
     }
 }

@@ -10,7 +10,7 @@ pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
     ("bad_input_by_raw_requests", raw),
     ("bad_credentials_are_refused", credentials),
     ("bad_expired_certificates_are_refused", expired),
-    ("bad_port_in_use_is_told", port_in_use),
+    ("bad_second_server_is_told", second_server),
     ("bad_images_are_told_apart", images),
 ];
 
@@ -192,13 +192,24 @@ fn expired(c: &Cluster) {
     assert_eq!(code, 200, "{body}");
 }
 
-/// A second server on the machine says what is wrong, and leaves the first alone.
-fn port_in_use(c: &Cluster) {
-    let second = ["server", "--data-dir", "/tmp/second", "--write-kubeconfig", "/tmp/second.yaml"];
+/// A second server on the machine says what is wrong, leaves the first alone, and nothing behind.
+fn second_server(c: &Cluster) {
+    let second = [
+        "server",
+        "--data-dir=/tmp/second",
+        "--write-kubeconfig=/tmp/second.yaml",
+        "--https-port=7443",
+        "--node-name=b",
+    ];
     let out = c.machine.command(&binary()).args(second).output().unwrap();
     let said = text(&out);
     assert!(!out.status.success(), "{said}");
-    assert!(said.contains("the API server cannot listen on") && said.contains("in use"), "{said}");
+    assert!(
+        said.contains("another coracle is running on this machine (process ") && said.contains("it has the node"),
+        "{said}"
+    );
+    let left = c.machine.command("ls").args(["/tmp/second", "/tmp/second.yaml"]).output().unwrap();
+    assert_eq!(text(&left).matches("No such file").count(), 2, "{}", text(&left));
     assert!(c.node_is_ready());
 }
 

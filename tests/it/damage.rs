@@ -39,13 +39,22 @@ fn web(name: &str) -> (Cluster, String, String) {
 
 fn store() {
     let (mut c, id, url) = web("damage");
-    refused(&c, "another coracle is running on this directory", 1);
+    refused(&c, "another coracle is running on this machine", 1);
     let other = ["server", "--data-dir=/tmp/none", "--node-ip=192.168.77.2", "--disable-agent"];
-    let taken = c.machine.command(&binary()).args(other).output().unwrap();
-    assert_eq!(taken.status.code(), Some(1), "{}", text(&taken));
-    assert_eq!(text(&taken).matches("cannot listen on 0.0.0.0:6443").count(), 1, "{}", text(&taken));
-    assert!(text(&taken).contains("--https-port"), "{}", text(&taken));
-    c.machine.run("rm", &["-r", "/tmp/none"]);
+    let second = |more: &[&str]| {
+        let out = c.machine.command(&binary()).args(other).args(more).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+        assert!(
+            !c.machine.command("test").args(["-e", "/tmp/none"]).status().unwrap().success(),
+            "nothing was written"
+        );
+        text(&out)
+    };
+    let taken = second(&[]);
+    assert_eq!(taken.matches("it has the kubeconfig /etc/coracle/kubeconfig.yaml").count(), 1, "{taken}");
+    let taken = second(&["--write-kubeconfig=/tmp/none.yaml"]);
+    assert_eq!(taken.matches("cannot listen on 0.0.0.0:6443").count(), 1, "{taken}");
+    assert!(taken.contains("--https-port"), "{taken}");
     let others = ["--reuid=65534", "--regid=65534", "--clear-groups", "/tmp/coracle", "server", "--data-dir=/tmp/none"];
     c.machine.run("cp", &[&binary(), "/tmp/coracle"]);
     let unprivileged = c.machine.command("setpriv").args(others).output().unwrap();

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{ServerConfig, ServerOptions};
 use crate::exit::Final;
-use crate::{datadir, logging, memory, services};
+use crate::{logging, machine, memory, services};
 
 /// Threads of the runtime: the work is small and mostly waits, and each thread costs memory.
 const WORKERS: usize = 2;
@@ -31,9 +31,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !options.disable_agent && !nix::unistd::geteuid().is_root() {
         return Err(Final(anyhow!("a node needs root; run this as root, or without a node by --disable-agent")).into());
     }
-    // Before anything is written.
-    let lock = datadir::lock(options.data_dir())?;
     let config = ServerConfig::resolve(options)?;
+    // Before anything is written.
+    let claim = machine::claim(&config)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         drop(signals);
         served
     })?;
-    drop(lock);
+    drop(claim);
     Ok(ExitCode::SUCCESS)
 }
 

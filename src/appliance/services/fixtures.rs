@@ -11,7 +11,7 @@ use crate::config::ServerConfig;
 use crate::datadir::make_private;
 use crate::pki::Pki;
 
-pub(super) fn config(directory: &Path) -> ServerConfig {
+pub(crate) fn config(directory: &Path) -> ServerConfig {
     ServerConfig {
         data_dir: directory.to_owned(),
         write_kubeconfig: directory.join("kubeconfig.yaml"),
