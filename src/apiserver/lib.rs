@@ -49,4 +49,4 @@ pub use registry::check_store;
 pub use served::ServedResource;
 pub use server::ApiServer;
 pub use start::StartError;
-pub use storage::SetAside;
+pub use storage::{Gap, SetAside};

@@ -56,6 +56,12 @@ impl ApiServer {
         self.registry.storage().set_aside()
     }
 
+    /// Where objects are lost of which not even the names are known.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<storage::Gap> {
+        self.registry.storage().gaps()
+    }
+
     /// Opens the store and writes the objects that every cluster has.
     ///
     /// # Errors
@@ -63,6 +69,11 @@ impl ApiServer {
     pub async fn new(config: Config) -> Result<Arc<Self>, StartError> {
         let store = config.store.clone();
         let registry = tokio::task::spawn_blocking(move || Registry::open(&store)).await??;
+        for gap in registry.storage().gaps() {
+            tracing::error!(
+                "some {gap} are lost: until the damaged file that was kept is removed, nobody takes them for deleted"
+            );
+        }
         for entry in registry.storage().set_aside() {
             tracing::error!(entry = entry.name, reason = entry.reason, "an object cannot be read and was set aside");
         }

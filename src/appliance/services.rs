@@ -85,9 +85,9 @@ async fn run_parts(
     info!(listen = %config.listen, node = config.node_name, "API server ready");
     spawn_control_plane(config, pki, server, &cluster, tasks);
     let parts = Parts::default();
-    let (failures, set_aside) = (parts.subscribe(), server.set_aside());
+    let (failures, damage) = (parts.subscribe(), parts::damage(&server.set_aside(), &server.gaps()));
     let node = config.node_name.clone();
-    tasks.spawn("parts", parts::show(cluster.clone(), node, failures, set_aside, token.clone()));
+    tasks.spawn("parts", parts::show(cluster.clone(), node, failures, damage, token.clone()));
     tasks.spawn("service-addresses", addresses::report(cluster.clone(), addresses::own(config), token.clone()));
     if config.run_agent {
         node::spawn(config, pki, &certificates, &cluster, parts, tasks).context("starting the node")?;

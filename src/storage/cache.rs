@@ -4,7 +4,7 @@
 //! nothing of a batch and the revision that belongs to it.
 
 use std::collections::btree_map::Range;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::codec::{Codec, Entry, Event};
 use crate::disk::SetAside;
 use crate::error::Gone;
+use crate::gap::Gap;
 use crate::history::History;
 use crate::key::Key;
 use crate::ring::{Ring, RingLimits};
@@ -72,10 +73,17 @@ pub(crate) struct Cache<I> {
     history: History,
     /// By name on disk.
     set_aside: BTreeMap<String, SetAside>,
+    gaps: Vec<Gap>,
+    /// Names in gaps of which it is known that they are absent: they were there and were deleted.
+    absent: VecDeque<String>,
 }
 
+/// Of more names it is forgotten that they are absent, the oldest first: they may be lost again, which
+/// nobody acts upon. Searched through only where there are gaps.
+const MOST_ABSENT: usize = 4096;
+
 impl<I> Cache<I> {
-    pub(crate) fn new(revision: u64, limits: RingLimits, set_aside: Vec<SetAside>) -> Self {
+    pub(crate) fn new(revision: u64, limits: RingLimits, set_aside: Vec<SetAside>, gaps: Vec<Gap>) -> Self {
         Self {
             revision,
             opened_at: revision,
@@ -84,6 +92,8 @@ impl<I> Cache<I> {
             ring_bytes: 0,
             history: History::new(limits.age),
             set_aside: set_aside.into_iter().map(|entry| (entry.name.clone(), entry)).collect(),
+            gaps,
+            absent: VecDeque::new(),
         }
     }
 
@@ -94,6 +104,29 @@ impl<I> Cache<I> {
     pub(crate) fn is_set_aside(&self, collection: &str, item: &str) -> bool {
         // Nearly always there are none, and no name is made.
         !self.set_aside.is_empty() && self.set_aside.contains_key(&Key::new(collection, item).to_string())
+            || self.may_be_lost(collection, item)
+    }
+
+    pub(crate) fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    pub(crate) fn may_be_lost(&self, collection: &str, item: &str) -> bool {
+        if self.gaps.is_empty() || self.get(collection, item).is_some() {
+            return false;
+        }
+        let name = Key::new(collection, item).to_string();
+        self.gaps.iter().any(|gap| gap.holds(&name)) && !self.absent.contains(&name)
+    }
+
+    /// Notes that an entry was deleted, where its absence would else be in doubt.
+    fn note_absent(&mut self, name: String) {
+        if self.gaps.iter().any(|gap| gap.holds(&name)) && !self.absent.contains(&name) {
+            if self.absent.len() == MOST_ABSENT {
+                self.absent.pop_front();
+            }
+            self.absent.push_back(name);
+        }
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -133,6 +166,9 @@ impl<I> Cache<I> {
             self.ring_bytes += event.cost();
             if !self.set_aside.is_empty() {
                 self.set_aside.remove(&event.entry.key.to_string());
+            }
+            if !self.gaps.is_empty() && event.deleted {
+                self.note_absent(event.entry.key.to_string());
             }
             let collection = self.collection(&event.entry.key.collection.clone());
             if event.deleted {

@@ -12,6 +12,7 @@ use crate::cache::{Cache, Scope, Stats};
 use crate::codec::{Codec, Entry};
 use crate::disk::{Backend, Disk, SetAside, Source};
 use crate::error::{Gone, OpenError, WriteError};
+use crate::gap::Gap;
 use crate::health::Health;
 use crate::ring::RingLimits;
 use crate::watch::Watch;
@@ -67,7 +68,7 @@ impl<C: Codec> Storage<C> {
             entries.push(Entry::new(key, revision, content));
             Ok(())
         })?;
-        let mut cache = Cache::new(loaded.revision, options.ring, loaded.set_aside);
+        let mut cache = Cache::new(loaded.revision, options.ring, loaded.set_aside, loaded.gaps);
         for entry in entries {
             cache.load(&codec, entry);
         }
@@ -86,7 +87,26 @@ impl<C: Codec> Storage<C> {
         self.cache.read().set_aside().cloned().collect()
     }
 
-    /// Whether an entry is there and cannot be read.
+    /// Where entries are lost of which not even the names are known. They are remembered until the damaged
+    /// file, which lies beside the database, is removed and the store is opened anew.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.cache.read().gaps().to_vec()
+    }
+
+    /// Where entries of a collection, of those whose item begins so, may be lost.
+    #[must_use]
+    pub fn gap_in(&self, collection: &str, item_start: &str) -> Option<Gap> {
+        self.cache.read().gaps().iter().find(|gap| gap.touches(collection, item_start)).cloned()
+    }
+
+    /// Whether an entry that is not there may be among the lost ones.
+    #[must_use]
+    pub fn may_be_lost(&self, collection: &str, item: &str) -> bool {
+        self.cache.read().may_be_lost(collection, item)
+    }
+
+    /// Whether an entry is there, or may be, and cannot be read.
     #[must_use]
     pub fn is_set_aside(&self, collection: &str, item: &str) -> bool {
         self.cache.read().is_set_aside(collection, item)

@@ -11,8 +11,15 @@ use crate::config::Store;
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 const LIMITS: &str = "/api/v1/namespaces/default/limitranges";
 
+const NOTE: &[u8] = b"to be damaged";
+const PAGE: usize = 4096;
+
 /// Makes each object, closes the store, and damages those whose annotation says so.
 async fn with_damaged(directory: &Path, objects: &[(&str, Value)]) -> Client {
+    with(directory, objects, |bytes, at| bytes[at..at + NOTE.len()].fill(b'#')).await
+}
+
+async fn with(directory: &Path, objects: &[(&str, Value)], damage: impl Fn(&mut [u8], usize)) -> Client {
     let database = directory.join("store");
     let store = Store::File { database: database.clone(), marker: Some(directory.join("mark")) };
     let first = Client::with(store.clone()).await;
@@ -22,18 +29,22 @@ async fn with_damaged(directory: &Path, objects: &[(&str, Value)]) -> Client {
     first.server.close().await.unwrap();
     drop(first);
     let mut bytes = std::fs::read(&database).unwrap();
-    let text = b"to be damaged";
-    let found: Vec<usize> = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text)).collect();
+    let found: Vec<usize> = (0..bytes.len() - NOTE.len()).filter(|at| bytes[*at..].starts_with(NOTE)).collect();
     assert!(!found.is_empty());
-    for at in found {
-        bytes[at..at + text.len()].fill(b'#');
-    }
+    found.into_iter().for_each(|at| damage(&mut bytes, at));
     std::fs::write(&database, bytes).unwrap();
     Client::with(store).await
 }
 
 fn damaged(name: &str) -> Value {
     json!({"metadata": {"name": name, "annotations": {"note": "to be damaged"}}})
+}
+
+fn controller() -> User {
+    User::authenticated(
+        "system:serviceaccount:kube-system:service-account-controller",
+        &[user::SERVICE_ACCOUNTS, "system:serviceaccounts:kube-system"],
+    )
 }
 
 fn pod() -> Value {
@@ -44,10 +55,7 @@ fn pod() -> Value {
 async fn a_controller_does_not_put_something_empty_in_the_place_of_a_damaged_object() {
     let directory = tempfile::tempdir().unwrap();
     let client = with_damaged(directory.path(), &[(ACCOUNTS, damaged("default"))]).await;
-    let controller = User::authenticated(
-        "system:serviceaccount:kube-system:service-account-controller",
-        &[user::SERVICE_ACCOUNTS, "system:serviceaccounts:kube-system"],
-    );
+    let controller = controller();
     let account = json!({"metadata": {"name": "default"}});
     let message = "Internal error occurred: serviceaccounts \"default\" is damaged in the store and cannot be read; \
                    creating it anew replaces it";
@@ -60,6 +68,30 @@ async fn a_controller_does_not_put_something_empty_in_the_place_of_a_damaged_obj
     client.post_as(controller, ACCOUNTS, &other).await.expect(201);
     client.post(ACCOUNTS, &account).await.expect(201);
     client.get(&format!("{ACCOUNTS}/default")).await.expect(200);
+}
+
+/// A whole page is zeroed: not even the names of the objects on it are left.
+#[tokio::test]
+async fn what_may_have_been_on_a_lost_page_is_not_taken_for_absent() {
+    let directory = tempfile::tempdir().unwrap();
+    let objects = [(ACCOUNTS, damaged("default")), (LIMITS, damaged("limits"))];
+    let client = with(directory.path(), &objects, |bytes, at| bytes[at / PAGE * PAGE..][..PAGE].fill(0)).await;
+    assert!(!client.server.gaps().is_empty());
+    let message = "Internal error occurred: serviceaccounts \"default\" may be among the objects that are lost in the \
+                   store; creating it anew replaces it";
+    let refusal = (500, "InternalError".to_owned(), message.to_owned());
+    let path = format!("{ACCOUNTS}/default");
+    assert_eq!(client.get(&path).await.failure(), refusal);
+    let account = json!({"metadata": {"name": "default"}});
+    assert_eq!(client.post_as(controller(), ACCOUNTS, &account).await.failure(), refusal);
+    // A name that is made now takes no other's place.
+    let generated = json!({"metadata": {"generateName": "default-"}});
+    client.post_as(controller(), ACCOUNTS, &generated).await.expect(201);
+    client.post(ACCOUNTS, &account).await.expect(201);
+    let (code, _, message) = client.post(PODS, &pod()).await.failure();
+    assert!(code == 500 && message.contains("perhaps one of the objects "), "{code} {message}");
+    client.delete(&path, &Value::Null).await.expect(200);
+    assert_eq!(client.get(&path).await.failure().0, 404, "its absence is known");
 }
 
 #[tokio::test]

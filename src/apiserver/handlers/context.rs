@@ -97,7 +97,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// An object that is there, or may be, and cannot be read.
     pub(crate) fn damaged(&self, name: &str) -> ApiError {
+        let item = self.resource.item(self.namespace(), name);
+        if self.registry().storage().may_be_lost(&self.resource.collection, &item) {
+            return ApiError::internal(format_args!(
+                "{} {name:?} may be among the objects that are lost in the store; creating it anew replaces it",
+                self.resource.name
+            ));
+        }
         ApiError::internal(format_args!(
             "{} {name:?} is damaged in the store and cannot be read; creating it anew replaces it",
             self.resource.name

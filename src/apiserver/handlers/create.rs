@@ -126,9 +126,7 @@ async fn create_once(
     let Some(mut object) = admitted(cx, object, url_name, options, Phase::Validate, warnings).await? else {
         return Err(ApiError::internal("admission removed the object"));
     };
-    // A controller would put something empty in the place of what is damaged; a person may.
-    let item = cx.resource.item(text(&object, "namespace"), &name);
-    if cx.user.is_in(user::SERVICE_ACCOUNTS) && cx.registry().storage().is_set_aside(&cx.resource.collection, &item) {
+    if replaces_what_is_damaged(cx, &object, &name) {
         return Err(cx.damaged(&name));
     }
     rules::canonicalize(cx, &mut object);
@@ -143,6 +141,18 @@ async fn create_once(
         Refusal::Raced => ApiError::AlreadyExists { resource: cx.resource.name.clone(), name },
         Refusal::Failed(error) => error,
     })
+}
+
+/// A controller would put something empty in the place of what is damaged; a person may. A name that was
+/// just made, and an event, take no other's place.
+fn replaces_what_is_damaged(cx: &Context<'_>, object: &Value, name: &str) -> bool {
+    let storage = cx.registry().storage();
+    let item = cx.resource.item(text(object, "namespace"), name);
+    if !cx.user.is_in(user::SERVICE_ACCOUNTS) || !storage.is_set_aside(&cx.resource.collection, &item) {
+        return false;
+    }
+    let is_new = !text(object, "generateName").is_empty() || cx.resource.row.kind == "Event";
+    !(is_new && storage.may_be_lost(&cx.resource.collection, &item))
 }
 
 fn dry_run(cx: &Context<'_>, object: &Value) -> Result<api::object::Object, ApiError> {

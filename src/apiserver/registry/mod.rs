@@ -132,12 +132,17 @@ impl Registry {
         objects
     }
 
-    /// An object of a resource that is there and cannot be read, of one namespace if given.
+    /// An object of a resource that is there and cannot be read, or the names between which some may be lost;
+    /// of one namespace if given.
     pub(crate) fn set_aside_of(&self, resource: &GroupResource, namespace: Option<&str>) -> Option<String> {
         let resource = self.resource(resource)?;
         let start = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
-        let start = Key::new(&resource.collection, &start).to_string();
-        self.storage.set_aside().into_iter().map(|entry| entry.name).find(|name| name.starts_with(&start))
+        let name = Key::new(&resource.collection, &start).to_string();
+        let named = self.storage.set_aside().into_iter().map(|entry| entry.name).find(|n| n.starts_with(&name));
+        named.or_else(|| {
+            let gap = self.storage.gap_in(&resource.collection, &start)?;
+            Some(format!("perhaps one of the {gap}"))
+        })
     }
 
     /// The objects that name an owner by its UID.

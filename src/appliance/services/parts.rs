@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use api::k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference};
-use apiserver::SetAside;
+use apiserver::{Gap, SetAside};
 use client::{Change, Cluster, EventType, Failures, Recorder, status};
 use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -26,13 +26,15 @@ pub(super) async fn show(
     cluster: Cluster,
     node: String,
     mut failures: watch::Receiver<Failures>,
-    set_aside: Vec<SetAside>,
+    damage: Vec<String>,
     token: CancellationToken,
 ) {
     let client = cluster.as_user(INSTALLER.0, INSTALLER.1);
     // Its end is the end of its events: it lives as long as this task.
     let recorder = Recorder::new(client.clone(), "coracle", &node);
-    tell_set_aside(&recorder, &node, &set_aside);
+    for message in &damage {
+        recorder.event(&about(&node), EventType::Warning, "DamagedObject", message);
+    }
     let nodes: Api<Node> = Api::all(client);
     let mut changes = cluster.subscribe::<Node>();
     let mut conditions: Option<Vec<NodeCondition>> = None;
@@ -71,12 +73,13 @@ pub(super) async fn show(
     }
 }
 
-/// Reports objects that are in the store and cannot be read.
-fn tell_set_aside(recorder: &Recorder, node: &str, set_aside: &[SetAside]) {
-    for entry in set_aside.iter().take(MOST_NAMED) {
-        let message = format!("{} is damaged in the store and was set aside: {}", entry.name, entry.reason);
-        recorder.event(&about(node), EventType::Warning, "DamagedObject", &message);
-    }
+/// The events about objects of the store that are lost or cannot be read.
+pub(super) fn damage(set_aside: &[SetAside], gaps: &[Gap]) -> Vec<String> {
+    let gaps = gaps.iter().map(|gap| format!("some {gap} are lost in the store"));
+    let named = set_aside
+        .iter()
+        .map(|entry| format!("{} is damaged in the store and was set aside: {}", entry.name, entry.reason));
+    gaps.take(MOST_NAMED).chain(named.take(MOST_NAMED)).collect()
 }
 
 fn about(node: &str) -> ObjectReference {

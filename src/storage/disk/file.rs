@@ -5,15 +5,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::Database;
 
-use super::pages::{Inspection, Mend, Pages, TableRows};
+use super::pages::{Mend, Pages, Salvaged};
 use super::{
     CEILING, CURRENT_FORM, ENTRIES, FORM, IDENTITY, META, PAGE_CACHE, SetAside, beside, guarded, load_row, random, row,
 };
 use crate::error::{BoxError, OpenError};
+use crate::gap::Gap;
 use crate::key::Key;
 use crate::marker::{self, Mark};
 
@@ -28,7 +29,7 @@ pub(super) fn prepare(path: &Path, marker: Option<&Path>, mark: Option<Mark>) ->
     let mut pages = Pages::new(File::open(path)?)?;
     let found = pages.inspect()?;
     if !found.is_whole() {
-        return replace(path, &mut pages, &found, mark);
+        return replace(path, &mut pages, mark);
     }
     if !found.mends.is_empty() {
         mend(path, &found.mends)?;
@@ -41,7 +42,7 @@ pub(super) fn prepare(path: &Path, marker: Option<&Path>, mark: Option<Mark>) ->
 fn create(path: &Path) -> Result<(), OpenError> {
     let new = beside(path, ".new");
     remove(&new)?;
-    let empty = Remains { entries: TableRows::default(), identity: random(), ceiling: 0 };
+    let empty = Remains { found: Salvaged::default(), identity: random(), ceiling: 0 };
     guarded(|| write(&new, &empty))
         .map_err(|source| OpenError::Database { path: path.to_owned(), source: Box::new(source) })?;
     std::fs::rename(&new, path)?;
@@ -75,66 +76,67 @@ fn mend(path: &Path, mends: &[Mend]) -> io::Result<()> {
 
 /// What a damaged file still holds.
 struct Remains {
-    /// As they are, damaged ones included.
-    entries: TableRows,
+    found: Salvaged,
     identity: u64,
     ceiling: u64,
 }
 
 /// Reads what is left, or says why that is not enough to go on with.
-fn remains(pages: &mut Pages, found: &Inspection, mark: Option<Mark>) -> io::Result<Result<Remains, String>> {
-    if let Some(lost) = &found.lost {
-        return Ok(Err(lost.clone()));
-    }
-    let entries = match pages.rows("entries")? {
-        Ok(Some(entries)) => entries,
-        Ok(None) => return Ok(Err("it is damaged, and of the form before entries had checksums".to_owned())),
+fn remains(pages: &mut Pages, mark: Option<Mark>) -> io::Result<Result<Remains, String>> {
+    let found = match pages.salvage()? {
+        Ok(found) => found,
         Err(what) => return Ok(Err(what)),
     };
-    // An entry whose very name is damaged cannot be named.
-    if let Some((name, _)) = entries.rows.iter().find(|(name, row)| is_nameless(name, row)) {
-        return Ok(Err(format!("the name {} of an entry is damaged", String::from_utf8_lossy(name))));
-    }
-    let meta = match pages.rows("meta")? {
-        Ok(Some(meta)) if meta.is_sound => Some(meta),
-        Ok(_) | Err(_) => None,
-    };
     let value = |name: &str| {
-        let (_, value) = meta.as_ref()?.rows.iter().find(|(key, _)| key == name.as_bytes())?;
+        let (_, value) = found.meta.as_ref()?.iter().find(|(key, _)| key == name.as_bytes())?;
         Some(u64::from_le_bytes(*value.first_chunk()?))
     };
-    let highest =
-        entries.rows.iter().filter_map(|(_, row)| row.get(8..)?.first_chunk()).map(|b| u64::from_le_bytes(*b));
+    if let Some(form) = value(FORM).filter(|form| *form > CURRENT_FORM) {
+        return Ok(Err(format!("it is of the later form {form}")));
+    }
+    let readable: Vec<u64> = found.entries.iter().filter_map(|(name, row)| Some(row::open(name, row)?.0)).collect();
+    if let Some(what) = is_too_little(readable.len(), &found) {
+        return Ok(Err(what));
+    }
+    let is_sound = found.gaps.is_empty() && readable.len() == found.entries.len();
     let known = mark.map(|m| m.ceiling).or(value(CEILING));
-    let Some(ceiling) = known.or_else(|| entries.is_sound.then(|| highest.max().unwrap_or(0))) else {
+    let Some(ceiling) = known.or_else(|| is_sound.then(|| readable.into_iter().max().unwrap_or(0))) else {
         return Ok(Err("its highest revision is not known".to_owned()));
     };
     let identity = mark.map(|m| m.identity).or(value(IDENTITY)).unwrap_or_else(random);
-    match value(FORM) {
-        Some(form) if form > CURRENT_FORM => Ok(Err(format!("it is damaged, and of the later form {form}"))),
-        Some(_) | None => Ok(Ok(Remains { entries, identity, ceiling: ceiling.max(value(CEILING).unwrap_or(0)) })),
-    }
+    let ceiling = ceiling.max(value(CEILING).unwrap_or(0));
+    Ok(Ok(Remains { found, identity, ceiling }))
 }
 
-fn is_nameless(name: &[u8], row: &[u8]) -> bool {
-    let name = std::str::from_utf8(name).ok();
-    name.is_none_or(|name| row::open(name, row).is_none() && Key::parse(name).is_none())
+/// A store of which more is lost than left is no cluster to go on with: a copy of it is worth more.
+fn is_too_little(readable: usize, found: &Salvaged) -> Option<String> {
+    let is_whole = found.gaps.is_empty() && readable == found.entries.len();
+    let expected = found.expected.map_or(found.entries.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
+    match readable {
+        _ if is_whole => None,
+        0 => Some("none of its objects can be read".to_owned()),
+        _ if readable < expected / 2 => Some(format!("{readable} of its {expected} objects can be read")),
+        _ => None,
+    }
 }
 
 /// Makes a new file of one that the engine does not open.
 pub(super) fn write_anew(path: &Path, mark: Option<Mark>) -> Result<(), OpenError> {
-    let mut pages = Pages::new(File::open(path)?)?;
-    let found = pages.inspect()?;
-    replace(path, &mut pages, &found, mark)
+    replace(path, &mut Pages::new(File::open(path)?)?, mark)
+}
+
+/// Where a damaged file is kept. As long as it is there, what it may hold is not given up.
+pub(super) fn kept(path: &Path) -> PathBuf {
+    beside(path, ".damaged")
 }
 
 /// Makes a new file of what can be read, and keeps the damaged one beside it.
-fn replace(path: &Path, pages: &mut Pages, found: &Inspection, mark: Option<Mark>) -> Result<(), OpenError> {
-    let remains = match remains(pages, found, mark)? {
+fn replace(path: &Path, pages: &mut Pages, mark: Option<Mark>) -> Result<(), OpenError> {
+    let remains = match remains(pages, mark)? {
         Ok(remains) => remains,
         Err(what) => return Err(OpenError::Damaged { path: path.to_owned(), what }),
     };
-    let (new, kept) = (beside(path, ".new"), beside(path, ".damaged"));
+    let (new, kept) = (beside(path, ".new"), kept(path));
     remove(&new)?;
     let written = guarded(|| write(&new, &remains));
     written.map_err(|source| OpenError::Replace { path: path.to_owned(), source: Box::new(source) })?;
@@ -162,9 +164,11 @@ fn write(new: &Path, remains: &Remains) -> Result<(), redb::Error> {
     transaction.set_quick_repair(true);
     {
         let mut entries = transaction.open_table(ENTRIES)?;
-        for (name, row) in &remains.entries.rows {
-            let name = std::str::from_utf8(name).map_err(|e| redb::Error::Corrupted(e.to_string()))?;
-            entries.insert(name, row.as_slice())?;
+        for (name, row) in &remains.found.entries {
+            entries.insert(&**name, row.as_slice())?;
+        }
+        for name in remains.found.gaps.iter().map(Gap::row_name) {
+            entries.insert(&*name, &*row::seal(&name, 0, b""))?;
         }
         let mut meta = transaction.open_table(META)?;
         meta.insert(FORM, CURRENT_FORM)?;
@@ -180,6 +184,8 @@ fn write(new: &Path, remains: &Remains) -> Result<(), redb::Error> {
 pub struct Report {
     pub entries: usize,
     pub set_aside: Vec<SetAside>,
+    /// Where entries are lost of which not even the names are known.
+    pub gaps: Vec<Gap>,
     /// Bits that the next start will put right.
     pub flipped_bits: usize,
     /// The next start will write the file anew.
@@ -204,17 +210,29 @@ pub fn check(
     let found = pages.inspect()?;
     let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
     let mut report = Report { flipped_bits: found.mends.len(), is_damaged: !found.is_whole(), ..Report::default() };
-    let entries = if found.is_whole() {
-        pages.rows("entries")?.map_err(damaged)?
+    let entries: Vec<(String, Vec<u8>)> = if found.is_whole() {
+        let rows = pages.rows("entries")?.unwrap_or_default();
+        rows.into_iter().map(|(name, row)| (String::from_utf8_lossy(&name).into_owned(), row)).collect()
     } else {
-        Some(remains(&mut pages, &found, mark)?.map_err(damaged)?.entries)
+        let remains = remains(&mut pages, mark)?.map_err(damaged)?;
+        report.gaps = remains.found.gaps;
+        remains.found.entries.into_iter().collect()
     };
-    for (name, row) in entries.unwrap_or_default().rows {
-        let name = String::from_utf8_lossy(&name);
+    let is_remembered = !found.is_whole() || kept(path).exists();
+    for (name, row) in entries {
+        if let Some(gap) = gap_of(&name, &row) {
+            report.gaps.extend(is_remembered.then_some(gap));
+            continue;
+        }
         match load_row(&name, &row, &mut load) {
             Ok(()) => report.entries += 1,
-            Err(reason) => report.set_aside.push(SetAside { name: name.into_owned(), reason }),
+            Err(reason) => report.set_aside.push(SetAside { name, reason }),
         }
     }
     Ok(report)
+}
+
+/// The gap that rests in this row, if that is what it is.
+pub(super) fn gap_of(name: &str, row: &[u8]) -> Option<Gap> {
+    row::open(name, row).and_then(|_| Gap::parse(name))
 }

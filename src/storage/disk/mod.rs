@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::error::{BoxError, OpenError};
+use crate::gap::Gap;
 use crate::key::Key;
 use crate::marker::Marker;
 use room::Room;
@@ -85,6 +86,7 @@ pub(crate) struct Disk {
 pub(crate) struct Loaded {
     pub(crate) revision: u64,
     pub(crate) set_aside: Vec<SetAside>,
+    pub(crate) gaps: Vec<Gap>,
 }
 
 /// How a database is opened and what guards it.
@@ -153,8 +155,16 @@ impl Disk {
         {
             return Err(OpenError::Foreign { path: shown, marker: base.clone() });
         }
-        let set_aside =
-            guarded(|| read_entries(&database, load)).map_err(|source| OpenError::Read { source: Box::new(source) })?;
+        let read = guarded(|| {
+            let (set_aside, gaps) = read_entries(&database, load)?;
+            if gaps.is_empty() || path.as_deref().is_some_and(|path| file::kept(path).exists()) {
+                return Ok((set_aside, gaps));
+            }
+            // Who removed the damaged file has given up what it may have held.
+            forget(&database, &gaps)?;
+            Ok((set_aside, Vec::new()))
+        });
+        let (set_aside, gaps) = read.map_err(|source| OpenError::Read { source: Box::new(source) })?;
         if let (Some(base), None) = (&base, &marker) {
             let made = Marker::create(base, meta.identity, meta.ceiling);
             marker = Some(made.map_err(|source| OpenError::Marker { path: base.clone(), source })?);
@@ -162,7 +172,7 @@ impl Disk {
         let revision = first_revision(&meta, marker.as_ref());
         let room = Room::beside(path.as_deref());
         let disk = Self { opener, database: Some(database), ceiling: meta.ceiling, marker, room, is_broken: false };
-        Ok((disk, Loaded { revision, set_aside }))
+        Ok((disk, Loaded { revision, set_aside, gaps }))
     }
 
     /// No revision above this may be published.
@@ -317,21 +327,38 @@ fn first_revision(meta: &Meta, marker: Option<&Marker>) -> u64 {
     revision
 }
 
-/// Hands every readable entry over; returns the others.
+/// Hands every readable entry over; returns the others, and where entries are lost.
 fn read_entries(
     database: &Database,
     mut load: impl FnMut(Key, u64, &[u8]) -> Result<(), BoxError>,
-) -> Result<Vec<SetAside>, redb::Error> {
+) -> Result<(Vec<SetAside>, Vec<Gap>), redb::Error> {
     let transaction = database.begin_read()?;
     let entries = transaction.open_table(ENTRIES)?;
-    let mut set_aside = Vec::new();
+    let (mut set_aside, mut gaps) = (Vec::new(), Vec::new());
     for row in entries.iter()? {
         let (name, row) = row?;
+        if let Some(gap) = file::gap_of(name.value(), row.value()) {
+            gaps.push(gap);
+            continue;
+        }
         if let Err(reason) = load_row(name.value(), row.value(), &mut load) {
             set_aside.push(SetAside { name: name.value().to_owned(), reason });
         }
     }
-    Ok(set_aside)
+    Ok((set_aside, gaps))
+}
+
+fn forget(database: &Database, gaps: &[Gap]) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    {
+        let mut entries = transaction.open_table(ENTRIES)?;
+        for gap in gaps {
+            entries.remove(&*gap.row_name())?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
 }
 
 fn load_row(

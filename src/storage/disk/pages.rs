@@ -6,12 +6,18 @@
 //! redb's file format 3 (its docs/design.md).
 //!
 //! A single flipped bit is found by trying each bit of its page against the page's checksum of 128
-//! bits, so it is mended with certainty. What is more than that is told as damage.
+//! bits, so it is mended with certainty. What is more than that is told as damage, and [`salvage`] reads
+//! what is left.
+
+mod allocation;
+mod salvage;
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use allocation::{PageSet, span};
+pub(super) use salvage::Salvaged;
 use xxhash_rust::xxh3::xxh3_128;
 
 const PAGE: usize = 4096;
@@ -36,6 +42,9 @@ const NORMAL: u8 = 3;
 const DEPTH: usize = 32;
 /// Larger pages hold one value of their own; trying each of their bits takes too long.
 const MEND_UP_TO: usize = 4 * PAGE;
+/// Pages whose bits are tried in vain: some 20 ms each on a small board. A file with more is not one with
+/// flipped bits.
+const MEND_TRIES: usize = 256;
 
 /// One byte of the file that must be another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,31 +58,21 @@ pub(super) struct Mend {
 pub(super) struct Inspection {
     /// Bits that must be put right before the engine may open the file.
     pub(super) mends: Vec<Mend>,
-    /// Leaves of the caller's tables that are damaged, but may be readable in part.
-    pub(super) damaged_leaves: usize,
+    /// Pages of the caller's tables, or the way to them, are damaged.
+    pub(super) tables: bool,
     /// The engine's own bookkeeping is damaged; the caller's tables are not concerned.
     pub(super) bookkeeping: bool,
-    /// The first thing that cannot be read at all.
-    pub(super) lost: Option<String>,
 }
 
 impl Inspection {
     /// Nothing is left to do once the mends are written.
     pub(super) fn is_whole(&self) -> bool {
-        self.damaged_leaves == 0 && !self.bookkeeping && self.lost.is_none()
+        !self.tables && !self.bookkeeping
     }
 }
 
 /// Keys and values, in the order of the keys.
 pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// What could be read of one table.
-#[derive(Debug, Default)]
-pub(super) struct TableRows {
-    pub(super) rows: Rows,
-    /// No row comes from a damaged page.
-    pub(super) is_sound: bool,
-}
 
 pub(super) struct Pages {
     file: File,
@@ -82,6 +81,9 @@ pub(super) struct Pages {
     /// Pages that may still be read: a sound tree has each page once.
     budget: u64,
     mending: bool,
+    mend_tries: usize,
+    /// The pages that the walks came to, damaged ones included.
+    reached: PageSet,
 }
 
 #[derive(Clone, Copy)]
@@ -110,6 +112,19 @@ struct Leaf<'p> {
     is_sound: bool,
 }
 
+/// What a walk comes to.
+enum Place<'p> {
+    Leaf(Leaf<'p>),
+    /// A page that cannot be read, and with it all below.
+    Lost,
+}
+
+impl Place<'_> {
+    fn is_sound(&self) -> bool {
+        matches!(self, Self::Leaf(leaf) if leaf.is_sound)
+    }
+}
+
 /// The keys between which a page lies.
 #[derive(Clone, Default)]
 struct Between {
@@ -131,7 +146,8 @@ impl From<io::Error> for Stop {
 impl Pages {
     pub(super) fn new(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { file, length, mends: Vec::new(), budget: 0, mending: true })
+        let (mends, reached) = (Vec::new(), PageSet::default());
+        Ok(Self { file, length, mends, budget: 0, mending: true, mend_tries: MEND_TRIES, reached })
     }
 
     /// Reads everything that the newest commit holds.
@@ -140,62 +156,45 @@ impl Pages {
         let slot = match self.newest_slot() {
             Ok(slot) => slot,
             Err(Stop::Io(error)) => return Err(error),
-            Err(Stop::Lost(what)) => return Ok(Inspection { lost: Some(what), ..found }),
+            Err(Stop::Lost(_)) => return Ok(Inspection { tables: true, ..found }),
         };
         let [user, system] = roots(&slot);
-        match self.verify(user) {
-            Ok(damaged) => found.damaged_leaves = damaged,
-            Err(Stop::Lost(what)) => found.lost = Some(what),
-            Err(Stop::Io(error)) => return Err(error),
-        }
-        match self.verify(system) {
-            Ok(damaged) => found.bookkeeping = damaged > 0,
-            Err(Stop::Lost(_)) => found.bookkeeping = true,
-            Err(Stop::Io(error)) => return Err(error),
-        }
-        if found.lost.is_none() {
+        found.tables = !self.is_sound(user)?;
+        found.bookkeeping = !self.is_sound(system)?;
+        if !found.tables {
             self.mend_start()?;
         }
         found.mends.clone_from(&self.mends);
         Ok(found)
     }
 
-    /// The rows of a table, those of damaged leaves included as far as they can be told apart. `None`
-    /// when the table is not there.
-    ///
-    /// The outer error is the disk's, the inner one says what cannot be read.
-    pub(super) fn rows(&mut self, table: &str) -> io::Result<Result<Option<TableRows>, String>> {
-        match self.read_rows(table) {
-            Ok(rows) => Ok(Ok(rows)),
-            Err(Stop::Lost(what)) => Ok(Err(what)),
+    /// All rows of a table of a file that is whole; `None` when the table is not there.
+    pub(super) fn rows(&mut self, table: &str) -> io::Result<Option<Rows>> {
+        let tables = self.newest_slot().and_then(|slot| self.tables(roots(&slot)[0]));
+        match tables {
+            Ok(tables) => match tables.iter().find(|t| t.name == table.as_bytes()) {
+                Some(table) => self.sound_rows(table),
+                None => Ok(None),
+            },
+            Err(Stop::Lost(_)) => Ok(None),
             Err(Stop::Io(error)) => Err(error),
         }
     }
 
-    fn read_rows(&mut self, table: &str) -> Result<Option<TableRows>, Stop> {
-        let slot = self.newest_slot()?;
-        let tables = self.tables(roots(&slot)[0])?;
-        let Some(table) = tables.into_iter().find(|t| t.name == table.as_bytes()) else { return Ok(None) };
-        let mut read = TableRows { rows: Rows::new(), is_sound: true };
-        let mut unreadable = None;
+    /// The rows of a table; `None` unless every page of it is right.
+    fn sound_rows(&mut self, table: &Table) -> io::Result<Option<Rows>> {
+        let (mut rows, mut is_sound) = (Rows::new(), true);
         if let Some(tree) = table.tree {
             self.refill();
-            self.walk(tree, table.shape, 0, &Between::default(), &mut |leaf, between| {
-                read.is_sound &= leaf.is_sound;
-                match leaf.rows() {
-                    Some(found) if between.hold(&found) => read.rows.extend(found),
-                    Some(_) | None => unreadable = Some(between.to_string()),
-                }
+            self.walk(tree, table.shape, 0, &Between::default(), &mut |place, _| match place {
+                Place::Leaf(leaf) if leaf.is_sound => match leaf.rows() {
+                    Some(found) => rows.extend(found),
+                    None => is_sound = false,
+                },
+                Place::Leaf(_) | Place::Lost => is_sound = false,
             })?;
         }
-        let rows = &read.rows;
-        if let Some(between) = unreadable {
-            return Err(Stop::Lost(format!("{between} cannot be told apart")));
-        }
-        if rows.len() as u64 != table.rows || !rows.is_sorted_by(|a, b| a.0 < b.0) {
-            return Err(Stop::Lost(format!("{} entries are to be there and {} can be read", table.rows, rows.len())));
-        }
-        Ok(Some(read))
+        Ok(is_sound.then_some(rows))
     }
 
     /// The newest commit slot whose pages may be trusted, mended. Where both slots are whole, the
@@ -254,38 +253,40 @@ impl Pages {
     /// Whether every page of a commit is there and right, without mending any.
     fn is_whole(&mut self, slot: &[u8; SLOT]) -> bool {
         self.mending = false;
-        let whole = roots(slot).into_iter().all(|root| matches!(self.verify(root), Ok(0)));
+        let whole = roots(slot).into_iter().all(|root| matches!(self.is_sound(root), Ok(true)));
         self.mending = true;
         whole
     }
 
-    /// Reads every page below a root; returns how many leaves are damaged.
-    fn verify(&mut self, root: Option<Tree>) -> Result<usize, Stop> {
-        let mut damaged = 0;
-        for table in self.tables(root)? {
+    /// Reads every page below a root; returns whether all are right.
+    fn is_sound(&mut self, root: Option<Tree>) -> io::Result<bool> {
+        let tables = match self.tables(root) {
+            Ok(tables) => tables,
+            Err(Stop::Lost(_)) => return Ok(false),
+            Err(Stop::Io(error)) => return Err(error),
+        };
+        let mut is_sound = true;
+        for table in tables {
             let Some(tree) = table.tree else { continue };
-            self.walk(tree, table.shape, 0, &Between::default(), &mut |leaf, _| {
-                damaged += usize::from(!leaf.is_sound)
-            })?;
+            self.refill();
+            self.walk(tree, table.shape, 0, &Between::default(), &mut |place, _| is_sound &= place.is_sound())?;
         }
-        Ok(damaged)
+        Ok(is_sound)
     }
 
     fn tables(&mut self, root: Option<Tree>) -> Result<Vec<Table>, Stop> {
         let mut tables: Vec<Option<Table>> = Vec::new();
-        let mut damaged = false;
         let Some(root) = root else { return Ok(Vec::new()) };
         self.refill();
-        self.walk(root, Shape::default(), 0, &Between::default(), &mut |leaf, _| {
-            damaged |= !leaf.is_sound;
-            let rows = leaf.rows().unwrap_or_default();
-            tables.extend(rows.into_iter().map(|(name, value)| Table::parse(name, &value)));
+        self.walk(root, Shape::default(), 0, &Between::default(), &mut |place, _| match place {
+            Place::Leaf(leaf) if leaf.is_sound => {
+                let rows = leaf.rows().unwrap_or_default();
+                tables.extend(rows.into_iter().map(|(name, value)| Table::parse(name, &value)));
+            }
+            Place::Leaf(_) | Place::Lost => tables.push(None),
         })?;
         let tables: Option<Vec<Table>> = tables.into_iter().collect();
-        match tables.filter(|_| !damaged) {
-            Some(tables) => Ok(tables),
-            None => Err(Stop::Lost("the list of its tables is damaged".to_owned())),
-        }
+        tables.ok_or_else(|| Stop::Lost("the list of its tables is damaged".to_owned()))
     }
 
     fn refill(&mut self) {
@@ -298,25 +299,34 @@ impl Pages {
         shape: Shape,
         depth: usize,
         between: &Between,
-        visit: &mut dyn FnMut(&Leaf<'_>, &Between),
-    ) -> Result<(), Stop> {
-        let lost = || Stop::Lost(format!("{between} cannot be read"));
-        self.budget = self.budget.checked_sub(1).ok_or_else(lost)?;
-        let (offset, mut page) = self.page(tree.root)?.ok_or_else(lost)?;
-        let is_sound = is_right(&page, shape, tree.checksum) || self.mend(offset, &mut page, shape, tree.checksum);
-        match page[0] {
-            LEAF => {
-                visit(&Leaf { page: &page, shape, is_sound }, between);
-                Ok(())
+        visit: &mut dyn FnMut(Place<'_>, &Between),
+    ) -> io::Result<()> {
+        let (first, many) = span(tree.root);
+        (first..first.saturating_add(many)).for_each(|page| self.reached.insert(page));
+        let read = match self.budget.checked_sub(1) {
+            Some(left) => {
+                self.budget = left;
+                self.page(tree.root)?
             }
-            BRANCH if is_sound && depth < DEPTH => {
-                for (child, between) in children(&page, shape, between).ok_or_else(lost)? {
+            // More pages than the file has: some are reached twice.
+            None => None,
+        };
+        let Some((offset, mut page)) = read else {
+            visit(Place::Lost, between);
+            return Ok(());
+        };
+        let is_sound = is_right(&page, shape, tree.checksum) || self.mend(offset, &mut page, shape, tree.checksum);
+        let below = (page[0] == BRANCH && is_sound && depth < DEPTH).then(|| children(&page, shape, between)).flatten();
+        match (below, page[0]) {
+            (Some(children), _) => {
+                for (child, between) in children {
                     self.walk(child, shape, depth + 1, &between, visit)?;
                 }
-                Ok(())
             }
-            _ => Err(lost()),
+            (None, LEAF) => visit(Place::Leaf(Leaf { page: &page, shape, is_sound }), between),
+            (None, _) => visit(Place::Lost, between),
         }
+        Ok(())
     }
 
     /// A page and where it lies; `None` when it is not in the file.
@@ -340,10 +350,13 @@ impl Pages {
     }
 
     fn mend(&mut self, offset: u64, page: &mut [u8], shape: Shape, checksum: u128) -> bool {
-        if !self.mending || page.len() > MEND_UP_TO {
+        if !self.mending || page.len() > MEND_UP_TO || self.mend_tries == 0 {
             return false;
         }
-        let Some((at, byte)) = flipped_bit(page, |page| is_right(page, shape, checksum)) else { return false };
+        let Some((at, byte)) = flipped_bit(page, |page| is_right(page, shape, checksum)) else {
+            self.mend_tries -= 1;
+            return false;
+        };
         self.mends.push(Mend { offset: offset + at as u64, byte });
         true
     }
@@ -410,40 +423,32 @@ impl Table {
 impl Leaf<'_> {
     /// All rows; `None` when the page does not have the form of a leaf.
     fn rows(&self) -> Option<Rows> {
-        let pairs = pairs(self.page);
-        let mut rows = Vec::with_capacity(pairs);
-        let mut key_start = keys_of_leaf(pairs, self.shape);
-        let mut value_start = key_end(self.page, pairs, pairs.checked_sub(1)?, self.shape)?;
-        for n in 0..pairs {
-            let (key_end, value_end) =
-                (key_end(self.page, pairs, n, self.shape)?, value_end(self.page, pairs, n, self.shape)?);
-            rows.push((self.page.get(key_start..key_end)?.to_vec(), self.page.get(value_start..value_end)?.to_vec()));
-            (key_start, value_start) = (key_end, value_end);
-        }
-        Some(rows)
+        (0..self.pairs()).map(|n| self.row(n).map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+    }
+
+    fn pairs(&self) -> usize {
+        pairs(self.page)
+    }
+
+    /// One row; `None` when it does not lie within the page.
+    fn row(&self, n: usize) -> Option<(&[u8], &[u8])> {
+        let (page, pairs, shape) = (self.page, self.pairs(), self.shape);
+        let first_value = key_end(page, pairs, pairs.checked_sub(1)?, shape)?;
+        let (key_start, value_start) = match n.checked_sub(1) {
+            None => (keys_of_leaf(pairs, shape), first_value),
+            Some(before) => (key_end(page, pairs, before, shape)?, value_end(page, pairs, before, shape)?),
+        };
+        let key = page.get(key_start..key_end(page, pairs, n, shape)?)?;
+        Some((key, page.get(value_start..value_end(page, pairs, n, shape)?)?))
     }
 }
 
 impl Between {
-    /// Whether rows have keys of this range. Separators may be cut short, so that the upper one is at
-    /// least the last key.
-    fn hold(&self, rows: &Rows) -> bool {
-        rows.iter().all(|(key, _)| {
-            self.after.as_ref().is_none_or(|after| key > after) && self.upto.as_ref().is_none_or(|upto| key <= upto)
-        })
-    }
-}
-
-impl std::fmt::Display for Between {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the entries")?;
-        if let Some(after) = &self.after {
-            write!(f, " after {}", String::from_utf8_lossy(after))?;
-        }
-        if let Some(upto) = &self.upto {
-            write!(f, " up to {}", String::from_utf8_lossy(upto))?;
-        }
-        Ok(())
+    /// Whether a key is of this range. Separators may be cut short, so that the upper one is at least the
+    /// last key.
+    fn holds(&self, key: &[u8]) -> bool {
+        self.after.as_ref().is_none_or(|after| key > after.as_slice())
+            && self.upto.as_ref().is_none_or(|upto| key <= upto.as_slice())
     }
 }
 

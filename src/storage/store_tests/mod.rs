@@ -6,4 +6,5 @@ mod fixtures;
 mod model;
 mod rings;
 mod room;
+mod salvage;
 mod writers;

@@ -38,6 +38,15 @@ fn store(data_dir: &Path) -> Vec<Finding> {
     if report.is_damaged {
         findings.push(warning("it is damaged; the next start writes anew what can be read of it".to_owned()));
     }
+    for gap in report.gaps {
+        findings.push(Finding {
+            what: "object",
+            result: Err(format!(
+                "some {gap} are lost; create them anew, and remove state.redb.damaged to give up what is missing then"
+            )),
+            needed: true,
+        });
+    }
     for entry in report.set_aside {
         findings.push(Finding {
             what: "object",
