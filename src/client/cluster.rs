@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectKey};
 use serde::de::DeserializeOwned;
-use tracing::error;
 
 use crate::Kind;
 use crate::source::{ObjectSource, Query, Subscription};
@@ -54,16 +53,33 @@ impl Cluster {
     }
 
     /// The decoded object, if it is there.
+    ///
+    /// # Errors
+    /// When it is there, or may be, and cannot be read: nobody acts as if it were absent.
+    pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> kube::Result<Option<K>> {
+        let (resource, key) = (GroupResource::of::<K>(), ObjectKey::new(namespace, name));
+        match self.source.get(&resource, &key) {
+            Some(object) => object.decode().map(Some).map_err(|e| unreadable(&resource, &key, &e.to_string())),
+            None if self.source.is_unreadable(&resource, &key) => {
+                Err(unreadable(&resource, &key, "it is damaged in the store"))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether an object is there, readable or not.
     #[must_use]
-    pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<K> {
-        let object = self.source.get(&GroupResource::of::<K>(), &ObjectKey::new(namespace, name))?;
-        decode(&object)
+    pub fn may_be_there<K: Kind>(&self, namespace: &str, name: &str) -> bool {
+        let (resource, key) = (GroupResource::of::<K>(), ObjectKey::new(namespace, name));
+        self.source.get(&resource, &key).is_some() || self.source.is_unreadable(&resource, &key)
     }
 
     /// The decoded objects, in the order of keys.
-    #[must_use]
-    pub fn list<K: Kind>(&self, query: &Query<'_>) -> Vec<K> {
-        self.source.list(&GroupResource::of::<K>(), query).iter().filter_map(decode).collect()
+    ///
+    /// # Errors
+    /// When one of them does not decode.
+    pub fn list<K: Kind>(&self, query: &Query<'_>) -> kube::Result<Vec<K>> {
+        decode_all(&self.source.list(&GroupResource::of::<K>(), query))
     }
 
     /// The same without decoding.
@@ -86,13 +102,8 @@ pub fn decode_all<'a, K: DeserializeOwned>(objects: impl IntoIterator<Item = &'a
     objects.into_iter().map(Object::decode).collect::<Result<_, _>>().map_err(kube::Error::SerdeError)
 }
 
-/// Stored bytes passed the schema when they were written; what does not decode is a fault of the
-/// store and is left out rather than taking the component down.
-fn decode<K: Kind>(object: &Object) -> Option<K> {
-    object
-        .decode()
-        .inspect_err(|e| error!(kind = K::KIND, key = %object.index.key, "stored object does not decode: {e}"))
-        .ok()
+fn unreadable(resource: &GroupResource, key: &ObjectKey, why: &str) -> kube::Error {
+    kube::Error::Service(format!("{resource} {key} cannot be read: {why}").into())
 }
 
 #[cfg(test)]
@@ -101,6 +112,50 @@ mod tests {
     use k8s_openapi::api::core::v1::Node;
 
     use super::*;
+
+    /// One node that is damaged in the store, one that does not decode, and one that is fine.
+    struct Damaged;
+
+    impl ObjectSource for Damaged {
+        fn get(&self, _: &GroupResource, key: &ObjectKey) -> Option<Object> {
+            let json = match &*key.name {
+                "fine" => r#"{"metadata": {"name": "fine"}}"#,
+                "odd" => r#"{"spec": {"podCIDR": 1}}"#,
+                _ => return None,
+            };
+            Some(Object { json: json.to_owned().into(), index: Arc::new(ObjectIndex::default()) })
+        }
+
+        fn list(&self, resource: &GroupResource, _: &Query<'_>) -> Vec<Object> {
+            ["fine", "odd"].iter().filter_map(|name| self.get(resource, &ObjectKey::new("", name))).collect()
+        }
+
+        fn is_unreadable(&self, _: &GroupResource, key: &ObjectKey) -> bool {
+            &*key.name == "damaged"
+        }
+
+        fn revision(&self, _: &GroupResource) -> u64 {
+            0
+        }
+
+        fn subscribe(&self, _: &GroupResource) -> Subscription {
+            Subscription::new(futures::stream::empty())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_and_not_absent() {
+        let cluster = Cluster::new(Arc::new(Damaged), |_| unreachable!("nothing is written"));
+        assert!(cluster.get::<Node>("", "fine").unwrap().is_some());
+        assert!(cluster.get::<Node>("", "gone").unwrap().is_none());
+        for (name, said) in [("odd", "nodes odd cannot be read: "), ("damaged", "it is damaged in the store")] {
+            let error = cluster.get::<Node>("", name).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(cluster.may_be_there::<Node>("", name), "{name}");
+        }
+        assert!(!cluster.may_be_there::<Node>("", "gone"));
+        assert!(cluster.list::<Node>(&Query::ALL).is_err());
+    }
 
     #[test]
     fn one_object_that_cannot_be_read_fails_them_all() {

@@ -81,7 +81,7 @@ fn in_order(mut revisions: Vec<ControllerRevision>) -> Vec<ControllerRevision> {
 impl Keeper<'_> {
     pub(crate) async fn sync<K: Kind>(&self, owner: &Owner<'_>, w: &Writes) -> kube::Result<Synced> {
         let uid = owner.meta.uid.as_deref().unwrap_or_default();
-        let mut revisions = in_order(self.cluster.list::<ControllerRevision>(&Query::owner(uid)));
+        let mut revisions = in_order(self.cluster.list::<ControllerRevision>(&Query::owner(uid))?);
         let wanted = data(owner.template);
         let next = revisions.last().map_or(0, |r| r.revision) + 1;
         match revisions.iter().rposition(|r| is_equal(r, &wanted)) {

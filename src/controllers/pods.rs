@@ -176,6 +176,18 @@ impl PodView {
         }
     }
 
+    /// All of these pods: one that is left out would be made again.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(crate) fn all<'o>(objects: impl IntoIterator<Item = &'o Object>) -> kube::Result<Vec<Self>> {
+        let view = |object: &Object| {
+            let Body { metadata, spec, status } = object.decode().map_err(kube::Error::SerdeError)?;
+            Ok(Self { index: object.index.clone(), meta: metadata, spec, status })
+        };
+        objects.into_iter().map(view).collect()
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.index.key.name
     }
@@ -323,6 +335,15 @@ mod tests {
 
     fn running(name: &str) -> PodBuilder {
         pod(name).on("n1").running().ready(at(100_000)).created(at(100))
+    }
+
+    #[test]
+    fn a_pod_that_cannot_be_read_is_not_left_out() {
+        let sound = pod("sound").object();
+        let mut damaged = pod("damaged").object();
+        damaged.json = r#"{"metadata": {"name": "damaged"}, "spec": {"nodeName": 1}}"#.to_owned().into();
+        assert_eq!(PodView::all([&sound]).unwrap().len(), 1);
+        assert!(PodView::all([&sound, &damaged]).is_err(), "another would be made in its place");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) enum EnvError {
     NoFileKey { key: String, path: String, volume: String },
     #[error("failed to read the env file \"{path}\" of volume \"{volume}\": {why}")]
     File { path: String, volume: String, why: String },
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// The most that one variable or argument may hold: 32 pages, on kernels with pages of 16 KiB.
@@ -57,8 +59,9 @@ impl Room {
 
 /// Where referenced values come from.
 pub(crate) trait Values {
-    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
-    fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// The error says why it cannot be read: an optional one that is there is not left out.
+    fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String>;
+    fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String>;
     /// The text of a file in one of the pod's volumes.
     fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String>;
 }
@@ -202,7 +205,7 @@ fn add_env_from(
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(source) = &from.config_map_ref {
-            match values.config_map(pod.namespace(), &source.name) {
+            match values.config_map(pod.namespace(), &source.name).map_err(EnvError::Unreadable)? {
                 Some(map) => {
                     for (k, v) in map.data.into_iter().flatten() {
                         add(format!("{prefix}{k}"), v)?;
@@ -213,7 +216,7 @@ fn add_env_from(
             }
         }
         if let Some(source) = &from.secret_ref {
-            match values.secret(pod.namespace(), &source.name) {
+            match values.secret(pod.namespace(), &source.name).map_err(EnvError::Unreadable)? {
                 Some(secret) => {
                     for (k, v) in secret.data.into_iter().flatten() {
                         add(format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())?;
@@ -244,7 +247,8 @@ fn value_from(
     }
     if let Some(source) = &from.config_map_key_ref {
         let optional = source.optional == Some(true);
-        let Some(map) = values.config_map(namespace, &source.name) else {
+        let found = values.config_map(namespace, &source.name).map_err(EnvError::Unreadable)?;
+        let Some(map) = found else {
             return if optional { Ok(None) } else { Err(EnvError::NoConfigMap(source.name.clone())) };
         };
         return match map.data.and_then(|mut d| d.remove(&source.key)) {
@@ -259,7 +263,8 @@ fn value_from(
     }
     if let Some(source) = &from.secret_key_ref {
         let optional = source.optional == Some(true);
-        let Some(secret) = values.secret(namespace, &source.name) else {
+        let found = values.secret(namespace, &source.name).map_err(EnvError::Unreadable)?;
+        let Some(secret) = found else {
             return if optional { Ok(None) } else { Err(EnvError::NoSecret(source.name.clone())) };
         };
         return match secret.data.and_then(|mut d| d.remove(&source.key)) {

@@ -12,7 +12,7 @@ pub(crate) const HANDLERS: [&str; 2] = ["coracle", "runc"];
 /// The handler that the pod's class asks for.
 pub(crate) fn handler(cluster: &Cluster, pod: &Pod) -> Option<String> {
     let name = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty())?;
-    cluster.get::<RuntimeClass>("", name).map(|class| class.handler)
+    cluster.get::<RuntimeClass>("", name).ok().flatten().map(|class| class.handler)
 }
 
 /// Refuses a pod whose class is not there or asks for another runtime.
@@ -20,6 +20,7 @@ pub(crate) fn check(cluster: &Cluster, pod: &Pod) -> Result<(), String> {
     let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|n| !n.is_empty()) else { return Ok(()) };
     let class: RuntimeClass = cluster
         .get("", name)
+        .map_err(|e| format!("failed to get sandbox runtime: {e}"))?
         .ok_or_else(|| format!("failed to get sandbox runtime: RuntimeClass {name:?} not found"))?;
     judge(&class.handler)
 }

@@ -35,7 +35,10 @@ pub(super) fn own(config: &ServerConfig) -> [Own; 2] {
 pub(super) async fn report(cluster: Cluster, own: [Own; 2], token: CancellationToken) {
     let recorder = Recorder::new(cluster.as_user(INSTALLER.0, INSTALLER.1), COMPONENT, "");
     loop {
-        for (about, ip) in held_by_others(&cluster.list::<Service>(&Query::ALL), own) {
+        // One that cannot be read keeps none of the others from being reported.
+        let services: Vec<Service> =
+            cluster.objects::<Service>(&Query::ALL).iter().filter_map(|service| service.decode().ok()).collect();
+        for (about, ip) in held_by_others(&services, own) {
             recorder.event(&about, EventType::Warning, REASON, &message(ip));
         }
         if token.run_until_cancelled(tokio::time::sleep(REPORT_EVERY)).await.is_none() {

@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 use network::services::{ServiceTable, ServiceTableConfig};
 use network::{HostPort, NetworkConfig, PodNetwork, Protocol};
 use runtime::{LogLimit, Registries, Runtime, RuntimeConfig, SHIM_TIMEOUT};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::tls::Certificates;
@@ -153,13 +154,28 @@ fn run_dir(data_dir: &Path) -> PathBuf {
     if data_dir == Path::new("/var/lib/coracle") { "/run/coracle".into() } else { data_dir.join("run") }
 }
 
+/// All that is read of a node here: the rest of it may be damaged.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ranged {
+    spec: Range,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Range {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+}
+
 /// The range that this node has already, else the first that no other node has.
 fn pod_cidr(config: &ServerConfig, cluster: &Cluster) -> anyhow::Result<Ipv4Net> {
     let mut taken = HashSet::new();
-    for node in cluster.list::<Node>(&Query::ALL) {
-        let cidr = node.spec.as_ref().and_then(|s| s.pod_cidr.as_deref()).and_then(|c| c.parse().ok());
-        let Some(cidr) = cidr else { continue };
-        if node.metadata.name.as_deref() == Some(&config.node_name) {
+    for node in cluster.objects::<Node>(&Query::ALL) {
+        // A server whose one node cannot be read has to start all the same: how else would it be mended?
+        let Ok(Ranged { spec }) = node.decode() else { continue };
+        let Some(cidr) = spec.pod_cidr.as_deref().and_then(|c| c.parse().ok()) else { continue };
+        if *node.index.key.name == *config.node_name {
             return Ok(cidr);
         }
         taken.insert(cidr);

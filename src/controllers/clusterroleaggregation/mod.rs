@@ -44,7 +44,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "clusterrole-aggregation-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(role) = self.cluster.get::<ClusterRole>("", &key.name) else { return Ok(Outcome::Done) };
+        let Some(role) = self.cluster.get::<ClusterRole>("", &key.name)? else { return Ok(Outcome::Done) };
         let Some(rule) = &role.aggregation_rule else { return Ok(Outcome::Done) };
         let selectors: Vec<_> =
             rule.cluster_role_selectors.iter().flatten().filter_map(|s| Selector::from_meta(Some(s)).ok()).collect();

@@ -48,7 +48,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "cronjob-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(cron) = self.cluster.get::<CronJob>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(cron) = self.cluster.get::<CronJob>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         let spec = &cron.spec;
         let about = pod_control::reference(&cron);
         let jobs = self.own_jobs(&cron)?;
@@ -142,7 +142,7 @@ impl Reconciler {
         if spec.concurrency_policy.as_deref() == Some("Replace") {
             for active in cron_status.active.take().unwrap_or_default() {
                 let namespace = active.namespace.as_deref().unwrap_or_default();
-                if let Some(job) = self.cluster.get::<Job>(namespace, active.name.as_deref().unwrap_or_default()) {
+                if let Some(job) = self.cluster.get::<Job>(namespace, active.name.as_deref().unwrap_or_default())? {
                     self.delete(&job, &about, w).await?;
                 }
             }

@@ -82,7 +82,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "daemonset-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(set) = self.cluster.get::<DaemonSet>(&key.namespace, &key.name) else {
+        let Some(set) = self.cluster.get::<DaemonSet>(&key.namespace, &key.name)? else {
             self.failures.lock().retain(|(set, _), _| set != key);
             return Ok(Outcome::Done);
         };
@@ -145,7 +145,7 @@ impl Reconciler {
             .collect();
         let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<DaemonSet, Pod>(candidates, meta, &api, &[], w).await?;
-        Ok(owned.iter().filter_map(PodView::of).collect())
+        PodView::all(&owned)
     }
 
     /// Of several revisions of the current template the last one stays. Pods of the others are made its

@@ -65,8 +65,10 @@ fn deployment_of_gone_pod(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> 
     let Some(key) = claim::owner_key::<ReplicaSet>(gone) else { return Vec::new() };
     let set = cluster.source().get(&GroupResource::of::<ReplicaSet>(), &key);
     let Some(deployment) = set.as_ref().and_then(claim::owner_key::<Deployment>) else { return Vec::new() };
-    let recreates =
-        cluster.get::<Deployment>(&deployment.namespace, &deployment.name).is_some_and(|d| plan::is_recreate(&d));
+    // One that cannot be read says so when it is reconciled.
+    let recreates = cluster
+        .get::<Deployment>(&deployment.namespace, &deployment.name)
+        .map_or(true, |found| found.is_some_and(|d| plan::is_recreate(&d)));
     if recreates { vec![deployment] } else { Vec::new() }
 }
 
@@ -74,7 +76,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "deployment-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(deployment) = self.cluster.get::<Deployment>(&key.namespace, &key.name) else {
+        let Some(deployment) = self.cluster.get::<Deployment>(&key.namespace, &key.name)? else {
             return Ok(Outcome::Done);
         };
         let Some(spec) = &deployment.spec else { return Ok(Outcome::Done) };
@@ -118,7 +120,8 @@ impl Reconciler {
             .collect();
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<Deployment, ReplicaSet>(candidates, meta, &api, &[], w).await?;
-        Ok(owned.iter().filter_map(|o| self.cluster.get(&o.index.key.namespace, &o.index.key.name)).collect())
+        let newest = owned.iter().map(|o| self.cluster.get(&o.index.key.namespace, &o.index.key.name));
+        newest.filter_map(Result::transpose).collect()
     }
 
     /// Whether a pod of a set other than the new one may still run: only a finished pod surely does not.
@@ -126,7 +129,7 @@ impl Reconciler {
         let (_, old) = replicasets::part(spec, sets.to_vec());
         old.iter().any(|set| {
             let pods = self.cluster.objects::<Pod>(&Query::owner(set.metadata.uid.as_deref().unwrap_or_default()));
-            replicasets::actual(set) > 0 || pods.iter().filter_map(PodView::of).any(|p| !p.is_finished())
+            replicasets::actual(set) > 0 || pods.iter().any(|pod| PodView::of(pod).is_none_or(|p| !p.is_finished()))
         })
     }
 

@@ -69,8 +69,8 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "endpoints-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let current = self.cluster.get::<Endpoints>(&key.namespace, &key.name);
-        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {
+        let current = self.cluster.get::<Endpoints>(&key.namespace, &key.name)?;
+        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name)? else {
             let seen = self.deleted.take(key);
             if current.is_some_and(|e| seen || plan::is_ours(&e.metadata)) {
                 self.delete(key, w).await?;

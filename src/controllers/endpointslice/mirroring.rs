@@ -43,8 +43,8 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "endpointslice-mirroring-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let endpoints = self.cluster.get::<Endpoints>(&key.namespace, &key.name);
-        let service = self.cluster.get::<Service>(&key.namespace, &key.name);
+        let endpoints = self.cluster.get::<Endpoints>(&key.namespace, &key.name)?;
+        let service = self.cluster.get::<Service>(&key.namespace, &key.name)?;
         let has_selector = service.as_ref().and_then(|s| s.spec.as_ref()).is_some_and(|s| s.selector.is_some());
         let mirrored = endpoints.filter(|e| service.is_some() && !has_selector && wants_mirror(&e.metadata));
         let desired = match &mirrored {

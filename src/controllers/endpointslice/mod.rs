@@ -71,7 +71,7 @@ impl Reconcile for Reconciler {
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         // Slices of a Service that is gone go with it: they name it as their owner.
-        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         if service.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }

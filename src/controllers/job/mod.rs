@@ -72,7 +72,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "job-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         let Some(spec) = &job.spec else { return Ok(Outcome::Done) };
         if !is_ours(&job) || status::finished(&job).is_some() {
             return Ok(Outcome::Done);
@@ -105,7 +105,7 @@ impl Reconciler {
             objects.into_iter().map(|o| (claim::claim(&o.index, uid, deleting, selects(&o)), o)).map(|(c, o)| (o, c));
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<Job, Pod>(candidates.collect(), meta, &api, &[FINALIZER], w).await?;
-        Ok(owned.iter().filter_map(PodView::of).collect())
+        PodView::all(&owned)
     }
 
     async fn manage_pods(

@@ -40,6 +40,9 @@ fn is_orphan(cluster: &Cluster, pod: &Object) -> bool {
     let Some(owner) = pod.index.controller() else { return true };
     // The finalizers of other owners' pods, and of Jobs that others manage, are theirs to remove.
     let Some(key) = claim::owner_key::<Job>(pod) else { return false };
+    if cluster.source().is_unreadable(&GroupResource::of::<Job>(), &key) {
+        return false;
+    }
     let job = cluster.source().get(&GroupResource::of::<Job>(), &key).filter(|j| j.index.uid == owner.uid);
     job.is_none_or(|j| j.decode::<Job>().is_ok_and(|j| is_ours(&j) && status::finished(&j).is_some()))
 }

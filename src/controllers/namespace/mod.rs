@@ -53,7 +53,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "namespace-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(namespace) = self.cluster.get::<Namespace>("", &key.name) else { return Ok(Outcome::Done) };
+        let Some(namespace) = self.cluster.get::<Namespace>("", &key.name)? else { return Ok(Outcome::Done) };
         if namespace.metadata.deletion_timestamp.is_none() || !plan::has_finalizer(&namespace, FINALIZER) {
             return Ok(Outcome::Done);
         }

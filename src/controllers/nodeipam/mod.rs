@@ -81,7 +81,7 @@ impl Reconcile for Reconciler {
             })
         };
         let Some(cidr) = chosen else {
-            if let Some(node) = self.cluster.get::<Node>("", &key.name) {
+            if let Some(node) = self.cluster.get::<Node>("", &key.name)? {
                 let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
                 self.recorder.event(&pod_control::reference(&node), EventType::Normal, "CIDRNotAvailable", &message);
             }

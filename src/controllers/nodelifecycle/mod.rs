@@ -87,7 +87,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "node-lifecycle-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(mut node) = self.cluster.get::<Node>("", &key.name) else { return Ok(Outcome::Done) };
+        let Some(mut node) = self.cluster.get::<Node>("", &key.name)? else { return Ok(Outcome::Done) };
         let now = moment::time(Timestamp::now());
         let left = self.left(key);
         if left.is_none()

@@ -66,7 +66,7 @@ fn suspects(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {
 }
 
 fn node_exists(cluster: &Cluster, node: &str) -> bool {
-    cluster.source().get(&GroupResource::of::<Node>(), &ObjectKey::new("", node)).is_some()
+    cluster.may_be_there::<Node>("", node)
 }
 
 fn pods_of_gone_node(cluster: &Cluster, change: &Change) -> Vec<ObjectKey> {

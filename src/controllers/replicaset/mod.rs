@@ -79,7 +79,7 @@ impl<K: Replicated> Reconcile for Reconciler<K> {
     const NAME: &'static str = K::CONTROLLER;
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(owner) = self.cluster.get::<K>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(owner) = self.cluster.get::<K>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         let Some(spec) = owner.spec() else { return Ok(Outcome::Done) };
         let (pods, terminating) = self.own_pods(&owner, &spec, w).await?;
         let now = Timestamp::now();
@@ -128,7 +128,7 @@ impl<K: Replicated> Reconciler<K> {
             .collect();
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<K, Pod>(candidates, meta, &api, &[], w).await?;
-        let views: Vec<PodView> = owned.iter().filter_map(PodView::of).collect();
+        let views = PodView::all(&owned)?;
         let terminating = views.iter().filter(|p| p.is_terminating()).count();
         Ok((views.into_iter().filter(PodView::is_active).collect(), terminating))
     }

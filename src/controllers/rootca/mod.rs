@@ -45,7 +45,7 @@ impl Reconcile for Reconciler {
         if !is_active(&self.cluster, key) {
             return Ok(Outcome::Done);
         }
-        let current = self.cluster.get::<ConfigMap>(&key.name, NAME);
+        let current = self.cluster.get::<ConfigMap>(&key.name, NAME)?;
         let Some(wanted) = wanted(&key.name, &self.root_ca, current.as_ref()) else { return Ok(Outcome::Done) };
         let result = if current.is_some() { w.update(&wanted).await } else { w.create(&wanted).await };
         match result {

@@ -64,7 +64,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "service-lb-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name) else {
+        let Some(service) = self.cluster.get::<Service>(&key.namespace, &key.name)? else {
             return Ok(Outcome::Done);
         };
         let Some(spec) = &service.spec else { return Ok(Outcome::Done) };

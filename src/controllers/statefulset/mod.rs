@@ -51,7 +51,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "statefulset-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(set) = self.cluster.get::<StatefulSet>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(set) = self.cluster.get::<StatefulSet>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         let Some(spec) = &set.spec else { return Ok(Outcome::Done) };
         let Ok(selector) = Selector::from_meta(Some(&spec.selector)) else { return Ok(Outcome::Done) };
         let pods = self.own_pods(&set, &selector, w).await?;
@@ -107,7 +107,7 @@ impl Reconciler {
             .collect();
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
         let owned = claim::carry_out::<StatefulSet, Pod>(candidates, meta, &api, &[], w).await?;
-        Ok(owned.iter().filter_map(PodView::of).collect())
+        PodView::all(&owned)
     }
 
     async fn note_collision(&self, mut set: StatefulSet, count: i32, w: &Writes) -> kube::Result<Outcome> {
@@ -192,7 +192,7 @@ impl Reconciler {
         for wanted in claims::wanted(set, spec, ordinal) {
             let claim = wanted.metadata.name.clone().unwrap_or_default();
             let namespace = wanted.metadata.namespace.clone().unwrap_or_default();
-            if self.cluster.get::<PersistentVolumeClaim>(&namespace, &claim).is_some() {
+            if self.cluster.get::<PersistentVolumeClaim>(&namespace, &claim)?.is_some() {
                 continue;
             }
             let what = format!("Claim {claim} Pod {pod_name} in StatefulSet {set_name}");
@@ -219,7 +219,7 @@ impl Reconciler {
             }
             for template in spec.volume_claim_templates.iter().flatten() {
                 let name = claims::name(template, pod.name());
-                let found = self.cluster.get::<PersistentVolumeClaim>(&pod.index.key.namespace, &name);
+                let found = self.cluster.get::<PersistentVolumeClaim>(&pod.index.key.namespace, &name)?;
                 let Some(mut claim) = found else { continue };
                 let current = claim.metadata.owner_references.as_deref().unwrap_or_default();
                 if let Some(owners) = claims::changed_owners(set, spec, pod, current) {

@@ -77,7 +77,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "taint-eviction-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let pod = self.cluster.get::<Pod>(&key.namespace, &key.name);
+        let pod = self.cluster.get::<Pod>(&key.namespace, &key.name)?;
         let Some(pod) = pod.filter(|p| p.metadata.deletion_timestamp.is_none()) else {
             self.threatened.lock().remove(key);
             return Ok(Outcome::Done);

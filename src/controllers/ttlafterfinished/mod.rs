@@ -28,7 +28,7 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "ttl-after-finished-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name) else { return Ok(Outcome::Done) };
+        let Some(job) = self.cluster.get::<Job>(&key.namespace, &key.name)? else { return Ok(Outcome::Done) };
         match due(&job, Timestamp::now()) {
             Due::Never => Ok(Outcome::Done),
             Due::In(left) => Ok(Outcome::RequeueAfter(left)),

@@ -47,19 +47,25 @@ fn what_the_kernel_would_not_take_is_not_made() {
 struct Fixed;
 
 impl Values for Fixed {
-    fn config_map(&self, _: &str, name: &str) -> Option<ConfigMap> {
+    fn config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMap>, String> {
+        if name == "damaged" {
+            return Err("configmaps ns/damaged cannot be read".to_owned());
+        }
         if name == "large" {
             let map = json!({"metadata": {"name": "large"}, "data": {"k": "x".repeat(400_000)}});
-            return Some(serde_json::from_value(map).unwrap());
+            return Ok(Some(serde_json::from_value(map).unwrap()));
         }
-        (name == "cm").then(|| {
+        Ok((name == "cm").then(|| {
             serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"k": "v", "other": "o"}})).unwrap()
-        })
+        }))
     }
 
-    fn secret(&self, _: &str, name: &str) -> Option<Secret> {
-        (name == "s")
-            .then(|| serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap())
+    fn secret(&self, _: &str, name: &str) -> Result<Option<Secret>, String> {
+        if name == "damaged" {
+            return Err("secrets ns/damaged cannot be read".to_owned());
+        }
+        Ok((name == "s")
+            .then(|| serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap()))
     }
 
     fn volume_file(&self, _: &str, path: &str) -> Result<Option<String>, String> {
@@ -148,4 +154,25 @@ fn service_variables_are_docker_links() {
         ("REDIS_MASTER_SERVICE_PORT_MAIN_PORT", "6379"),
     ];
     assert_eq!(env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+}
+
+#[test]
+fn an_optional_reference_to_what_cannot_be_read_is_not_left_out() {
+    for (from, what) in [
+        (
+            json!({"env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "damaged", "key": "k", "optional": true}}}]}),
+            "configmaps",
+        ),
+        (
+            json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "damaged", "key": "k", "optional": true}}}]}),
+            "secrets",
+        ),
+        (json!({"envFrom": [{"configMapRef": {"name": "damaged", "optional": true}}]}), "configmaps"),
+        (json!({"envFrom": [{"secretRef": {"name": "damaged", "optional": true}}]}), "secrets"),
+    ] {
+        let mut container = from;
+        container["name"] = json!("c");
+        let said = format!("{what} ns/damaged cannot be read");
+        assert_eq!(env_of(&container), Err(EnvError::Unreadable(said)), "{container}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use api::k8s_openapi::api::core::v1::Node;
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use api::object::{GroupResource, ObjectKey};
 use client::{Backoff, Cluster, kube, status};
 use jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -49,9 +50,11 @@ async fn renew(cluster: &Cluster, api: &Api<Lease>, node: &str) -> kube::Result<
     let patch = json!({ "spec": { "renewTime": now } });
     match api.patch(node, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Err(e) if status::is_not_found(&e) => {}
+        // It says no more than what follows: a damaged one is replaced, else the node would count as dead.
+        Err(_) if cluster.source().is_unreadable(&GroupResource::of::<Lease>(), &ObjectKey::new(NAMESPACE, node)) => {}
         other => return other.map(drop),
     }
-    let owner = cluster.get::<Node>("", node).map(|n| OwnerReference {
+    let owner = cluster.get::<Node>("", node)?.map(|n| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
         name: node.to_owned(),

@@ -187,7 +187,8 @@ impl Keeper {
 
     /// As upstream every ten seconds: what others have written over is to be put right.
     fn see_changes_of_others(&mut self) {
-        let Some(node) = self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) else { return };
+        // Unread it is written over whole, as what it was last known to be.
+        let Ok(Some(node)) = self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) else { return };
         if node.metadata.resource_version != self.revision {
             self.revision = node.metadata.resource_version;
             self.sent = node.status.unwrap_or_default();

@@ -189,7 +189,16 @@ impl Manager {
     fn begin(&mut self, pod: Arc<Pod>) {
         let known = self.kubelet.runtime.sandbox_status(pod.uid()).is_ok();
         let fresh = !known && !pod.is_deleting() && !pod.is_terminal();
-        let origin = match fresh.then(|| self.admit(&pod)) {
+        let node = match self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) {
+            Ok(node) => node,
+            Err(error) if fresh => {
+                // The next look at all pods begins it, once the node's labels and taints are known.
+                error!(pod = %pod.full_name(), "the pod waits: {error}");
+                return;
+            }
+            Err(_) => None,
+        };
+        let origin = match fresh.then(|| self.admit(&pod, node.as_ref())) {
             Some(Err(refusal)) => {
                 info!(pod = %pod.full_name(), reason = refusal.reason, "pod refused");
                 Origin::Rejected { reason: refusal.reason, message: refusal.message }
@@ -199,15 +208,14 @@ impl Manager {
         self.spawn(pod, origin);
     }
 
-    fn admit(&self, pod: &Pod) -> Result<(), admission::Refusal> {
+    fn admit(&self, pod: &Pod, node: Option<&Node>) -> Result<(), admission::Refusal> {
         let kubelet = &self.kubelet;
         let active = kubelet.pods.all();
         let others: Vec<&Pod> = active.iter().filter(|e| e.counts()).map(|e| &*e.pod).collect();
-        let node = kubelet.cluster.get::<Node>("", &kubelet.cfg.node_name);
         admission::admit(&admission::Inputs {
             pod,
             others: &others,
-            node: node.as_ref(),
+            node,
             allocatable: &kubelet.allocatable,
             pressure: *kubelet.pressure.lock(),
             modules: kubelet.machine.modules,
@@ -290,10 +298,11 @@ impl Manager {
             Ended::Rested { pod, .. } if self.kubelet.pods.contains(pod.uid()) || self.token.is_cancelled() => {}
             Ended::Rested { pod, removed: true } => self.spawn(pod, Origin::Orphan),
             Ended::Rested { pod, removed: false } => {
-                let fresh = self.kubelet.cluster.get::<Pod>(pod.namespace(), pod.name());
-                match fresh.filter(|fresh| fresh.uid() == pod.uid()) {
-                    Some(fresh) => self.begin(Arc::new(fresh)),
-                    None => self.spawn(pod, Origin::Orphan),
+                match self.kubelet.cluster.get::<Pod>(pod.namespace(), pod.name()) {
+                    Ok(Some(fresh)) if fresh.uid() == pod.uid() => self.begin(Arc::new(fresh)),
+                    Ok(_) => self.spawn(pod, Origin::Orphan),
+                    // It may be there: it goes on as it was last known.
+                    Err(_) => self.begin(pod),
                 }
             }
         }

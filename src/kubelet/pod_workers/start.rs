@@ -193,17 +193,18 @@ impl Start {
             allocatable: kubelet.allocatable.clone(),
         };
         let values = Lookup { kubelet, files };
-        env::build(&self.pod, &self.container, &self.services(), &fields, &values)
+        let services = self.services().map_err(|e| EnvError::Unreadable(e.to_string()))?;
+        env::build(&self.pod, &self.container, &services, &fields, &values)
     }
 
     /// The services of the pod's namespace if it wants them, and the API server always.
-    fn services(&self) -> BTreeMap<String, String> {
+    fn services(&self) -> client::kube::Result<BTreeMap<String, String>> {
         let cluster = &self.kubelet.cluster;
-        let mut list: Vec<Service> = cluster.get("default", "kubernetes").into_iter().collect();
+        let mut list: Vec<Service> = cluster.get("default", "kubernetes")?.into_iter().collect();
         if self.pod.spec().enable_service_links != Some(false) {
-            list.extend(cluster.list::<Service>(&Query::namespace(self.pod.namespace())));
+            list.extend(cluster.list::<Service>(&Query::namespace(self.pod.namespace()))?);
         }
-        env::service_variables(&list)
+        Ok(env::service_variables(&list))
     }
 
     async fn post_start(&self, id: &str, about: &ObjectReference) -> Result<(), StartError> {
@@ -244,12 +245,12 @@ struct Lookup<'a> {
 }
 
 impl Values for Lookup<'_> {
-    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap> {
-        self.kubelet.cluster.get(namespace, name)
+    fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String> {
+        self.kubelet.cluster.get(namespace, name).map_err(|e| e.to_string())
     }
 
-    fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
-        self.kubelet.cluster.get(namespace, name)
+    fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String> {
+        self.kubelet.cluster.get(namespace, name).map_err(|e| e.to_string())
     }
 
     fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {

@@ -219,8 +219,8 @@ fn claim(kubelet: &Kubelet, pod: &Pod, volume: &Volume) -> Option<(String, PathB
         (None, Some(_)) => format!("{}-{}", pod.name(), volume.name),
         (None, None) => return None,
     };
-    let claim: PersistentVolumeClaim = kubelet.cluster.get(pod.namespace(), &name)?;
-    let bound: PersistentVolume = kubelet.cluster.get("", claim.spec?.volume_name.as_deref()?)?;
+    let claim: PersistentVolumeClaim = kubelet.cluster.get(pod.namespace(), &name).ok()??;
+    let bound: PersistentVolume = kubelet.cluster.get("", claim.spec?.volume_name.as_deref()?).ok()??;
     Some((name, bound.spec?.local?.path.into()))
 }
 

@@ -15,6 +15,7 @@ pub(super) fn wanted(cx: &Setup<'_>, claim_name: &str, read_only: bool) -> Resul
     let claim: PersistentVolumeClaim = cx
         .cluster
         .get(namespace, claim_name)
+        .map_err(|e| e.to_string())?
         .ok_or_else(|| format!("persistentvolumeclaim \"{claim_name}\" not found"))?;
     let broken = |what: &str| format!("error processing PVC {namespace}/{claim_name}: {what}");
     let bound = claim.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Bound"));
@@ -26,6 +27,7 @@ pub(super) fn wanted(cx: &Setup<'_>, claim_name: &str, read_only: bool) -> Resul
     let volume: PersistentVolume = cx
         .cluster
         .get("", volume_name)
+        .map_err(|e| broken(&e.to_string()))?
         .ok_or_else(|| broken(&format!("failed to fetch PV {volume_name} from API server: not found")))?;
     let spec = volume.spec.as_ref().ok_or_else(|| broken("the PV has no spec"))?;
     let ours = spec.claim_ref.as_ref().is_some_and(|r| r.uid == claim.metadata.uid);

@@ -16,13 +16,13 @@ pub(super) async fn of(
     let namespace = cx.pod.namespace();
     let mut out = Payload::default();
     if let Some(source) = &volume.config_map {
-        let map = cx.cluster.get::<ConfigMap>(namespace, &source.name);
+        let map = cx.cluster.get::<ConfigMap>(namespace, &source.name).map_err(|e| e.to_string())?;
         payload::config_map(&source.name, map, Selection::of_config_map(source), &mut out).map_err(text)?;
         return Ok(Some(("configmap", out)));
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
-        let secret = cx.cluster.get::<Secret>(namespace, name);
+        let secret = cx.cluster.get::<Secret>(namespace, name).map_err(|e| e.to_string())?;
         payload::secret(name, secret, Selection::of_secret(source), &mut out).map_err(text)?;
         return Ok(Some(("secret", out)));
     }
@@ -50,13 +50,13 @@ async fn projected(
     for source in volume.sources.iter().flatten() {
         if let Some(s) = &source.config_map {
             let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
-            payload::config_map(&s.name, cx.cluster.get::<ConfigMap>(namespace, &s.name), selection, out)
-                .map_err(|e| e.to_string())?;
+            let map = cx.cluster.get::<ConfigMap>(namespace, &s.name).map_err(|e| e.to_string())?;
+            payload::config_map(&s.name, map, selection, out).map_err(|e| e.to_string())?;
         }
         if let Some(s) = &source.secret {
             let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
-            payload::secret(&s.name, cx.cluster.get::<Secret>(namespace, &s.name), selection, out)
-                .map_err(|e| e.to_string())?;
+            let secret = cx.cluster.get::<Secret>(namespace, &s.name).map_err(|e| e.to_string())?;
+            payload::secret(&s.name, secret, selection, out).map_err(|e| e.to_string())?;
         }
         if let Some(s) = &source.downward_api {
             payload::downward_api(cx.pod, s.items.as_deref().unwrap_or_default(), default_mode, cx.fields, out)

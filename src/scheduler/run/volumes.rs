@@ -8,8 +8,10 @@ pub(super) fn missing(cluster: &Cluster, namespace: &str, spec: &PodSpec) -> Opt
     let volumes = spec.volumes.iter().flatten();
     let claims = volumes.filter_map(|v| v.persistent_volume_claim.as_ref()).map(|c| c.claim_name.as_str());
     for name in claims {
-        let Some(claim) = cluster.get::<PersistentVolumeClaim>(namespace, name) else {
-            return Some(format!("persistentvolumeclaim \"{name}\" not found"));
+        let claim = match cluster.get::<PersistentVolumeClaim>(namespace, name) {
+            Ok(Some(claim)) => claim,
+            Ok(None) => return Some(format!("persistentvolumeclaim \"{name}\" not found")),
+            Err(error) => return Some(error.to_string()),
         };
         if claim.metadata.deletion_timestamp.is_some() {
             return Some(format!("persistentvolumeclaim \"{name}\" is being deleted"));
