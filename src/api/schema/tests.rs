@@ -321,6 +321,18 @@ fn typed_structs_read_canonical_objects() {
     check::<k8s_openapi::api::authorization::v1::SelfSubjectRulesReview>(&json!({"status": {}}));
 }
 
+/// Each takes some 270 bytes in the tree and in the struct, and a request holds both twice.
+#[test]
+fn a_map_of_tiny_keys_is_read_as_far_as_it_fits_into_the_memory_of_a_request() {
+    let body = |count: usize| {
+        let members: Vec<String> = (0..count).map(|i| format!(r#""k{i}":"""#)).collect();
+        format!(r#"{{"data":{{{}}}}}"#, members.join(","))
+    };
+    assert!(decode_json(body(80_000).as_bytes(), ty("ConfigMap")).is_ok());
+    let refused = decode_json(body(170_000).as_bytes(), ty("ConfigMap")).unwrap_err();
+    assert!(matches!(refused, DecodeError::TooLarge { .. }), "{refused:?}");
+}
+
 #[test]
 fn a_body_that_decodes_to_too_much_is_refused_where_it_passes_the_limit() {
     let body = |list: &str| format!(r#"{{"spec":{{"containers":[{list}]}}}}"#);

@@ -181,7 +181,9 @@ fn port_name(service: &Service, requested: &Requested<'_>) -> Result<String, Api
     found.ok_or_else(|| ApiError::ServiceUnavailable(missing()))
 }
 
-/// Endpoints that are pods: whoever may write endpoints must not reach other addresses through here.
+/// Endpoints that are pods, as upstream has it (`isValidAddress` of its Service storage): an endpoint names a
+/// pod of the Service's namespace and has an address of that pod. Whoever may write endpoints does not reach
+/// other addresses through here, the node's own among them.
 fn ready_endpoints(
     slices: &[EndpointSlice],
     port_name: &str,
@@ -262,7 +264,9 @@ mod tests {
                 {"addresses": ["10.0.0.1"], "conditions": {"ready": true}, "targetRef": pod("a")},
                 {"addresses": ["10.0.0.2"], "conditions": {"ready": false}, "targetRef": pod("b")},
                 {"addresses": ["10.0.0.3"], "targetRef": pod("a")},
-                {"addresses": ["10.0.0.4"]}]}))
+                {"addresses": ["10.0.0.4"]},
+                {"addresses": ["127.0.0.1"], "targetRef": pod("a")},
+                {"addresses": ["::ffff:10.0.0.1"], "targetRef": pod("a")}]}))
         .unwrap();
         let addresses_of = |reference: &ObjectReference| match reference.name.as_deref() {
             Some("a") => vec!["10.0.0.1".to_owned()],
