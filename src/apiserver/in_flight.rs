@@ -28,25 +28,26 @@ const USERS_SHARE: usize = 4;
 const BUFFERED_KIB: usize = 96 * 1024;
 /// Smaller ones are bounded by their number.
 const COUNTED_FROM: usize = 16 * 1024;
-/// An answer that is larger than all of the room counts as half of it: it is sent when others are not.
+/// An answer that is larger than the pool of memory counts as half of it: it is sent when others are not.
 const LARGEST_KIB: usize = BUFFERED_KIB / 2;
 
-/// The room for requests and their answers.
+/// The places for requests and the memory for their answers.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    reading: Arc<Room>,
-    mutating: Arc<Room>,
-    buffered: Arc<Room>,
+    reading: Arc<Pool>,
+    mutating: Arc<Pool>,
+    buffered: Arc<Pool>,
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { reading: Room::new(READING), mutating: Room::new(MUTATING), buffered: Room::new(BUFFERED_KIB) }
+        Self { reading: Pool::new(READING), mutating: Pool::new(MUTATING), buffered: Pool::new(BUFFERED_KIB) }
     }
 }
 
+/// So many places, or so much memory, that all users have together.
 #[derive(Debug)]
-struct Room {
+struct Pool {
     limit: usize,
     taken: Mutex<Taken>,
 }
@@ -57,15 +58,15 @@ struct Taken {
     by_user: HashMap<String, usize>,
 }
 
-/// What a request has of a room, until its answer is out.
+/// What a request has of a pool, until its answer is out.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    room: Arc<Room>,
+    pool: Arc<Pool>,
     user: String,
     amount: usize,
 }
 
-/// All that a request has of the rooms.
+/// All that a request has of the pools.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
     pub(crate) place: Option<Pass>,
@@ -96,7 +97,7 @@ impl InFlight {
     /// When too much of it is taken.
     fn keep(&self, pass: Option<&Pass>, bytes: usize) -> Result<Option<Pass>, Full> {
         match pass {
-            Some(pass) if bytes >= COUNTED_FROM && Arc::ptr_eq(&pass.room, &self.reading) => {
+            Some(pass) if bytes >= COUNTED_FROM && Arc::ptr_eq(&pass.pool, &self.reading) => {
                 self.buffered.enter(&pass.user, (bytes / 1024).min(LARGEST_KIB)).map(Some)
             }
             Some(_) | None => Ok(None),
@@ -120,12 +121,12 @@ impl InFlight {
     }
 }
 
-impl Room {
+impl Pool {
     fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, taken: Mutex::default() })
     }
 
-    /// Gives a user so much of the room; one who has nothing may have more than the share.
+    /// Gives a user so much of the pool; one who has nothing may have more than the share.
     fn enter(self: &Arc<Self>, user: &str, amount: usize) -> Result<Pass, Full> {
         let mut taken = self.taken.lock();
         let own = taken.by_user.get(user).copied().unwrap_or(0);
@@ -134,13 +135,13 @@ impl Room {
         }
         taken.all += amount;
         *taken.by_user.entry(user.to_owned()).or_default() += amount;
-        Ok(Pass { room: Arc::clone(self), user: user.to_owned(), amount })
+        Ok(Pass { pool: Arc::clone(self), user: user.to_owned(), amount })
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut taken = self.room.taken.lock();
+        let mut taken = self.pool.taken.lock();
         taken.all -= self.amount;
         if let Some(own) = taken.by_user.get_mut(&self.user) {
             *own -= self.amount;
@@ -171,9 +172,9 @@ mod tests {
 
     #[test]
     fn a_user_gets_a_share_and_all_of_them_the_whole() {
-        let room = InFlight::default();
+        let in_flight = InFlight::default();
         let list = RequestInfo::parse(&Method::GET, "/api/v1/pods", None);
-        let admit = |name: &str| room.admit(&list, &named(name, &[]));
+        let admit = |name: &str| in_flight.admit(&list, &named(name, &[]));
         let of_one: Vec<_> = (0..100).map(|_| admit("a").unwrap().unwrap()).collect();
         assert!(matches!(admit("a"), Err(Full)));
         let of_others: Vec<_> = (0..300).map(|n| admit(&format!("u{}", n % 10)).unwrap().unwrap()).collect();
@@ -181,31 +182,31 @@ mod tests {
         drop(of_one);
         admit("a").unwrap().unwrap();
         drop(of_others);
-        let taken = room.reading.taken.lock();
+        let taken = in_flight.reading.taken.lock();
         assert!(taken.all == 0 && taken.by_user.is_empty());
     }
 
     #[test]
     fn service_accounts_of_a_namespace_share_its_part() {
-        let room = InFlight::default();
+        let in_flight = InFlight::default();
         let list = RequestInfo::parse(&Method::GET, "/openapi/v2", None);
         let account = |namespace: &str, n: usize| {
             let group = format!("system:serviceaccounts:{namespace}");
             named(&format!("system:serviceaccount:{namespace}:a{n}"), &[user::SERVICE_ACCOUNTS, &group])
         };
-        let _held: Vec<_> = (0..100).map(|n| room.admit(&list, &account("evil", n)).unwrap().unwrap()).collect();
-        assert!(matches!(room.admit(&list, &account("evil", 200)), Err(Full)));
-        room.admit(&list, &account("good", 1)).unwrap().unwrap();
+        let _held: Vec<_> = (0..100).map(|n| in_flight.admit(&list, &account("evil", n)).unwrap().unwrap()).collect();
+        assert!(matches!(in_flight.admit(&list, &account("evil", 200)), Err(Full)));
+        in_flight.admit(&list, &account("good", 1)).unwrap().unwrap();
     }
 
     #[test]
     fn reads_and_writes_have_rooms_of_their_own() {
-        let room = InFlight::default();
+        let in_flight = InFlight::default();
         let user = named("a", &[]);
         let request = |method: Method, path: &str, query: Option<&str>| RequestInfo::parse(&method, path, query);
         let create = request(Method::POST, "/api/v1/namespaces/a/pods", None);
-        let held: Vec<_> = (0..50).map(|_| room.admit(&create, &user).unwrap().unwrap()).collect();
-        assert!(matches!(room.admit(&create, &user), Err(Full)));
+        let held: Vec<_> = (0..50).map(|_| in_flight.admit(&create, &user).unwrap().unwrap()).collect();
+        assert!(matches!(in_flight.admit(&create, &user), Err(Full)));
         for (path, query, counted) in [
             ("/api/v1/pods", None, true),
             ("/openapi/v2", None, true),
@@ -214,33 +215,33 @@ mod tests {
             ("/readyz", None, false),
             ("/livez/ping", None, false),
         ] {
-            let pass = room.admit(&request(Method::GET, path, query), &user).unwrap();
+            let pass = in_flight.admit(&request(Method::GET, path, query), &user).unwrap();
             assert_eq!(pass.is_some(), counted, "{path}");
         }
-        assert!(room.admit(&create, &named("root", &[user::MASTERS])).unwrap().is_none());
+        assert!(in_flight.admit(&create, &named("root", &[user::MASTERS])).unwrap().is_none());
         drop(held);
     }
 
     #[test]
     fn answers_to_reads_have_so_much_memory_and_a_user_a_share() {
         const MIB: usize = 1024 * 1024;
-        let room = InFlight::default();
-        let read = |name: &str| room.reading.enter(name, 1).unwrap();
-        let (a, write) = (read("a"), room.mutating.enter("a", 1).unwrap());
-        assert!(room.keep(Some(&a), 100).unwrap().is_none());
-        let of_one: Vec<_> = (0..24).map(|_| room.keep(Some(&a), MIB).unwrap()).collect();
-        assert!(matches!(room.keep(Some(&a), MIB), Err(Full)));
+        let in_flight = InFlight::default();
+        let read = |name: &str| in_flight.reading.enter(name, 1).unwrap();
+        let (a, write) = (read("a"), in_flight.mutating.enter("a", 1).unwrap());
+        assert!(in_flight.keep(Some(&a), 100).unwrap().is_none());
+        let of_one: Vec<_> = (0..24).map(|_| in_flight.keep(Some(&a), MIB).unwrap()).collect();
+        assert!(matches!(in_flight.keep(Some(&a), MIB), Err(Full)));
         // What was written is told, and administrators have no pass.
-        assert!(room.keep(Some(&write), MIB).unwrap().is_none());
-        assert!(room.keep(None, MIB).unwrap().is_none());
+        assert!(in_flight.keep(Some(&write), MIB).unwrap().is_none());
+        assert!(in_flight.keep(None, MIB).unwrap().is_none());
         let b = read("b");
-        let huge = room.keep(Some(&b), usize::MAX).unwrap();
+        let huge = in_flight.keep(Some(&b), usize::MAX).unwrap();
         let c = read("c");
-        let rest: Vec<_> = (0..24).map(|_| room.keep(Some(&c), MIB).unwrap()).collect();
+        let rest: Vec<_> = (0..24).map(|_| in_flight.keep(Some(&c), MIB).unwrap()).collect();
         let d = read("d");
-        assert!(matches!(room.keep(Some(&d), MIB), Err(Full)));
+        assert!(matches!(in_flight.keep(Some(&d), MIB), Err(Full)));
         drop(huge);
-        assert!(room.keep(Some(&d), MIB).is_ok());
+        assert!(in_flight.keep(Some(&d), MIB).is_ok());
         drop((of_one, rest));
     }
 }

@@ -244,15 +244,15 @@ impl Shared {
 }
 
 /// The threads and the line before them. They end with the room.
-pub(crate) struct Room(Arc<Shared>);
+pub(crate) struct HeavyRoom(Arc<Shared>);
 
-impl fmt::Debug for Room {
+impl fmt::Debug for HeavyRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Room({} begun)", self.0.line.lock().begun)
+        write!(f, "HeavyRoom({} begun)", self.0.line.lock().begun)
     }
 }
 
-impl Room {
+impl HeavyRoom {
     /// Opens a room with threads for half of the processors, within a runtime.
     ///
     /// # Errors
@@ -300,7 +300,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for HeavyRoom {
     fn drop(&mut self) {
         self.0.line.lock().closed = true;
         self.0.changed.notify_waiters();

@@ -15,7 +15,7 @@ use crate::reader::Reader;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, KubeletIdentity, Kubelets};
 use crate::rest::tunnel::Tunnels;
-use crate::room::Room;
+use crate::room::HeavyRoom;
 
 /// The API server. Cheap to share; every handler gets it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct ApiServer {
     pub(crate) openapi: Documents,
     pub(crate) metrics: Metrics,
     /// Where heavy requests are answered.
-    pub(crate) room: Room,
+    pub(crate) room: HeavyRoom,
     pub(crate) in_flight: InFlight,
     /// Ends watches and turns readiness off.
     pub(crate) shutdown: CancellationToken,

@@ -16,7 +16,7 @@ use crate::openapi::Documents;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, Kubelets};
 use crate::rest::tunnel::Tunnels;
-use crate::room::Room;
+use crate::room::HeavyRoom;
 use crate::server::ApiServer;
 
 /// Why the server did not start.
@@ -93,7 +93,7 @@ impl ApiServer {
             discovery: Discovery::new(registry.resources()),
             openapi: Documents::default(),
             metrics: Metrics::default(),
-            room: Room::open().map_err(StartError::Threads)?,
+            room: HeavyRoom::open().map_err(StartError::Threads)?,
             in_flight: InFlight::default(),
             shutdown: CancellationToken::new(),
             registry,

@@ -34,10 +34,10 @@ pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
     let security = security(pod, c, image, cx.seccomp_dir)?;
     let expand = |list: &Option<Vec<String>>| {
         let lookup = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-        let mut room = env::Room::default();
+        let mut bytes = env::ArgumentBytes::default();
         let texts = list.iter().flatten().map(|text| {
             let text = env::expand(text, lookup)?;
-            room.take(text.len()).map(|()| text)
+            bytes.take(text.len()).map(|()| text)
         });
         texts.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())
     };

@@ -46,9 +46,9 @@ pub(crate) struct TooLong;
 
 /// Counts what is made for one container.
 #[derive(Debug, Default)]
-pub(crate) struct Room(usize);
+pub(crate) struct ArgumentBytes(usize);
 
-impl Room {
+impl ArgumentBytes {
     /// # Errors
     /// When the kernel takes no more.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), TooLong> {
@@ -149,8 +149,8 @@ pub(crate) fn build(
     fields: &FieldContext<'_>,
     values: &dyn Values,
 ) -> Result<Vec<(String, String)>, EnvError> {
-    let (mut env, mut room) = (Declared::default(), Room::default());
-    add_env_from(pod, container, values, &mut env, &mut room)?;
+    let (mut env, mut bytes) = (Declared::default(), ArgumentBytes::default());
+    add_env_from(pod, container, values, &mut env, &mut bytes)?;
     for var in container.env.iter().flatten() {
         let value = match (var.value.as_deref().filter(|v| !v.is_empty()), &var.value_from) {
             (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())?),
@@ -158,7 +158,7 @@ pub(crate) fn build(
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
-            room.take(var.name.len() + value.len())?;
+            bytes.take(var.name.len() + value.len())?;
             env.set(&var.name, value);
         }
     }
@@ -195,10 +195,10 @@ fn add_env_from(
     container: &Container,
     values: &dyn Values,
     env: &mut Declared,
-    room: &mut Room,
+    bytes: &mut ArgumentBytes,
 ) -> Result<(), EnvError> {
     let mut add = |name: String, value: String| {
-        room.take(name.len() + value.len())?;
+        bytes.take(name.len() + value.len())?;
         env.set(&name, value);
         Ok::<_, TooLong>(())
     };

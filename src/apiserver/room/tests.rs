@@ -102,7 +102,7 @@ impl Drop for Ends {
 
 #[tokio::test]
 async fn a_full_room_refuses_and_work_ends_with_its_client() {
-    let room = Room::open().unwrap();
+    let room = HeavyRoom::open().unwrap();
     let (entered, ended) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let endless = |_: Client| {
         let (entered, guard) = (Arc::clone(&entered), Ends(Arc::clone(&ended)));
@@ -140,7 +140,7 @@ async fn a_full_room_refuses_and_work_ends_with_its_client() {
 
 #[tokio::test]
 async fn a_request_that_waits_for_the_store_leaves_the_thread_to_others() {
-    let room = Room::open().unwrap();
+    let room = HeavyRoom::open().unwrap();
     let threads = std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1));
     // More than there are threads, all of which wait for the last.
     let waiting = (threads + 1).min(BEGUN - 1);
@@ -164,7 +164,7 @@ async fn a_request_that_waits_for_the_store_leaves_the_thread_to_others() {
 
 #[tokio::test]
 async fn what_a_request_in_the_room_asks_of_it_is_part_of_the_request() {
-    let room = Arc::new(Room::open().unwrap());
+    let room = Arc::new(HeavyRoom::open().unwrap());
     let nested = |depth: usize| {
         let room = Arc::clone(&room);
         move |_: Client| async move {
@@ -182,7 +182,7 @@ async fn what_a_request_in_the_room_asks_of_it_is_part_of_the_request() {
 
 #[tokio::test]
 async fn work_is_told_that_its_client_has_gone() {
-    let room = Room::open().unwrap();
+    let room = HeavyRoom::open().unwrap();
     let (entered, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     {
         let (entered_by, tells) = (Arc::clone(&entered), Arc::clone(&told));

@@ -123,9 +123,9 @@ pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounte
     let mut own = Vec::new();
     let mut foreign = Vec::new();
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut room = payload::Room::of_pod();
+    let mut left = payload::BytesLeft::of_pod();
     for volume in cx.pod.spec().volumes.iter().flatten() {
-        match wanted::of(cx, volume, tokens, &mut room).await {
+        match wanted::of(cx, volume, tokens, &mut left).await {
             Ok(wanted) if wanted.leads_elsewhere() => foreign.push((volume.name.clone(), wanted)),
             Ok(wanted) => own.push((volume.name.clone(), wanted)),
             Err(message) => outcomes.push((volume.name.clone(), Err(message))),

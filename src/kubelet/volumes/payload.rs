@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::downward::{self, FieldContext};
 
-/// Room that the files of one volume take at the most: a few times what the largest objects hold.
+/// Bytes that the files of one volume take at the most: a few times what the largest objects hold.
 pub(super) const BYTES_MAX: usize = 32 << 20;
 /// The same for all volumes of one pod. Most of them are kept in memory.
 const POD_BYTES_MAX: usize = 64 << 20;
@@ -48,9 +48,9 @@ impl Payload {
 }
 
 /// What is left for the files of one pod.
-pub(super) struct Room(usize);
+pub(super) struct BytesLeft(usize);
 
-impl Room {
+impl BytesLeft {
     pub(super) fn of_pod() -> Self {
         Self(POD_BYTES_MAX)
     }
@@ -242,7 +242,7 @@ mod tests {
         let mut half = Payload::default();
         half.add("a", vec![0; BYTES_MAX / 2], 0o644).unwrap();
         assert_eq!(half.add("b", vec![0; BYTES_MAX / 2], 0o644).unwrap_err(), PayloadError::TooLarge);
-        let mut room = Room::of_pod();
-        assert_eq!((0..9).find(|_| room.take(&half).is_err()), Some(POD_BYTES_MAX / half.bytes));
+        let mut left = BytesLeft::of_pod();
+        assert_eq!((0..9).find(|_| left.take(&half).is_err()), Some(POD_BYTES_MAX / half.bytes));
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::empty_dir::EmptyDir;
 use super::nfs::Nfs;
 use super::ownership::{self, FsGroup};
-use super::payload::{Payload, Room};
+use super::payload::{BytesLeft, Payload};
 use super::{
     OWN_DEADLINE, Setup, Tokens, VolumePath, atomic_writer, claims, file_system, files, fs_group, host_path, memory,
     nfs,
@@ -58,7 +58,7 @@ pub(super) async fn of(
     cx: &Setup<'_>,
     volume: &Volume,
     tokens: &mut Tokens,
-    room: &mut Room,
+    left: &mut BytesLeft,
 ) -> Result<Wanted, String> {
     if let Some(source) = &volume.empty_dir {
         return Ok(Wanted::EmptyDir(EmptyDir::of(source, cx.fields.allocatable.memory, fs_group(cx.pod, false))?));
@@ -83,7 +83,7 @@ pub(super) async fn of(
     let Some((plugin, payload)) = files::of(cx, volume, tokens).await? else {
         return Err("the volume type is not supported on this node".to_owned());
     };
-    room.take(&payload)?;
+    left.take(&payload)?;
     let in_memory = matches!(plugin, "secret" | "projected" | "downward-api");
     let group = fs_group(cx.pod, true);
     Ok(Wanted::Files(Files { plugin, payload, group, in_memory, unused: cx.unused, now: cx.now }))

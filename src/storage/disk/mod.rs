@@ -8,7 +8,7 @@
 mod file;
 mod form1;
 mod pages;
-mod room;
+mod reserve;
 mod row;
 
 use std::io;
@@ -21,7 +21,7 @@ use crate::error::{BoxError, OpenError};
 use crate::gap::Gap;
 use crate::key::Key;
 use crate::marker::Marker;
-use room::Room;
+use reserve::Reserve;
 
 pub use file::{Report, check};
 
@@ -76,7 +76,7 @@ pub(crate) struct Disk {
     database: Option<Database>,
     ceiling: u64,
     marker: Option<Marker>,
-    room: Room,
+    reserve: Reserve,
     /// The engine found the file damaged while it was in use: only a start, which checks all of it,
     /// may go on.
     is_broken: bool,
@@ -170,8 +170,8 @@ impl Disk {
             marker = Some(made.map_err(|source| OpenError::Marker { path: base.clone(), source })?);
         }
         let revision = first_revision(&meta, marker.as_ref());
-        let room = Room::beside(path.as_deref());
-        let disk = Self { opener, database: Some(database), ceiling: meta.ceiling, marker, room, is_broken: false };
+        let reserve = Reserve::beside(path.as_deref());
+        let disk = Self { opener, database: Some(database), ceiling: meta.ceiling, marker, reserve, is_broken: false };
         Ok((disk, Loaded { revision, set_aside, gaps }))
     }
 
@@ -182,7 +182,7 @@ impl Disk {
 
     /// Whether only writes that make room are done.
     pub(crate) fn is_full(&self) -> bool {
-        self.room.is_full()
+        self.reserve.is_full()
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -191,14 +191,14 @@ impl Disk {
 
     /// Looks whether a full disk has room again.
     pub(crate) fn look_for_room(&mut self) {
-        if self.room.is_full() {
-            self.room.look();
+        if self.reserve.is_full() {
+            self.reserve.look();
         }
     }
 
     /// After a commit that found the disk full: whether another try has more room.
     pub(crate) fn make_room(&mut self, error: &redb::Error) -> bool {
-        matches!(error, redb::Error::Io(error) if room::is_storage_full(error)) && self.room.give_up_reserve()
+        matches!(error, redb::Error::Io(error) if reserve::is_storage_full(error)) && self.reserve.give_up()
     }
 
     /// Writes a batch and the ceiling, and returns when they are on disk.

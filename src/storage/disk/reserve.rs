@@ -1,4 +1,4 @@
-//! Room for what makes room: on a full disk objects can still be deleted.
+//! A reserve for what makes room: on a full disk objects can still be deleted.
 //!
 //! A file of some size lies beside the database. When a commit finds the disk full, the file goes, and
 //! from then on only writes that belong to deletions are done, until there is room again.
@@ -19,20 +19,20 @@ const RESERVE: u64 = 2 << 20;
 const ENOUGH: u64 = 2 * RESERVE;
 
 #[derive(Debug)]
-pub(super) struct Room {
-    /// Where the reserve lies; without it nothing is reserved.
-    reserve: Option<PathBuf>,
+pub(super) struct Reserve {
+    /// Its file; without one nothing is reserved.
+    file: Option<PathBuf>,
     is_full: bool,
 }
 
-impl Room {
+impl Reserve {
     pub(super) fn beside(database: Option<&Path>) -> Self {
-        let reserve = database.map(|path| super::beside(path, ".reserve"));
-        let mut room = Self { reserve, is_full: false };
-        if !room.has_reserve() {
-            room.look();
+        let file = database.map(|path| super::beside(path, ".reserve"));
+        let mut reserve = Self { file, is_full: false };
+        if !reserve.is_there() {
+            reserve.look();
         }
-        room
+        reserve
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -40,17 +40,17 @@ impl Room {
     }
 
     /// Gives the reserve up; returns whether that may have helped.
-    pub(super) fn give_up_reserve(&mut self) -> bool {
-        let Some(reserve) = &self.reserve else { return false };
+    pub(super) fn give_up(&mut self) -> bool {
+        let Some(file) = &self.file else { return false };
         self.is_full = true;
-        std::fs::remove_file(reserve).is_ok()
+        std::fs::remove_file(file).is_ok()
     }
 
     /// Looks whether there is room for the reserve again.
     pub(super) fn look(&mut self) {
-        let Some(reserve) = &self.reserve else { return };
-        let made = match free(reserve) {
-            Ok(free) if free >= ENOUGH => make(reserve),
+        let Some(file) = &self.file else { return };
+        let made = match free(file) {
+            Ok(free) if free >= ENOUGH => make(file),
             Ok(_) => Err(io::ErrorKind::StorageFull.into()),
             // A file system that does not tell: the next commit will.
             Err(_) => Ok(()),
@@ -58,9 +58,9 @@ impl Room {
         self.is_full = made.is_err_and(|e| is_storage_full(&e));
     }
 
-    fn has_reserve(&self) -> bool {
+    fn is_there(&self) -> bool {
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
-        self.reserve.as_ref().is_some_and(|path| size(path) == RESERVE)
+        self.file.as_ref().is_some_and(|path| size(path) == RESERVE)
     }
 }
 
