@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::Client;
 use kube::api::Api;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{claim, pod_control, template_hash};
@@ -43,10 +44,13 @@ pub(crate) fn hash<'a>(revision: &'a ControllerRevision, label: &str) -> &'a str
     revision.metadata.labels.as_ref().and_then(|l| l.get(label)).map_or("", String::as_str)
 }
 
-/// The pod template that a revision holds.
-pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
-    let template = revision.data.as_ref()?.0.pointer("/spec/template")?;
-    serde_json::from_value(template.clone()).ok()
+/// The pod template that a revision holds, if it holds one.
+///
+/// # Errors
+/// When it cannot be read: a pod made from another template would pass for one of this revision.
+pub(crate) fn template(revision: &ControllerRevision) -> kube::Result<Option<PodTemplateSpec>> {
+    let template = revision.data.as_ref().and_then(|data| data.0.pointer("/spec/template"));
+    template.map(PodTemplateSpec::deserialize).transpose().map_err(kube::Error::SerdeError)
 }
 
 /// Whose history somebody has taken a revision out of: the current one must be made anew.
@@ -222,7 +226,7 @@ mod tests {
             spec: None,
         };
         let stored = ControllerRevision { data: Some(RawExtension(data(&wanted))), ..revision("a", 1) };
-        assert_eq!(template(&stored), Some(wanted.clone()));
+        assert_eq!(template(&stored).unwrap(), Some(wanted.clone()));
         assert!(is_equal(&stored, &data(&wanted)));
         assert!(!is_equal(&stored, &data(&PodTemplateSpec::default())));
     }

@@ -24,7 +24,8 @@ impl Reconcile for Reconciler {
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
         let object = self.0.source().get(&GroupResource::of::<PersistentVolume>(), key);
         let Some(object) = object else { return Ok(Outcome::Done) };
-        let step = protection::step(&object.index, FINALIZER, || object.decode().is_ok_and(|v| is_bound(&v)));
+        // One that cannot be read may be bound.
+        let step = protection::step(&object.index, FINALIZER, || object.decode().map_or(true, |v| is_bound(&v)));
         protection::apply::<PersistentVolume>(w, &object, FINALIZER, step).await?;
         Ok(Outcome::Done)
     }

@@ -129,8 +129,8 @@ impl Reconciler {
         for step in steps {
             match step {
                 Step::Create { ordinal, revision } => {
-                    let stored = history.iter().find(|r| history::name(r) == revision).and_then(history::template);
-                    let template = stored.unwrap_or_else(|| spec.template.clone());
+                    let stored = history.iter().find(|r| history::name(r) == revision).map(history::template);
+                    let template = stored.transpose()?.flatten().unwrap_or_else(|| spec.template.clone());
                     let pod = pods::new_pod(set, spec, &template, revision, *ordinal);
                     self.create(set, spec, *ordinal, &pod, &about, w).await?;
                 }

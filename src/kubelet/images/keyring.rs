@@ -46,22 +46,35 @@ impl Entry {
 pub(super) struct Keyring(Vec<(String, RegistryAuth)>);
 
 impl Keyring {
-    /// Adds what a secret holds; one that is not of Docker's form adds nothing.
-    pub(super) fn add(&mut self, secret: &Secret) {
-        let Some(data) = &secret.data else { return };
-        let auths = match secret.type_.as_deref() {
-            Some("kubernetes.io/dockerconfigjson") => data
-                .get(".dockerconfigjson")
-                .and_then(|d| serde_json::from_slice::<DockerConfig>(&d.0).ok())
-                .map(|c| c.auths),
-            Some("kubernetes.io/dockercfg") => {
-                data.get(".dockercfg").and_then(|d| serde_json::from_slice::<BTreeMap<String, Entry>>(&d.0).ok())
-            }
-            _ => None,
+    /// Adds what a secret holds; one of another type, or without content, adds nothing.
+    ///
+    /// # Errors
+    /// With the text of the failed pull, when the secret cannot be read.
+    pub(super) fn add(&mut self, secret: &Secret) -> Result<(), String> {
+        let key = match secret.type_.as_deref() {
+            Some("kubernetes.io/dockerconfigjson") => ".dockerconfigjson",
+            Some("kubernetes.io/dockercfg") => ".dockercfg",
+            _ => return Ok(()),
         };
-        for (place, entry) in auths.into_iter().flatten() {
+        let content = secret.data.as_ref().and_then(|data| data.get(key)).filter(|content| !content.0.is_empty());
+        let Some(content) = content else { return Ok(()) };
+        let auths = match key {
+            ".dockercfg" => serde_json::from_slice::<BTreeMap<String, Entry>>(&content.0),
+            _ => serde_json::from_slice::<DockerConfig>(&content.0).map(|config| config.auths),
+        };
+        // What serde says may quote a password.
+        let auths = auths.map_err(|e| {
+            let name = secret.metadata.name.as_deref().unwrap_or_default();
+            format!(
+                "image pull secret {name:?}: {key} is no valid docker config (line {}, column {})",
+                e.line(),
+                e.column()
+            )
+        })?;
+        for (place, entry) in auths {
             self.0.push((normalize(&place), entry.into_auth()));
         }
+        Ok(())
     }
 
     /// The credentials for an image, the most specific first.
@@ -118,8 +131,29 @@ mod tests {
             "data": {".dockerconfigjson": STANDARD.encode(config.to_string())}}))
         .unwrap();
         let mut out = Keyring::default();
-        out.add(&secret);
+        out.add(&secret).unwrap();
         out
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_read_is_an_error_that_keeps_it_secret() {
+        for (kind, key, content, expected) in [
+            (
+                "kubernetes.io/dockerconfigjson",
+                ".dockerconfigjson",
+                r#"{"auths": "hunter2"}"#,
+                Some("line 1, column 19"),
+            ),
+            ("kubernetes.io/dockercfg", ".dockercfg", "hunter2", Some("line 1, column 1")),
+            ("kubernetes.io/dockercfg", ".dockercfg", "", None),
+            ("Opaque", ".dockercfg", "hunter2", None),
+        ] {
+            let data = json!({key: STANDARD.encode(content)});
+            let secret = json!({"metadata": {"name": "pull"}, "type": kind, "data": data});
+            let added = Keyring::default().add(&serde_json::from_value(secret).unwrap());
+            let wanted = |place| format!("image pull secret \"pull\": {key} is no valid docker config ({place})");
+            assert_eq!(added.err(), expected.map(wanted), "{kind} {content}");
+        }
     }
 
     #[test]

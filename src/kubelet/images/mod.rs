@@ -142,7 +142,7 @@ async fn try_credentials(cx: &Request<'_>, full: &str) -> Result<ImageStatus, St
     let mut keyring = Keyring::default();
     for secret in cx.pod.spec().image_pull_secrets.iter().flatten() {
         match cx.cluster.get::<Secret>(cx.pod.namespace(), &secret.name) {
-            Ok(Some(secret)) => keyring.add(&secret),
+            Ok(Some(secret)) => keyring.add(&secret)?,
             Ok(None) | Err(_) => {
                 let message = format!(
                     "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",

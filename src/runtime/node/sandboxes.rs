@@ -186,9 +186,10 @@ impl Runtime {
                 }
                 // An exit code that cannot be read is lost, and so the container is.
                 let exit = |id: &str| {
-                    let read = durable::read_optional(&at.container(id).exit());
-                    let told = read.inspect_err(|error| tracing::warn!(container = id, %error, "damaged"));
-                    told.ok().flatten()
+                    durable::read_optional(&at.container(id).exit()).unwrap_or_else(|error| {
+                        tracing::warn!(container = id, %error, "it is not known how a container ended");
+                        None
+                    })
                 };
                 Ok(ids.into_iter().map(|id| (id.clone(), exit(&id))).collect())
             })

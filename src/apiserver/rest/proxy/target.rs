@@ -1,6 +1,6 @@
 //! Which server a proxied request goes to. Whether it may is for [`super::super::dial`] to say.
 
-use api::object::{GroupResource, ObjectKey};
+use api::object::{GroupResource, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use rand::Rng;
@@ -155,8 +155,9 @@ pub(super) fn of_service(registry: &Registry, namespace: &str, requested: &Reque
         .list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(namespace))
         .iter()
         .filter(|s| s.index.labels.get("kubernetes.io/service-name").is_some_and(|n| **n == *name))
-        .filter_map(|s| s.decode().ok())
-        .collect();
+        .map(Object::decode)
+        .collect::<Result<_, _>>()
+        .map_err(ApiError::internal)?;
     let pods = GroupResource::new("", "pods");
     let addresses_of = |reference: &ObjectReference| {
         let key = ObjectKey::new(namespace, reference.name.as_deref().unwrap_or_default());
