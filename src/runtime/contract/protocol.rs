@@ -156,3 +156,15 @@ pub(crate) enum Failure {
     Start(String),
     Other(String),
 }
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotFound => "no such container",
+            Self::NotRunning => "the container is not running",
+            Self::AlreadyStarted => "the container is already started",
+            Self::Version => "no common version",
+            Self::Start(text) | Self::Other(text) => text,
+        })
+    }
+}

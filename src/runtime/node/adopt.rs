@@ -210,7 +210,7 @@ async fn ask_shim(
             }
             None => Told::Unclear("its shim gave no records".to_owned()),
         },
-        Ok((other, _)) => Told::Unclear(format!("its shim gave the unexpected answer {other:?}")),
+        Ok(_) => Told::Unclear("its shim gave an unexpected answer".to_owned()),
         Err(_) if process.fd.is_ending().await => Told::Gone,
         Err(error) => Told::Unclear(format!("its shim cannot be asked: {error}")),
     };

@@ -127,7 +127,7 @@ impl Connection {
                 Err(io::Error::other(text))
             }
             None => Err(io::ErrorKind::UnexpectedEof.into()),
-            other => Err(io::Error::other(format!("unexpected greeting: {other:?}"))),
+            Some(_) => Err(io::Error::other("it gave an unexpected greeting")),
         }
     }
 
@@ -147,7 +147,7 @@ impl Connection {
         match tokio::time::timeout(self.timeout, answered).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(CallError::Gone)) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Err(CallError::Failed(failure))) => Err(io::Error::other(format!("{failure:?}"))),
+            Ok(Err(CallError::Failed(failure))) => Err(io::Error::other(failure.to_string())),
             Err(_) => Err(late()),
         }
     }

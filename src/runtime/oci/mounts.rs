@@ -45,11 +45,12 @@ pub(crate) enum CgroupView<'a> {
     V1 { hierarchies: &'a [PathBuf], path: &'a str },
 }
 
-/// The mounts of a container; the pod's own replace defaults at the same place.
+/// The mounts of a container; the pod's own replace defaults at the same place and below.
 pub(crate) fn mounts(pod: &[Mount], privileged: bool, shm: &Path, cgroups: &CgroupView<'_>) -> Vec<OciMount> {
     let mut mounts = defaults(privileged, shm);
     mounts.extend(cgroup_mounts(privileged, cgroups));
-    mounts.retain(|default| !pod.iter().any(|mount| mount.container_path == default.destination));
+    // Those below would be hidden, and their places may not be there to mount them at.
+    mounts.retain(|default| !pod.iter().any(|mount| default.destination.starts_with(&mount.container_path)));
     let mut pod = pod.to_vec();
     // Parents first, so that none hides another.
     pod.sort_by_key(|mount| mount.container_path.components().count());
@@ -162,6 +163,18 @@ mod tests {
             ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup", "/a", "/dev/shm", "/a/b/c"]
         );
         assert_eq!(found[7].options, ["rbind", "ro"]);
+    }
+
+    #[test]
+    fn a_mount_of_the_pod_takes_the_place_of_defaults_below_it() {
+        let hierarchies = [PathBuf::from("/sys/fs/cgroup/memory")];
+        let view = CgroupView::V1 { hierarchies: &hierarchies, path: "/kubepods/p/c" };
+        for (place, left) in [("/sys/fs/cgroup", vec!["/sys"]), ("/sys", vec![])] {
+            let found = mounts(&[bind(place, Propagation::Private)], false, Path::new("/shm"), &view);
+            let below = found.iter().map(|mount| mount.destination.to_str().unwrap());
+            let below = below.filter(|found| found.starts_with("/sys") && *found != place).collect::<Vec<_>>();
+            assert_eq!(below, left, "{place}");
+        }
     }
 
     #[test]

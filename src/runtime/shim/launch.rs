@@ -20,7 +20,7 @@ use oci_spec::runtime::LinuxCapabilities;
 use serde::{Deserialize, Serialize};
 
 use super::executor::Launcher;
-use super::volumes;
+use super::{destinations, volumes};
 use crate::cgroup::{Cgroups, Version};
 use crate::contract::records::{ContainerPaths, ContainerRecord, SandboxPaths, cgroup_path};
 use crate::durable::{self, Durability, Record};
@@ -81,10 +81,11 @@ pub(super) fn launch(pod: &Pod<'_>, record: &ContainerRecord, stdio: Stdio) -> R
     let paths = pod.paths.container(&record.id);
     let cgroup = cgroup_path(pod.config, &record.id);
     mount_root(record, &paths)?;
+    let mut placed = record.clone();
     // As if the pod had asked for them.
-    let mut with_volumes = record.clone();
-    with_volumes.config.mounts.extend(volumes::make(record, &paths)?);
-    let record = &with_volumes;
+    placed.config.mounts.extend(volumes::make(record, &paths)?);
+    placed.config.mounts = destinations::resolve(placed.config.mounts, &paths.rootfs())?;
+    let record = &placed;
     create_working_dir(record, &paths.rootfs())?;
     let plan = plan(pod, record, &paths, &cgroup)?;
     let launcher = launcher(record, &plan)?;

@@ -7,6 +7,7 @@
 
 mod children;
 mod container;
+mod destinations;
 mod exec;
 mod executor;
 mod launch;

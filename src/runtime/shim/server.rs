@@ -31,6 +31,11 @@ use crate::sys::process::{self, Ended};
 
 /// Read from a stream at a time.
 const CHUNK: usize = 16 * 1024;
+/// As other runtimes tell of a limit that not even the start fits into.
+const TOO_LITTLE_MEMORY: &str =
+    "unable to start container process: container init was OOM-killed (memory limit too low?)";
+/// What the kernel says where a limit leaves no memory for a cgroup or a process, or is below what is used.
+const NO_MEMORY: [&str; 2] = ["Cannot allocate memory", "memory.limit_in_bytes: Device or resource busy"];
 /// As other runtimes report a process that never ran.
 const NEVER_RAN: i32 = 128;
 
@@ -388,12 +393,17 @@ impl Server {
     fn finish_start(&mut self, client: u64, call: u64, id: &str, outcome: children::Outcome) {
         let now = Timestamp::now();
         let Some(container) = self.containers.get_mut(id) else { return };
+        let limits = [&container.record.config.resources, &self.record.config.resources];
+        let limited = limits.iter().any(|resources| resources.memory_limit_bytes.is_some());
         let started = outcome.and_then(|(pid, terminal)| {
             container.started(pid, terminal, now).map(|()| pid).map_err(|error| error.to_string())
         });
         match started {
             Ok(pid) => self.reply(client, call, Ok(Answer::Started { pid, at_ns: nanoseconds(now) }), &[]),
             Err(text) => {
+                let killed = self.cgroups.oom_kills(&cgroup_path(&self.record.config, id)) > 0;
+                let starved = killed || limited && NO_MEMORY.iter().any(|sign| text.contains(sign));
+                let text = if starved { TOO_LITTLE_MEMORY.to_owned() } else { text };
                 // A child that died before it could say so leaves its container waiting for a start.
                 let _ = self.cgroups.signal_all(&cgroup_path(&self.record.config, id), Signal::SIGKILL);
                 let _ = fs::remove_dir_all(self.paths.state_root().join(id));

@@ -5,11 +5,12 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
+use super::destinations::plain;
 use crate::contract::records::{ContainerPaths, ContainerRecord};
 use crate::error::{IoContext, Result};
 use crate::sys::rootdir::RootDir;
@@ -20,7 +21,7 @@ pub(super) fn make(record: &ContainerRecord, paths: &ContainerPaths) -> Result<V
     let rootfs = paths.rootfs();
     let mut mounts = Vec::<Mount>::new();
     for place in record.defaults.volumes.keys().filter_map(|path| place(path)) {
-        let taken = |mount: &Mount| mount.container_path == place;
+        let taken = |mount: &Mount| plain(&mount.container_path) == place;
         if record.config.mounts.iter().any(taken) || mounts.iter().any(taken) {
             continue;
         }
@@ -40,14 +41,7 @@ pub(super) fn make(record: &ContainerRecord, paths: &ContainerPaths) -> Result<V
 
 /// An absolute path without detours; neither the root nor what the kernel shows is a volume.
 fn place(path: &str) -> Option<PathBuf> {
-    let mut place = PathBuf::from("/");
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => place.push(part),
-            Component::ParentDir => drop(place.pop()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
+    let place = plain(Path::new(path));
     let kernel = ["/proc", "/sys", "/dev"].iter().any(|dir| place.starts_with(dir));
     Some(place).filter(|place| !kernel && place != Path::new("/"))
 }

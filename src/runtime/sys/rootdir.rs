@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// What becomes of symbolic links below the directory. None leads out of it.
@@ -66,6 +66,18 @@ impl RootDir {
     /// When nothing is there, or the path leads out.
     pub fn find(&self, path: &Path) -> io::Result<OwnedFd> {
         Ok(self.lookup(path, OFlag::O_PATH)?)
+    }
+
+    /// Where the link at `path` leads; `None` when something else is there.
+    ///
+    /// # Errors
+    /// When nothing is there, or the path to it leads out.
+    pub(crate) fn link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let found = self.lookup(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?;
+        if SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK {
+            return Ok(None);
+        }
+        Ok(Some(readlinkat(&found, "")?.into()))
     }
 
     /// The regular file at `path`, for reading.
@@ -234,6 +246,18 @@ mod tests {
             let opened = RootDir::open_with(&root, links).unwrap();
             assert_eq!(opened.file(Path::new(path)).is_ok(), ok, "{links:?} {path}");
             assert_eq!(opened.find(Path::new(path)).is_ok(), ok, "{links:?} {path}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_read_and_not_followed() {
+        let (_dir, root) = tree();
+        let opened = RootDir::open_with(&root, Links::Refused).unwrap();
+        assert_eq!(opened.link(Path::new("relative")).unwrap(), Some("../secret".into()));
+        assert_eq!(opened.link(Path::new("file")).unwrap(), None);
+        symlink(".", root.join("here")).unwrap();
+        for (path, error) in [("absent", libc::ENOENT), ("here/inner", libc::ELOOP), ("file/x", libc::ENOTDIR)] {
+            assert_eq!(opened.link(Path::new(path)).unwrap_err().raw_os_error(), Some(error), "{path}");
         }
     }
 

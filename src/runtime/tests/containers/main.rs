@@ -9,6 +9,7 @@ mod devices;
 mod fixture;
 mod lifecycle;
 mod lost;
+mod mounts;
 mod registry;
 mod restart;
 mod scale;
@@ -33,6 +34,9 @@ const TESTS: &[Test] = &[
     ("limits_stand_and_memory_hogs_are_killed", |node| Box::pin(lifecycle::limits_and_oom(node))),
     ("pods_share_namespaces_as_asked", |node| Box::pin(lifecycle::namespaces(node))),
     ("volumes_and_read_only_roots", |node| Box::pin(lifecycle::volumes(node))),
+    ("mounts_go_where_links_and_detours_lead", |node| Box::pin(mounts::links_and_detours(node))),
+    ("what_may_not_be_covered_says_so", |node| Box::pin(mounts::refused(node))),
+    ("a_limit_that_no_start_fits_into_says_so", |node| Box::pin(mounts::too_little_memory(node))),
     ("block_devices_are_out_of_reach", |node| Box::pin(devices::block_devices(node))),
     ("seccomp_holds_in_init_and_exec", |node| Box::pin(devices::seccomp(node))),
     ("privileged_containers_see_devices", |node| Box::pin(devices::privileged(node))),
