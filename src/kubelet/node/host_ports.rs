@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use api::core::node_ports::{LISTENING, Port, RESERVED, write};
 use api::k8s_openapi::api::core::v1::{Node, Service};
-use api::object::Object;
 use client::kube::api::{Api, Patch, PatchParams};
 use client::{Cluster, Query, kube, status as api_status};
 use network::Protocol;
 use runtime::Lane;
-use serde::Deserialize;
 use serde_json::json;
 use tracing::warn;
 
@@ -56,23 +54,9 @@ impl HostPorts {
     }
 }
 
-/// Whether there is a Service that may take a port of this node. One that cannot be read may be one.
+/// Whether there is a Service that may take a port of this node.
 fn has_load_balancer(cluster: &Cluster) -> bool {
-    let may_be = |service: &Object| service.decode::<Exposed>().map_or(true, |s| s.spec.r#type == "LoadBalancer");
-    cluster.objects::<Service>(&Query::ALL).iter().any(may_be)
-}
-
-/// What of a Service says how it is reached.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Exposed {
-    spec: ExposedSpec,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ExposedSpec {
-    r#type: String,
+    !cluster.objects::<Service>(&Query::field("spec.type", "LoadBalancer")).is_empty()
 }
 
 async fn annotate(kubelet: &Kubelet, listening: &str) -> kube::Result<()> {
