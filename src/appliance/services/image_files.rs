@@ -1,7 +1,9 @@
 //! Image archives in `<data-dir>/images`, imported before the first pod starts: boards without a
-//! network, and images baked into an SD card.
+//! network, and images baked into an SD card. Their images are pinned: the kubelet never removes them for
+//! want of space, as the node may have no other way to get them. A start after the archive has gone lets
+//! its images go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,12 @@ const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
 /// What was imported from which file, so that a start with unchanged files reads none of them.
 #[derive(Debug, Default, Deserialize, PartialEq, Serialize)]
 struct Imported(BTreeMap<String, Entry>);
+
+impl Imported {
+    fn images(&self) -> BTreeSet<String> {
+        self.0.values().flat_map(|entry| entry.images.iter().cloned()).collect()
+    }
+}
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 struct Entry {
@@ -39,6 +47,7 @@ pub(super) async fn import(runtime: &Runtime, directory: &Path, record: &Path) {
             Err(e) => warn!(file = %path.display(), "image archive not imported: {e:#}"),
         }
     }
+    runtime.pin_images(after.images());
     if after != before
         && let Err(e) = write_record(record, &after)
     {
@@ -104,5 +113,15 @@ mod tests {
         let flipped = std::fs::read_to_string(&record).unwrap().replacen("sha256:a", "sha256:c", 1);
         std::fs::write(&record, flipped).unwrap();
         assert_eq!(read_record(&record), Imported::default());
+    }
+
+    #[test]
+    fn all_images_of_all_archives_are_pinned() {
+        let entry =
+            |images: &[&str]| Entry { size: 1, modified: 2, images: images.iter().map(|&i| i.into()).collect() };
+        let files = [("a.tar", entry(&["sha256:1", "sha256:2"])), ("b.tar", entry(&["sha256:2", "sha256:3"]))];
+        let imported = Imported(files.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect());
+        assert_eq!(imported.images().into_iter().collect::<Vec<_>>(), ["sha256:1", "sha256:2", "sha256:3"]);
+        assert!(Imported::default().images().is_empty());
     }
 }

@@ -1,4 +1,5 @@
-//! Removes images that no container uses when the disk fills, the longest unused first.
+//! Removes images that no container uses when the disk fills, the longest unused first. Those that are
+//! pinned stay.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -29,6 +30,8 @@ struct Candidate {
     size: u64,
     age: Duration,
     unused_for: Duration,
+    /// It lies ready on the node, from where alone it could come again.
+    pinned: bool,
 }
 
 impl ImageGc {
@@ -67,7 +70,7 @@ impl ImageGc {
     }
 
     fn candidates(&mut self, kubelet: &Kubelet) -> Vec<Candidate> {
-        let used = kubelet.runtime.images_in_use();
+        let (used, pinned) = (kubelet.runtime.images_in_use(), kubelet.runtime.pinned_images());
         let images: Vec<ImageStatus> = kubelet.runtime.list_images();
         let now = Instant::now();
         let there: HashSet<&str> = images.iter().map(|i| i.id.as_str()).collect();
@@ -84,6 +87,7 @@ impl ImageGc {
                 size: image.size_bytes,
                 age: now.duration_since(*first),
                 unused_for: now.duration_since(*last),
+                pinned: pinned.contains(&image.id),
             });
         }
         out
@@ -115,7 +119,7 @@ fn to_free(capacity: u64, available: u64, t: &Thresholds) -> u64 {
 }
 
 fn choose(mut candidates: Vec<Candidate>, wanted: u64, min_age: Duration) -> (Vec<String>, u64) {
-    candidates.retain(|c| c.age >= min_age);
+    candidates.retain(|c| !c.pinned && c.age >= min_age);
     candidates.sort_by_key(|c| std::cmp::Reverse((c.unused_for, c.age)));
     let mut freed = 0;
     let mut victims = Vec::new();
@@ -148,10 +152,13 @@ mod tests {
             size,
             age: Duration::from_secs(age),
             unused_for: Duration::from_secs(unused),
+            pinned: false,
         };
         let list = vec![image("young", 500, 60, 60), image("recent", 100, 900, 200), image("old", 100, 900, 800)];
         let min = Duration::from_secs(120);
         assert_eq!(choose(list.clone(), 50, min), (vec!["old".to_owned()], 100));
-        assert_eq!(choose(list, 1000, min), (vec!["old".to_owned(), "recent".to_owned()], 200));
+        assert_eq!(choose(list.clone(), 1000, min), (vec!["old".to_owned(), "recent".to_owned()], 200));
+        let pinned = list.into_iter().map(|c| Candidate { pinned: c.id == "old", ..c }).collect();
+        assert_eq!(choose(pinned, u64::MAX, min), (vec!["recent".to_owned()], 100), "whatever is wanted");
     }
 }

@@ -46,6 +46,16 @@ impl Runtime {
         in_use
     }
 
+    /// Keeps these images from now on, whether or not anything uses them, and no others.
+    pub fn pin_images(&self, ids: BTreeSet<String>) {
+        *self.pinned.lock() = ids;
+    }
+
+    /// The ids of images that are not to be removed for want of space.
+    pub fn pinned_images(&self) -> BTreeSet<String> {
+        self.pinned.lock().clone()
+    }
+
     /// Shows an image's files, for reading only, at the empty directory `target`, until it is unmounted.
     pub async fn mount_image(&self, id: &str, target: &Path) -> Result<()> {
         let image = self.images.get(id).ok_or_else(|| Error::ImageNotFound(id.to_owned()))?;

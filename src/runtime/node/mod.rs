@@ -12,7 +12,7 @@ mod state;
 mod stats;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub struct Runtime {
     cgroups: Cgroups,
     disk: Arc<DiskRoom>,
     images: Arc<ImageStore>,
+    /// Ids of images that are kept though nothing uses them.
+    pinned: Mutex<BTreeSet<String>>,
     puller: Puller,
     sandboxes: Mutex<HashMap<String, Sandbox>>,
     events: broadcast::Sender<Event>,
@@ -108,6 +110,7 @@ impl Runtime {
             cgroups,
             disk,
             images,
+            pinned: Mutex::default(),
             puller,
             sandboxes: Mutex::default(),
             events,

@@ -52,6 +52,7 @@ const TESTS: &[Test] = &[
     ("a_broken_connection_is_made_again", |node| Box::pin(lost::broken_connection(node))),
     ("a_pod_that_cannot_be_reached_again_can_be_deleted", |node| Box::pin(lost::out_of_reach(node))),
     ("shims_that_hang_are_waited_for_together", |node| Box::pin(lost::hanging_shims(node))),
+    ("pinned_images_are_told", |node| Box::pin(mounts::pinned_images(node))),
     ("images_come_from_mirrors", |node| Box::pin(registry::images_come_from_mirrors(node))),
     ("twenty_sandboxes_at_once", |node| Box::pin(scale::twenty_sandboxes(node))),
     ("starts_are_fast_and_shims_small", |node| Box::pin(scale::figures(node))),

@@ -1,5 +1,6 @@
 //! Where mounts go, what is refused, and what a user reads of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -126,4 +127,11 @@ pub(crate) async fn too_little_memory(node: &mut Node) {
         assert_eq!(error, expected, "{uid}");
         assert_eq!(node.runtime().container_status(&id).unwrap().error.as_deref(), Some(expected), "{uid}");
     }
+}
+
+pub(crate) async fn pinned_images(node: &mut Node) {
+    let id = node.image_id.clone();
+    assert!(node.runtime().pinned_images().is_empty());
+    node.runtime().pin_images(BTreeSet::from([id.clone()]));
+    assert_eq!(node.runtime().pinned_images(), BTreeSet::from([id]));
 }
