@@ -20,7 +20,7 @@ pub use disk::{DiskError, DiskRoom, Lane};
 pub use error::{Error, Result};
 pub use image::PullError;
 pub use image::registries::Registries;
-pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, SHIM_TIMEOUT, Streams};
+pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, SHIM_TIMEOUT, Scope, Streams};
 pub use shim::{shim_main, shim_main_of};
 pub use sys::mount::{mount_points, unswapped_tmpfs};
 pub use sys::rootdir::{Links, RootDir, by_descriptor};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::machine::top;
@@ -12,6 +13,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("restart_of_the_daemon_leaves_pods_running", daemon),
     ("restart_with_damaged_records_starts_nothing_twice", damaged),
     ("restart_ends_a_pod_with_a_real_time_stop_signal", real_time),
+    ("restart_in_the_middle_of_a_kill_does_not_begin_it_anew", kill),
     ("restart_after_a_pulled_plug_brings_pods_back", plug),
     ("restart_in_the_middle_of_writes_loses_none", writes),
 ];
@@ -93,6 +95,31 @@ fn real_time() {
             c.machine.run("sh", &["-c", "ps ax | grep -cE '[s]leep 86398|[c]oracle shim' || true"]) == "0\n"
         });
     }
+}
+
+fn kill() {
+    const GRACE: u64 = 40;
+    let mut c = Cluster::start("kill");
+    c.namespace("r6");
+    let pod = format!(
+        r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "deaf"}}, "spec": {{
+        "activeDeadlineSeconds": 5, "terminationGracePeriodSeconds": {GRACE}, "restartPolicy": "Never",
+        "containers": [{{"name": "c", "image": "busybox:1.35",
+            "command": ["sh", "-c", "trap '' TERM; while true; do sleep 0.2; done"]}}]}}}}"#
+    );
+    c.apply("r6", &pod);
+    c.wait("its process is asked to end", |c| {
+        c.kubectl(&["get", "events", "-nr6", "-oname", "--field-selector=reason=Killing"]).contains("event/deaf")
+    });
+    // Each takes some seconds of the grace period.
+    for _ in 0..3 {
+        c.end_daemon("KILL");
+        c.start_daemon();
+        c.wait("the node is ready again", |c| c.node_is_ready());
+    }
+    c.wait_within(Duration::from_secs(GRACE - 5), "the kill goes on where it was", |c| {
+        c.value("r6", "pod/deaf", "{.status.phase} {.status.reason}") == "Failed DeadlineExceeded"
+    });
 }
 
 fn plug() {

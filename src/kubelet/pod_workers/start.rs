@@ -10,7 +10,7 @@ use api::k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod
 use client::{EventType, Query};
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use runtime::{ImageStatus, Lane};
+use runtime::{ImageStatus, Lane, Scope};
 use tokio_util::sync::CancellationToken;
 
 use crate::container_config::{self, pod_log_dir};
@@ -222,7 +222,7 @@ impl Start {
         recorder.event(about, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
         recorder.event(about, EventType::Normal, "Killing", "FailedPostStartHook");
         let grace = Duration::from_secs(super::stop::MIN_GRACE_SECONDS);
-        if let Err(e) = runtime.stop_container(id, grace).await {
+        if let Err(e) = runtime.stop_container(id, grace, Scope::Container).await {
             tracing::debug!(container = id, "after a failed postStart hook: {e}");
         }
         Err(StartError { ran: true, ..StartError::new("PostStartHookError", why) })

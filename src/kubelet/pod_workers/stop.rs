@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use client::EventType;
 use futures::future::join_all;
-use runtime::ContainerStatus;
+use runtime::{ContainerStatus, Scope};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
@@ -20,6 +20,8 @@ use crate::{events, hooks};
 
 /// A container gets at least this long, so that it is not killed without need.
 pub(super) const MIN_GRACE_SECONDS: u64 = 2;
+/// A node that is busy reading its disk does not keep a pod from ending.
+const CLOCK_DEADLINE: Duration = Duration::from_secs(2);
 const FAILED_PAUSE: Duration = Duration::from_secs(2);
 /// The default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
@@ -62,25 +64,48 @@ fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0))
 }
 
+/// What is left of a grace period, and at least enough to end in order.
+fn left(grace: Duration, spent: Duration) -> Duration {
+    grace.saturating_sub(spent).max(least(grace))
+}
+
+fn least(grace: Duration) -> Duration {
+    Duration::from_secs(MIN_GRACE_SECONDS).min(grace)
+}
+
 impl Stopper {
     /// One container that is to be restarted or replaced.
     pub(super) async fn kill(&self, kill: Kill, container: ContainerStatus) {
         let grace = kill_grace(&self.pod, &kill, std::slice::from_ref(&container));
-        self.stop(&container, kill.message, grace).await;
+        let left = left(grace, self.stopping_for(Some(&container.id)).await);
+        self.stop(&container, kill.message, left, Scope::Container).await;
+    }
+
+    /// How long the pod, or one container of it, has been asked to end, by this kubelet or by one before.
+    async fn stopping_for(&self, container: Option<&str>) -> Duration {
+        let asked = self.kubelet.runtime.stopping_for(self.pod.uid(), container);
+        let why = match timeout(CLOCK_DEADLINE, asked).await {
+            Ok(Ok(spent)) => return spent,
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => "it takes too long to find out".to_owned(),
+        };
+        warn!(pod = %self.pod.full_name(), "it is not known since when it is to end, the grace period begins: {why}");
+        Duration::ZERO
     }
 
     /// Everything: the app containers at once, then the sidecars from the last to the first, all
     /// within one grace period.
     pub(super) async fn stop_all(&self, containers: Vec<ContainerStatus>, grace: i64) {
-        let end = Instant::now() + seconds(grace);
+        let grace = left(seconds(grace), self.stopping_for(None).await);
+        let end = Instant::now() + grace;
         let order = self.sidecar_order();
         let (mut sidecars, others): (Vec<_>, Vec<_>) =
             containers.into_iter().partition(|c| order.contains_key(&c.name));
-        join_all(others.iter().map(|c| self.stop(c, stopping(c), seconds(grace)))).await;
+        join_all(others.iter().map(|c| self.stop(c, stopping(c), grace, Scope::Pod))).await;
         sidecars.sort_by_key(|c| std::cmp::Reverse(order.get(&c.name).copied()));
         for c in &sidecars {
-            let left = end.saturating_duration_since(Instant::now());
-            self.stop(c, stopping(c), left.max(Duration::from_secs(MIN_GRACE_SECONDS)).min(seconds(grace))).await;
+            let left = end.saturating_duration_since(Instant::now()).max(least(grace));
+            self.stop(c, stopping(c), left, Scope::Pod).await;
         }
     }
 
@@ -90,17 +115,14 @@ impl Stopper {
         sidecars.map(|(n, (_, c))| (c.name.clone(), n)).collect()
     }
 
-    async fn stop(&self, container: &ContainerStatus, message: String, grace: Duration) {
+    async fn stop(&self, container: &ContainerStatus, message: String, grace: Duration, scope: Scope) {
         let role = self.pod.container(&container.name).map_or(Role::App, |(role, _)| role);
         let about = events::container(&self.pod, role, &container.name);
         self.kubelet.recorder.event(&about, EventType::Normal, "Killing", &message);
         let began = Instant::now();
         self.pre_stop(container, &about, grace).await;
-        let least = Duration::from_secs(MIN_GRACE_SECONDS).min(grace);
-        let left = grace.saturating_sub(began.elapsed()).max(least);
-        if let Err(e) =
-            self.kubelet.metrics.time("stop_container", self.kubelet.runtime.stop_container(&container.id, left)).await
-        {
+        let stop = self.kubelet.runtime.stop_container(&container.id, left(grace, began.elapsed()), scope);
+        if let Err(e) = self.kubelet.metrics.time("stop_container", stop).await {
             warn!(pod = %self.pod.full_name(), container = container.name, "container not stopped: {e}");
             // The worker tries again as soon as this ends.
             tokio::time::sleep(FAILED_PAUSE).await;
@@ -152,6 +174,15 @@ mod tests {
                 p.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
             }
             assert_eq!(ending_grace(&p, &[], condemned), expected, "{own:?} {deletion:?} {condemned:?}");
+        }
+    }
+
+    #[test]
+    fn a_grace_period_goes_on_where_it_was() {
+        for (grace, spent, expected) in [(30, 0, 30), (30, 12, 18), (30, 29, 2), (30, 3600, 2), (1, 3600, 1), (1, 0, 1)]
+        {
+            let [grace, spent, expected] = [grace, spent, expected].map(Duration::from_secs);
+            assert_eq!(left(grace, spent), expected, "{grace:?} {spent:?}");
         }
     }
 

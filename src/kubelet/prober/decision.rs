@@ -35,13 +35,15 @@ pub(super) struct Tracker {
 
 impl Tracker {
     /// A container is taken for alive, and for neither ready nor started, until a probe says so.
-    pub(super) fn new(kind: ProbeKind, thresholds: Thresholds) -> Self {
+    /// `failures` came before in a row; the one that decides is always a new one.
+    pub(super) fn new(kind: ProbeKind, thresholds: Thresholds, failures: u32) -> Self {
+        let run = failures.min(thresholds.failure - 1);
         let verdict = match kind {
             ProbeKind::Liveness => Some(Verdict::Passing),
             ProbeKind::Readiness => Some(Verdict::Failing),
             ProbeKind::Startup => None,
         };
-        Self { thresholds, verdict, last: None, run: 0 }
+        Self { thresholds, verdict, last: (run > 0).then_some(false), run }
     }
 
     /// The verdict, when this result changes it.
@@ -68,7 +70,7 @@ mod tests {
 
     #[track_caller]
     fn check(kind: ProbeKind, success: u32, failure: u32, results: &[bool], expected: &[Option<Verdict>]) {
-        let mut tracker = Tracker::new(kind, Thresholds { success, failure });
+        let mut tracker = Tracker::new(kind, Thresholds { success, failure }, 0);
         let got: Vec<_> = results.iter().map(|&r| tracker.next(r)).collect();
         assert_eq!(got, expected);
     }
@@ -91,6 +93,21 @@ mod tests {
         );
         check(ProbeKind::Startup, 1, 2, &[false, true], &[None, Some(Passing)]);
         check(ProbeKind::Startup, 1, 2, &[false, false], &[None, Some(Failing)]);
+    }
+
+    #[test]
+    fn failures_of_before_count_but_never_alone() {
+        for (before, results, expected) in [
+            (0, [false, false], [None, None]),
+            (1, [false, false], [None, Some(Failing)]),
+            (2, [false, false], [Some(Failing), None]),
+            (u32::MAX, [true, false], [Some(Passing), None]),
+            (u32::MAX, [false, true], [Some(Failing), Some(Passing)]),
+        ] {
+            let thresholds = Thresholds { success: 1, failure: 3 };
+            let mut tracker = Tracker::new(ProbeKind::Startup, thresholds, before);
+            assert_eq!(results.map(|result| tracker.next(result)), expected, "{before} {results:?}");
+        }
     }
 
     #[test]

@@ -76,6 +76,13 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
     Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).filter(|&v| v > 0).unwrap_or(default))
 }
 
+/// How many probes there were between the end of the initial delay and now.
+fn failures_within(started_at: Timestamp, initial: Duration, period: Duration, now: Timestamp) -> u32 {
+    let age = Duration::try_from(now.duration_since(started_at)).unwrap_or_default();
+    let periods = age.saturating_sub(initial).as_nanos() / period.as_nanos();
+    u32::try_from(periods).unwrap_or(u32::MAX)
+}
+
 impl Prober {
     pub(crate) fn spawn(self) -> Owned {
         Owned::spawn(self.run())
@@ -84,8 +91,9 @@ impl Prober {
     async fn run(self) {
         let period = seconds(self.probe.period_seconds, 10);
         let timeout = seconds(self.probe.timeout_seconds, 1);
+        let failures = self.failures_before(period, Timestamp::now());
         tokio::time::sleep(self.first_delay(period)).await;
-        let mut tracker = Tracker::new(self.kind, Thresholds::of(&self.probe));
+        let mut tracker = Tracker::new(self.kind, Thresholds::of(&self.probe), failures);
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -101,6 +109,16 @@ impl Prober {
                 return;
             }
         }
+    }
+
+    /// How often the probe of a container that has not started has failed under the kubelet before this one:
+    /// the time that it gets does not begin anew.
+    fn failures_before(&self, period: Duration, now: Timestamp) -> u32 {
+        if self.kind != ProbeKind::Startup || !self.adopted {
+            return 0;
+        }
+        let initial = seconds(self.probe.initial_delay_seconds, 0);
+        failures_within(self.started_at, initial, period, now)
     }
 
     fn first_delay(&self, period: Duration) -> Duration {
@@ -124,5 +142,21 @@ impl Prober {
             Checked::Error(why) => format!("{name} probe errored and resulted in unknown state: {why}"),
         };
         self.recorder.event(&self.about, EventType::Warning, "Unhealthy", &message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probes_of_a_container_that_is_not_started_are_counted_from_its_start() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (age, initial, period, expected) in
+            [(0, 0, 10, 0), (9, 0, 10, 0), (35, 0, 10, 3), (35, 30, 10, 0), (55, 30, 10, 2), (-5, 0, 10, 0)]
+        {
+            let [initial, period] = [initial, period].map(Duration::from_secs);
+            assert_eq!(failures_within(at(100), initial, period, at(100 + age)), expected, "{age} {initial:?}");
+        }
     }
 }

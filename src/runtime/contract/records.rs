@@ -8,6 +8,7 @@
 //! kernel: sockets, mount points, libcontainer's state.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +76,21 @@ pub(crate) struct Exit {
 }
 
 impl Record for Exit {
+    const VERSION: u32 = 1;
+}
+
+/// `stopping.json`, below the run directory of a pod or a container: it is asked to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stopping {
+    /// When it was asked first, on the clock that the kernel starts with.
+    pub since: Duration,
+}
+
+impl Stopping {
+    pub(crate) const FILE: &str = "stopping.json";
+}
+
+impl Record for Stopping {
     const VERSION: u32 = 1;
 }
 

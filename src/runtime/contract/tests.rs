@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{Call, Message};
-use super::records::{ContainerRecord, Exit, SandboxRecord};
+use super::records::{ContainerRecord, Exit, SandboxRecord, Stopping};
 use crate::durable::{Record, encode, open};
 
 /// Decodes the forms of all versions; the newest has to come out as it is written today.
@@ -50,6 +50,12 @@ fn containers() {
         assert_eq!(record.config.stop_signal.as_deref(), Some("SIGQUIT"));
     }
     assert_eq!(records.iter().map(|record| record.defaults.volumes.len()).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn requests_to_end() {
+    let since = std::time::Duration::new(4711, 375_350_014);
+    assert_eq!(check::<Stopping>(&[include_str!("golden/stopping-1.json")])[0], Stopping { since });
 }
 
 #[test]

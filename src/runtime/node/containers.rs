@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::sync::watch;
 
 use super::Runtime;
 use super::connection::{CallError, Connection};
@@ -26,6 +27,15 @@ const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 /// As other runtimes report a process that never ran.
 const NEVER_RAN: i32 = 128;
+
+/// What is to end with a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It alone: the others of its pod run on.
+    Container,
+    /// Its whole pod.
+    Pod,
+}
 
 impl Runtime {
     /// Records a container and makes room for its own layer; returns its id.
@@ -127,7 +137,7 @@ impl Runtime {
 
     /// Asks the container's process to end, and kills it when it has not after `grace`, whatever became
     /// of the asking. A container that does not run is stopped already.
-    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
+    pub async fn stop_container(&self, id: &str, grace: Duration, scope: Scope) -> Result<()> {
         let mut phase = self.with_container(id, |container| container.phase.subscribe())?;
         if !matches!(*phase.borrow(), Phase::Running { .. }) {
             return Ok(());
@@ -140,30 +150,50 @@ impl Runtime {
         }
         if !grace.is_zero() {
             let signal = self.with_container(id, |container| stop_signal(&container.record))?;
-            if let Err(error) = self.signal(id, signal).await {
-                tracing::warn!(container = id, signal, %error, "cannot ask a container to end");
-            }
-            if tokio::time::timeout(grace, phase.wait_for(Phase::ended)).await.is_ok() {
+            // A shim that is slow to pass it on takes from the grace period.
+            let asked = async {
+                if let Err(error) = self.signal(id, signal).await {
+                    tracing::warn!(container = id, signal, %error, "cannot ask a container to end");
+                }
+                phase.wait_for(Phase::ended).await.is_ok()
+            };
+            if tokio::time::timeout(grace, asked).await.is_ok() {
                 return Ok(());
             }
         }
-        self.signal(id, Signal::SIGKILL as i32).await?;
-        match tokio::time::timeout(KILL_TIMEOUT, phase.wait_for(Phase::ended)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::StopTimeout(id.to_owned())),
+        self.kill(id, phase, scope).await
+    }
+
+    /// A shim that does not answer may wait for a slow disk, or has not run since the machine was frozen: the
+    /// container is then killed past it, and the others of the pod, which would end with it, run on. It is
+    /// killed itself only where they are to end as well.
+    async fn kill(&self, id: &str, mut phase: watch::Receiver<Phase>, scope: Scope) -> Result<()> {
+        let late = || Error::StopTimeout(id.to_owned());
+        let silence = self.config.shim_timeout;
+        if let Ok(answered) = tokio::time::timeout(silence, self.signal(id, Signal::SIGKILL as i32)).await {
+            answered?;
+            let ended = tokio::time::timeout(KILL_TIMEOUT, phase.wait_for(Phase::ended)).await.is_ok();
+            return ended.then_some(()).ok_or_else(late);
         }
+        tracing::warn!(container = id, "the pod's shim does not answer: the container is killed past it");
+        let (cgroups, path) = (self.cgroups.clone(), self.container_cgroup(id)?);
+        self.blocking("", move || cgroups.signal_all(&path, Signal::SIGKILL)).await?;
+        if tokio::time::timeout(silence, phase.wait_for(Phase::ended)).await.is_ok() {
+            return Ok(());
+        }
+        match scope {
+            Scope::Container => return Err(late()),
+            Scope::Pod => self.kill_shim(id),
+        }
+        // Its end, which the connection tells, ends what it holds.
+        let ended = tokio::time::timeout(KILL_TIMEOUT, phase.wait_for(Phase::ended)).await.is_ok();
+        ended.then_some(()).ok_or_else(late)
     }
 
     /// Sends a signal to the container's first process.
     async fn signal(&self, id: &str, signal: i32) -> Result<()> {
-        let connection = self.connection(id)?;
         let request = Request::Signal { container: id.to_owned(), exec: None, signal };
-        let Ok(answer) = tokio::time::timeout(KILL_TIMEOUT, connection.call(request, &[])).await else {
-            // It hangs. Its end, which the connection tells, ends what it holds.
-            self.kill_shim(id);
-            return Ok(());
-        };
-        match answer {
+        match self.connection(id)?.call(request, &[]).await {
             // It ended in the meantime.
             Ok(_) | Err(CallError::Failed(Failure::NotRunning)) => Ok(()),
             failed => Err(self.unexpected(id, failed)),
@@ -173,7 +203,7 @@ impl Runtime {
     fn kill_shim(&self, id: &str) {
         let shim = self.uid_of(id).and_then(|uid| self.with_sandbox(&uid, |sandbox: &Sandbox| sandbox.shim.clone()));
         if let Some(shim) = shim.ok().flatten() {
-            tracing::warn!(container = id, "the pod's shim does not answer: it is killed");
+            tracing::warn!(container = id, "the shim of a pod that is to end tells of no end: it is killed");
             // An error means that it has ended by itself.
             let _ = shim.process.fd.kill();
         }
@@ -184,7 +214,7 @@ impl Runtime {
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let Ok(uid) = self.uid_of(id) else { return Ok(()) };
         self.known_sandbox(&uid)?;
-        match self.stop_container(id, Duration::ZERO).await {
+        match self.stop_container(id, Duration::ZERO, Scope::Container).await {
             Ok(()) | Err(Error::SandboxNotReady(_)) => {}
             Err(error) => return Err(error),
         }

@@ -10,6 +10,7 @@ mod living;
 mod sandboxes;
 mod state;
 mod stats;
+mod stopping;
 mod streams;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
+pub use containers::Scope;
 pub use streams::{Input, Output, Resizer, Streams};
 
 use crate::cgroup::Cgroups;
@@ -55,7 +57,8 @@ pub struct RuntimeConfig {
     pub exe: PathBuf,
     pub registries: Registries,
     pub log_limit: LogLimit,
-    /// How long a shim is waited for that takes a connection or lives through a start of the daemon.
+    /// How long a shim is waited for that takes a connection, lives through a start of the daemon, or is to
+    /// kill a container.
     pub shim_timeout: Duration,
 }
 

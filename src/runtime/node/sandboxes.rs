@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::connection::{Connection, OpenError, ShimProcess};
+use super::containers::Scope;
 use super::state::{Phase, Sandbox, Shim};
 use super::{Runtime, blocking};
 use crate::contract::protocol::{Answer, Request};
@@ -233,7 +234,7 @@ impl Runtime {
             return self.release_sandbox(uid).await;
         };
         for id in running {
-            if let Err(error) = self.stop_container(&id, Duration::ZERO).await {
+            if let Err(error) = self.stop_container(&id, Duration::ZERO, Scope::Pod).await {
                 // The shim's end takes care of it, also when it is the shim that hangs.
                 tracing::debug!(container = id, %error, "a container outlasts its stop");
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Security};
+use runtime::{ContainerState, Error, Mount, Propagation, Resources, SandboxState, Scope, Security};
 
 use crate::fixture::{Node, PATIENCE, busybox_layer, layer_of, write_archive, write_layers};
 
@@ -204,14 +204,14 @@ pub(crate) async fn stop_asks_then_kills(node: &mut Node) {
     let polite = node.shell("trap 'echo bye; exit 5' TERM; echo up; while true; do sleep 0.05; done");
     let id = node.start("p1", polite).await;
     wait_for_log(node, "up").await;
-    node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+    node.runtime().stop_container(&id, PATIENCE, Scope::Container).await.unwrap();
     let status = node.runtime().container_status(&id).unwrap();
     assert_eq!((status.exit_code, status.signal), (Some(5), None));
     let id = node.start("p1", node.shell("trap '' TERM; while true; do sleep 0.05; done")).await;
-    node.runtime().stop_container(&id, Duration::from_millis(200)).await.unwrap();
+    node.runtime().stop_container(&id, Duration::from_millis(200), Scope::Container).await.unwrap();
     let status = node.runtime().container_status(&id).unwrap();
     assert_eq!((status.exit_code, status.signal), (Some(137), Some(9)));
-    node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+    node.runtime().stop_container(&id, PATIENCE, Scope::Container).await.unwrap();
     for (signal, expected) in [("SIGRTMIN+3", 37), ("64", 64), ("SIGRTMAX-1", 63), ("no such signal", 15)] {
         let mut config = node.shell("exec sleep 1000");
         // As the first process of a pid namespace it would not be hit by what it does not handle.
@@ -219,10 +219,10 @@ pub(crate) async fn stop_asks_then_kills(node: &mut Node) {
         config.stop_signal = Some(signal.to_owned());
         let target = node.start("p1", other(node, "exec sleep 1000")).await;
         let id = node.start("p1", config).await;
-        node.runtime().stop_container(&id, PATIENCE).await.unwrap();
+        node.runtime().stop_container(&id, PATIENCE, Scope::Container).await.unwrap();
         let status = node.runtime().container_status(&id).unwrap();
         assert_eq!((status.exit_code, status.signal), (Some(128 + expected), Some(expected)), "{signal}");
-        node.runtime().stop_container(&target, Duration::ZERO).await.unwrap();
+        node.runtime().stop_container(&target, Duration::ZERO, Scope::Container).await.unwrap();
     }
 }
 
@@ -307,7 +307,7 @@ pub(crate) async fn namespaces(node: &mut Node) {
     let sleeper = node.start("p2", node.shell("sleep 1234 & wait")).await;
     let (_, log) = node.run("p2", other(node, "until ps | grep '[s]leep 1234$' >/dev/null; do sleep 0.05; done; ps | grep -c '[p]ause'; cat /proc/sys/net/ipv4/ip_forward")).await;
     assert_eq!(log, "1\n1\n");
-    node.runtime().stop_container(&sleeper, Duration::ZERO).await.unwrap();
+    node.runtime().stop_container(&sleeper, Duration::ZERO, Scope::Container).await.unwrap();
     let (_, log) =
         node.run("p2", other(node, "while ps | grep '[s]leep 1234$' >/dev/null; do sleep 0.05; done; echo none")).await;
     assert_eq!(log, "none\n", "what a container leaves in a shared namespace is ended with it");

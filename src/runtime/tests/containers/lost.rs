@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Shutdown, UnixAddr, getpeername, shutdown};
 use nix::unistd::Pid;
-use runtime::{Error, Event, EventReceiver, Runtime, RuntimeConfig, SandboxState};
+use runtime::{Error, Event, EventReceiver, Runtime, RuntimeConfig, SandboxState, Scope};
 use tokio::time::Instant;
 
 use crate::fixture::{Node, PATIENCE, config_of};
@@ -78,7 +78,7 @@ pub(crate) async fn out_of_reach(node: &mut Node) {
     gone(events).await;
     check_left_alone(node, pid);
     // Nobody waits for an end that nobody tells, and nothing is taken from under its feet.
-    node.runtime().stop_container(&id, Duration::from_secs(3600)).await.unwrap();
+    node.runtime().stop_container(&id, Duration::from_secs(3600), Scope::Container).await.unwrap();
     let refused = node.runtime().remove_container(&id).await.unwrap_err();
     assert!(matches!(&refused, Error::SandboxUnknown { .. }), "{refused}");
     node.runtime().recover_sandbox("p1").await.unwrap_err();
@@ -126,4 +126,32 @@ pub(crate) async fn hanging_shims(node: &mut Node) {
     // One that hangs forever does not keep its pod from being deleted.
     tokio::time::timeout(PATIENCE, node.runtime().remove_sandbox("p2")).await.unwrap().unwrap();
     assert!(!running(shims[1].as_raw().unsigned_abs()));
+}
+
+/// As when it waits for a slow card, or the machine was frozen.
+pub(crate) async fn silent_shim(node: &mut Node) {
+    node.stop_daemon();
+    let config = RuntimeConfig { shim_timeout: Duration::from_secs(1), ..config_of(node.dir.path()) };
+    node.use_runtime(Runtime::open(config).await.unwrap());
+    let shim = node.sandbox("p1").await.shim_pid;
+    let mut healthy = node.shell("exec sleep 1000");
+    healthy.name = "healthy".to_owned();
+    healthy.log_path = node.dir.path().join("logs/healthy/0.log");
+    let healthy = node.start("p1", healthy).await;
+    let id = node.start("p1", node.shell("exec sleep 1000")).await;
+    let (sick, well) = (pid_of(node, &id), pid_of(node, &healthy));
+    let shim_is = |signal| kill(Pid::from_raw(shim.cast_signed()), signal).unwrap();
+    shim_is(Signal::SIGSTOP);
+    let stopped = node.runtime().stop_container(&id, Duration::from_millis(50), Scope::Container).await;
+    assert!(matches!(stopped, Err(Error::StopTimeout(_))), "{stopped:?}");
+    assert!(!running(sick), "killed past the shim");
+    assert!(running(well) && running(shim), "the others run on");
+    shim_is(Signal::SIGCONT);
+    assert_eq!(node.ended(&id).await.exit_code, Some(137), "told when the shim goes on");
+    assert_eq!(pid_of(node, &healthy), well);
+
+    shim_is(Signal::SIGSTOP);
+    let stopped = node.runtime().stop_container(&healthy, Duration::ZERO, Scope::Pod);
+    tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap();
+    assert!(!running(well) && !running(shim), "a pod that is to end does not wait for its shim");
 }

@@ -1,10 +1,12 @@
 //! The daemon goes and comes back; shims die.
 
 use std::fs;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::{ContainerState, Event, SandboxState};
+use tokio::time::Instant;
 
 use crate::fixture::{Node, PATIENCE};
 
@@ -61,6 +63,25 @@ pub(crate) async fn a_dead_shim_is_noticed(node: &mut Node) {
     assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::NotReady);
     assert!(!running(pid), "also when the shim died while there was no daemon");
     assert_eq!(node.runtime().list_containers().len(), 2, "their records stay until they are removed");
+}
+
+pub(crate) async fn stopping_goes_on(node: &mut Node) {
+    node.sandbox("p1").await;
+    let id = node.start("p1", node.shell("sleep 1000")).await;
+    let began = Instant::now();
+    assert_eq!(node.runtime().stopping_for("p1", None).await.unwrap(), Duration::ZERO);
+    let begun = Instant::now();
+    node.restart().await;
+    let restarted = Instant::now();
+    let pod = node.runtime().stopping_for("p1", None).await.unwrap();
+    assert!(pod >= restarted - begun && pod <= began.elapsed(), "{pod:?}");
+    let container = node.runtime().stopping_for("p1", Some(&id)).await.unwrap();
+    assert_eq!(container, Duration::ZERO, "its pod's clock is another one");
+    assert!(node.runtime().stopping_for("p1", Some(&id)).await.unwrap() > Duration::ZERO);
+    node.runtime().remove_sandbox("p1").await.unwrap();
+    assert_eq!(node.runtime().stopping_for("p1", None).await.unwrap(), Duration::ZERO);
+    node.sandbox("p1").await;
+    assert_eq!(node.runtime().stopping_for("p1", None).await.unwrap(), Duration::ZERO, "a new sandbox is not stopped");
 }
 
 /// Neither gone nor a zombie that nobody has buried yet.

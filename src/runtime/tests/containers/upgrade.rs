@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::{ContainerConfig, ContainerState, Error, Runtime, SandboxState};
+use runtime::{ContainerConfig, ContainerState, Error, Runtime, SandboxState, Scope};
 use serde_json::Value;
 
 use crate::fixture::{Node, PATIENCE, config_of};
@@ -116,7 +116,7 @@ pub(crate) async fn first_release(node: &mut Node) {
     assert_eq!(files_with_secret(node), Vec::<PathBuf>::new());
 
     node.restart().await;
-    node.runtime().stop_container(&waiting, Duration::ZERO).await.unwrap();
+    node.runtime().stop_container(&waiting, Duration::ZERO, Scope::Container).await.unwrap();
     node.runtime().remove_container(&waiting).await.unwrap();
     check_runs(node, &id, pid, "a shim of the first release");
     // Such a shim cannot make up for a record.
