@@ -124,6 +124,9 @@ fn validate_spec(spec: &api::StatefulSetSpec, checks: Checks, path: &Path<'_>, e
     if checks.claim_templates {
         let at = path.child("volumeClaimTemplates");
         for (i, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_claim_spec(&claim.spec.clone().unwrap_or_default(), &at.index(i).child("spec"), errs);
         }
     }

@@ -52,6 +52,9 @@ impl Kind for HorizontalPodAutoscaler {
         }
         let at = path.child("metrics");
         for (i, metric) in spec.metrics.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_metric(metric, &at.index(i), errs);
         }
         if let Some(behavior) = spec.behavior.as_ref() {
@@ -113,6 +116,9 @@ fn validate_rules(rules: &api::HPAScalingRules, path: &Path<'_>, errs: &mut Erro
         errs.push(field::required(&at, "must specify at least one Policy"));
     }
     for (i, policy) in rules.policies.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = at.index(i);
         if !["Pods", "Percent"].contains(&policy.type_.as_str()) {
             errs.push(field::not_supported(&at.child("type"), &policy.type_, &["Percent", "Pods"]));

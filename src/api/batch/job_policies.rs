@@ -28,6 +28,9 @@ pub(super) fn validate_policies(spec: &api::JobSpec, path: &Path<'_>, errs: &mut
             errs.push(field::too_many(&at, policy.rules.len(), RULES_MAX));
         }
         for (i, rule) in policy.rules.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = at.index(i);
             if rule.succeeded_count.is_none() && rule.succeeded_indexes.is_none() {
                 errs.push(field::required(&at, "at least one of succeededCount or succeededIndexes must be specified"));
@@ -43,6 +46,9 @@ fn validate_failure_policy(spec: &api::JobSpec, policy: &api::PodFailurePolicy, 
         errs.push(field::too_many(path, policy.rules.len(), RULES_MAX));
     }
     for (i, rule) in policy.rules.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         match rule.action.as_str() {
             "" => errs.push(field::required(&at.child("action"), &format!("valid values: {ACTIONS:?}"))),
@@ -70,6 +76,9 @@ fn validate_failure_policy(spec: &api::JobSpec, policy: &api::PodFailurePolicy, 
             (None, false) => {
                 let at = at.child("onPodConditions");
                 for (j, pattern) in conditions.iter().enumerate() {
+                    if errs.is_full() {
+                        break;
+                    }
                     let at = at.index(j);
                     let kind = &pattern.type_;
                     field::invalid_each(&at.child("type"), kind, format::qualified_name(kind), errs);
@@ -104,6 +113,9 @@ fn validate_exit_codes(
     }
     let mut seen = BTreeSet::new();
     for (i, code) in codes.values.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if codes.operator == "In" && *code == 0 {
             errs.push(field::invalid(&at.index(i), code, "must not be 0 for the In operator"));
         }

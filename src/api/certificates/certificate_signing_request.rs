@@ -60,6 +60,9 @@ impl Kind for CertificateSigningRequest {
         }
         let mut seen = BTreeSet::new();
         for (i, usage) in usages.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             if !USAGES.contains(&usage.as_str()) {
                 errs.push(field::not_supported(&at.index(i), usage, USAGES));
             }

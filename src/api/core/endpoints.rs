@@ -23,6 +23,9 @@ impl Kind for Endpoints {
     fn validate(&self, obj: &api::Endpoints, errs: &mut ErrorList) {
         let path = Path::new("subsets");
         for (i, subset) in obj.subsets.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = path.index(i);
             let ready = subset.addresses.as_deref().unwrap_or_default();
             let unready = subset.not_ready_addresses.as_deref().unwrap_or_default();
@@ -32,12 +35,18 @@ impl Kind for Endpoints {
             for (name, list) in [("addresses", ready), ("notReadyAddresses", unready)] {
                 let list_at = at.child(name);
                 for (j, address) in list.iter().enumerate() {
+                    if errs.is_full() {
+                        break;
+                    }
                     validate_address(address, &list_at.index(j), errs);
                 }
             }
             let ports = subset.ports.as_deref().unwrap_or_default();
             let ports_at = at.child("ports");
             for (j, port) in ports.iter().enumerate() {
+                if errs.is_full() {
+                    break;
+                }
                 validate_port(port, ports.len() > 1, &ports_at.index(j), errs);
             }
         }

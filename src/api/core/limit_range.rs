@@ -36,6 +36,9 @@ impl Kind for LimitRange {
         let path = Path::new("spec.limits");
         let mut types = BTreeSet::new();
         for (i, item) in obj.spec.iter().flat_map(|s| s.limits.iter()).enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = path.index(i);
             let type_at = at.child("type");
             let wrong = format::qualified_name(&item.type_);
@@ -84,6 +87,9 @@ fn validate_item(item: &api::LimitRangeItem, path: &Path<'_>, errs: &mut ErrorLi
             continue;
         }
         for resource in list.iter().flat_map(BTreeMap::keys) {
+            if errs.is_full() {
+                break;
+            }
             if of_pods {
                 validate_container_resource_name(resource, &at.key(resource), errs);
             } else {

@@ -42,6 +42,9 @@ impl Kind for Namespace {
     fn validate(&self, obj: &api::Namespace, errs: &mut ErrorList) {
         let path = Path::new("spec.finalizers");
         for name in obj.spec.iter().flat_map(|s| s.finalizers.iter().flatten()) {
+            if errs.is_full() {
+                break;
+            }
             field::invalid_each(&path, name, format::qualified_name(name), errs);
             if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name.as_str()) {
                 let why = "name is neither a standard finalizer name nor is it fully qualified";

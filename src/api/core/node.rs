@@ -30,6 +30,9 @@ impl Kind for Node {
         let ranges = obj.spec.as_ref().and_then(|s| s.pod_cidrs.as_deref()).unwrap_or_default();
         let mut seen = BTreeSet::new();
         for (i, range) in ranges.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             field::invalid_each(&path.index(i), range, format::cidr(range), errs);
             if !seen.insert(range) {
                 errs.push(field::duplicate(&path.index(i), range));
@@ -63,6 +66,9 @@ impl Kind for Node {
         let addresses = new.status.as_ref().and_then(|s| s.addresses.as_deref()).unwrap_or_default();
         let mut seen = BTreeSet::new();
         for (i, address) in addresses.iter().enumerate().filter(|(_, a)| !seen.insert((&a.type_, &a.address))) {
+            if errs.is_full() {
+                break;
+            }
             errs.push(field::duplicate(&path.index(i), address));
         }
     }
@@ -72,6 +78,9 @@ fn validate_taints(obj: &api::Node, errs: &mut ErrorList) {
     let path = Path::new("metadata.taints");
     let mut seen = BTreeSet::new();
     for (i, taint) in obj.spec.iter().flat_map(|s| s.taints.iter().flatten()).enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         field::invalid_each(&at.child("key"), &taint.key, format::qualified_name(&taint.key), errs);
         let value = taint.value.as_deref().unwrap_or("");
@@ -92,6 +101,9 @@ fn validate_resources(obj: &api::Node, errs: &mut ErrorList) {
     for (name, amounts) in [("status.capacity", &status.capacity), ("status.allocatable", &status.allocatable)] {
         let path = Path::new(name);
         for (resource, amount) in amounts.iter().flatten() {
+            if errs.is_full() {
+                break;
+            }
             validate_amount(resource, amount, &path.child(resource), errs);
         }
     }

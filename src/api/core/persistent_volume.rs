@@ -128,6 +128,9 @@ pub(super) fn validate_access_modes(modes: &[String], why: &str, path: &Path<'_>
         errs.push(field::required(&at, why));
     }
     for mode in modes.iter().filter(|m| !ACCESS_MODES.contains(&m.as_str())) {
+        if errs.is_full() {
+            break;
+        }
         errs.push(field::not_supported(&at, mode, ACCESS_MODES));
     }
     let exclusive = modes.iter().any(|m| m == "ReadWriteOncePod");
@@ -146,6 +149,9 @@ fn validate_capacity(spec: &api::PersistentVolumeSpec, path: &Path<'_>, errs: &m
         errs.push(field::not_supported(path, &capacity, &["storage"]));
     }
     for (name, amount) in &capacity {
+        if errs.is_full() {
+            break;
+        }
         let amount = Quantity::of(amount);
         if amount.sign() <= 0 {
             errs.push(field::invalid(&path.key(name), &amount.to_string(), "must be greater than zero"));

@@ -54,6 +54,9 @@ impl Kind for ResourceQuota {
         let path = Path::new("spec.hard");
         let Some(spec) = obj.spec.as_ref() else { return };
         for (name, amount) in spec.hard.iter().flatten() {
+            if errs.is_full() {
+                break;
+            }
             let at = path.key(name);
             validate_resource_name(name, &at, errs);
             let huge = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
@@ -80,11 +83,17 @@ fn validate_scopes(spec: &api::ResourceQuotaSpec, errs: &mut ErrorList) {
     let path = Path::new("spec.scopes");
     let scopes = spec.scopes.as_deref().unwrap_or_default();
     for _ in scopes.iter().filter(|s| !SCOPES.contains(&s.as_str())) {
+        if errs.is_full() {
+            break;
+        }
         errs.push(field::invalid(&path, scopes, "unsupported scope"));
     }
     let selected = spec.scope_selector.iter().flat_map(|s| s.match_expressions.iter().flatten());
     let at = Path::new("spec.scopeSelector.matchExpressions");
     for requirement in selected {
+        if errs.is_full() {
+            break;
+        }
         let values = requirement.values.as_deref().unwrap_or_default();
         if !SCOPES.contains(&requirement.scope_name.as_str()) {
             errs.push(field::invalid(&at.child("scopeName"), &requirement.scope_name, "unsupported scope"));

@@ -83,6 +83,9 @@ impl Kind for Service {
         validate_addresses(spec, &path, errs);
         let at = path.child("externalIPs");
         for (i, ip) in spec.external_ips.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let wrong = format::ip_address(ip);
             if wrong.is_empty() {
                 validate_ordinary_ip(ip, &at.index(i), errs);
@@ -217,6 +220,9 @@ fn validate_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut ErrorList
     let ports = spec.ports.as_deref().unwrap_or_default();
     let mut names = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         match port.name.as_deref().unwrap_or("") {
             "" if ports.len() > 1 => errs.push(field::required(&at.child("name"), "")),
@@ -272,6 +278,9 @@ fn validate_repeated_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut 
     let cluster = kind_of(spec) == "ClusterIP";
     let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate().filter(|(_, p)| p.node_port.unwrap_or(0) != 0) {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if cluster {
             errs.push(field::forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'"));
@@ -282,6 +291,9 @@ fn validate_repeated_ports(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut 
     }
     let mut seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if !seen.insert((port.port, &port.protocol)) {
             let key = api::ServicePort { port: port.port, protocol: port.protocol.clone(), ..Default::default() };
             errs.push(field::duplicate(&path.index(i), &key));
@@ -298,6 +310,9 @@ fn validate_load_balancer(spec: &api::ServiceSpec, path: &Path<'_>, errs: &mut E
         errs.push(field::forbidden(&at, ONLY));
     }
     for (i, range) in ranges.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         field::invalid_each(&at.index(i), range.trim(), format::cidr(range.trim()), errs);
     }
     match spec.allocate_load_balancer_node_ports {

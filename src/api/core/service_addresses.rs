@@ -33,6 +33,9 @@ pub(super) fn validate_addresses(spec: &ServiceSpec, path: &Path<'_>, errs: &mut
     let families = spec.ip_families.as_deref().unwrap_or_default();
     let mut seen = BTreeSet::new();
     for (i, family) in families.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if !FAMILIES.contains(&family.as_str()) {
             errs.push(field::not_supported(&families_at.index(i), family, FAMILIES));
         }
@@ -49,6 +52,9 @@ pub(super) fn validate_addresses(spec: &ServiceSpec, path: &Path<'_>, errs: &mut
 fn validate_ips(spec: &ServiceSpec, ips: &[String], families: &[String], at: &Path<'_>, errs: &mut ErrorList) {
     let before = errs.len();
     for (i, ip) in ips.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if i == 0 && ip == "None" {
             if ips.len() > 1 {
                 errs.push(field::invalid(at, ips, "'None' must be the first and only value"));
@@ -72,6 +78,9 @@ fn validate_ips(spec: &ServiceSpec, ips: &[String], families: &[String], at: &Pa
         return;
     }
     for (i, (ip, family)) in ips.iter().zip(families).enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if (family == "IPv6") != v6(ip) && FAMILIES.contains(&family.as_str()) {
             let why = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
             errs.push(field::invalid(&at.index(i), ip, why));
@@ -91,6 +100,9 @@ pub(super) fn validate_address_update(new: &ServiceSpec, old: &ServiceSpec, errs
     }
     let compared = if ips.len() == was.len() { was.len() } else { was.len().min(1) };
     for (i, (ip, before)) in ips.iter().zip(was).enumerate().take(compared) {
+        if errs.is_full() {
+            break;
+        }
         if ip != before {
             errs.push(field::invalid(&at.index(i), ips, "may not change once set"));
         }

@@ -23,6 +23,9 @@ pub(super) fn validate(status: &api::ServiceStatus, balanced: bool, errs: &mut E
         return;
     }
     for (i, entry) in ingress.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_entry(entry, &path.index(i), errs);
     }
 }

@@ -37,6 +37,9 @@ impl Kind for EndpointSlice {
             errs.push(field::too_many(&path, endpoints.len(), ENDPOINTS_MAX));
         } else {
             for (i, endpoint) in endpoints.iter().enumerate() {
+                if errs.is_full() {
+                    break;
+                }
                 validate_endpoint(endpoint, &obj.address_type, &path.index(i), errs);
             }
         }
@@ -57,6 +60,9 @@ fn validate_endpoint(endpoint: &api::Endpoint, kind: &str, path: &Path<'_>, errs
         _ => {}
     }
     for (i, address) in endpoint.addresses.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = at.index(i);
         match kind {
             "IPv4" | "IPv6" => {
@@ -85,6 +91,9 @@ fn validate_endpoint(endpoint: &api::Endpoint, kind: &str, path: &Path<'_>, errs
         errs.push(field::too_many(&at, zones.len(), HINTS_MAX));
     }
     for (i, zone) in zones.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = at.index(i);
         field::invalid_each(&at.child("name"), &zone.name, format::label_value(&zone.name), errs);
     }
@@ -98,6 +107,9 @@ fn validate_ports(ports: &[api::EndpointPort], errs: &mut ErrorList) {
     }
     let mut names = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let name = port.name.as_deref().unwrap_or("");
         if !name.is_empty() {

@@ -19,7 +19,8 @@ pub(crate) use generic::Generic;
 pub use registry::rules;
 pub(crate) use typed::{Kind, Typed};
 
-/// What a write came to: the object was changed in place, unless there are errors.
+/// What a write came to: the object was changed in place. Of one with more errors than are told the metadata
+/// is left.
 #[derive(Debug, Default)]
 pub struct Admitted {
     pub errors: ErrorList,

@@ -56,6 +56,25 @@ fn an_unknown_kind_has_its_metadata_checked() {
 }
 
 #[test]
+fn of_an_object_with_more_errors_than_are_told_only_the_metadata_is_written_back() {
+    let map = |count: usize| {
+        let data: serde_json::Map<String, Value> = (0..count).map(|i| (format!("/{i}"), json!(""))).collect();
+        json!({"metadata": {"name": "a", "namespace": "b"}, "data": data})
+    };
+    let keys = |obj: &Value| obj["data"].as_object().map(serde_json::Map::len);
+    let metadata = json!({"metadata": {"name": "a", "namespace": "b"}});
+    let (obj, errors) = create("", "ConfigMap", map(1_000));
+    assert_eq!((errors.len(), keys(&obj)), (1_000, Some(1_000)));
+    let (obj, errors) = create("", "ConfigMap", map(2_000));
+    assert_eq!((errors.len(), obj), (1_001, metadata.clone()));
+    let old = stored("", "ConfigMap", metadata);
+    let mut new = map(2_000);
+    new["metadata"] = old["metadata"].clone();
+    assert_eq!(rules("", "ConfigMap").admit_update(&mut new, &old).unwrap().errors.len(), 1_001);
+    assert_eq!(new, json!({"metadata": old["metadata"]}));
+}
+
+#[test]
 fn deployments_are_defaulted_and_checked() {
     let obj = stored("apps", "Deployment", workload(&json!({})));
     assert_eq!(obj["spec"]["replicas"], 1);

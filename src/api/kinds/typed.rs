@@ -51,6 +51,25 @@ fn encode<T: Serialize>(obj: &T, into: &mut Value) -> Result<(), serde_json::Err
     Ok(())
 }
 
+/// Reads an object that is about to be written back, moving its texts: what stands there afterwards is null.
+fn take<T: DeserializeOwned>(obj: &mut Value) -> Result<T, serde_json::Error> {
+    T::deserialize(obj.take())
+}
+
+/// Puts a judged object back. Of one with more errors than are told, whose size is most of its cost, only the
+/// metadata is written: nobody looks at more of what is refused.
+fn put_back<T: Metadata<Ty = ObjectMeta> + Serialize>(
+    obj: &T,
+    errors: &ErrorList,
+    into: &mut Value,
+) -> Result<(), serde_json::Error> {
+    if !errors.is_full() {
+        return encode(obj, into);
+    }
+    *into = serde_json::json!({ "metadata": serde_json::to_value(obj.metadata())? });
+    Ok(())
+}
+
 /// What is reported for an object that is not of the kind: the schema was to keep it out.
 /// What cannot be read is refused.
 pub(super) fn undecodable(error: &serde_json::Error) -> ErrorList {
@@ -89,7 +108,7 @@ impl<K: Kind> KindRules for Typed<K> {
     }
 
     fn default(&self, obj: &mut Value) -> Result<(), serde_json::Error> {
-        let mut typed = Self::decode(obj)?;
+        let mut typed = take(obj)?;
         self.kind.default(&mut typed);
         encode(&typed, obj)
     }
@@ -144,24 +163,30 @@ impl<K: Kind> KindRules for Typed<K> {
 
     fn admit_create(&self, obj: &mut Value) -> Result<Admitted, serde_json::Error> {
         prepare::create(obj, &self.traits);
-        let mut typed = Self::decode(obj)?;
+        let mut typed = take(obj)?;
         self.kind.default(&mut typed);
         self.kind.prepare_create(&mut typed);
-        encode(&typed, obj)?;
-        let mut warnings = self.kind.warnings_on_create(&typed);
-        warnings.extend(self.kind.warnings(&typed));
-        Ok(Admitted { errors: self.check(&typed), warnings })
+        let errors = self.check(&typed);
+        put_back(&typed, &errors, obj)?;
+        let mut warnings = Vec::new();
+        if !errors.is_full() {
+            warnings = self.kind.warnings_on_create(&typed);
+            warnings.extend(self.kind.warnings(&typed));
+        }
+        Ok(Admitted { errors, warnings })
     }
 
     fn admit_update(&self, new: &mut Value, old: &Value) -> Result<Admitted, serde_json::Error> {
         prepare::inherit_metadata(new, old);
         prepare::keep_status(new, old, &self.traits);
-        let mut typed = Self::decode(new)?;
+        let mut typed = take(new)?;
         let typed_old = Self::decode(old)?;
         self.kind.default(&mut typed);
         self.kind.prepare_update(&mut typed, &typed_old);
-        encode(&typed, new)?;
+        let errors = self.check_update(&typed, &typed_old);
+        put_back(&typed, &errors, new)?;
         prepare::bump_generation(new, old, &self.traits);
-        Ok(Admitted { errors: self.check_update(&typed, &typed_old), warnings: self.kind.warnings(&typed) })
+        let warnings = if errors.is_full() { Vec::new() } else { self.kind.warnings(&typed) };
+        Ok(Admitted { errors, warnings })
     }
 }

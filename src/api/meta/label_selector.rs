@@ -11,6 +11,9 @@ pub(crate) fn validate_label_selector(selector: Option<&LabelSelector>, path: &P
     validate_labels(selector.match_labels.as_ref(), &path.child("matchLabels"), errs);
     let list = path.child("matchExpressions");
     for (i, requirement) in selector.match_expressions.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = list.index(i);
         let values = requirement.values.as_deref().unwrap_or_default();
         match requirement.operator.as_str() {
@@ -29,6 +32,9 @@ pub(crate) fn validate_label_selector(selector: Option<&LabelSelector>, path: &P
         field::invalid_each(&at.child("key"), key, format::qualified_name(key), errs);
         let values_at = at.child("values");
         for (j, value) in values.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             field::invalid_each(&values_at.index(j), value, format::label_value(value), errs);
         }
     }

@@ -149,6 +149,9 @@ fn validate_finalizers(finalizers: &[String], path: &Path<'_>, errs: &mut ErrorL
 
 fn validate_managers(meta: &ObjectMeta, path: &Path<'_>, errs: &mut ErrorList) {
     for (i, entry) in meta.managed_fields.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let operation = entry.operation.as_deref().unwrap_or("");
         if !["Apply", "Update"].contains(&operation) {

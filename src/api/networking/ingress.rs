@@ -54,13 +54,22 @@ fn validate_spec(obj: &api::Ingress, errs: &mut ErrorList) {
     }
     let at = path.child("rules");
     for (i, rule) in rules.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_rule(rule, &at.index(i), errs);
     }
     let at = path.child("tls");
     for (i, tls) in spec.tls.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = at.index(i);
         let hosts_at = at.child("hosts");
         for (j, host) in tls.hosts.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_host(host, &hosts_at.index(j), errs);
         }
         if let Some(name) = tls.secret_name.as_deref().filter(|n| !n.is_empty()) {
@@ -93,6 +102,9 @@ fn validate_rule(rule: &api::IngressRule, path: &Path<'_>, errs: &mut ErrorList)
         errs.push(field::required(&paths_at, ""));
     }
     for (i, entry) in http.paths.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = paths_at.index(i);
         validate_path(entry, &at, errs);
         validate_backend(&entry.backend, &at.child("backend"), errs);

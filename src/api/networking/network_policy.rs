@@ -35,12 +35,18 @@ impl Kind for NetworkPolicy {
         validate_label_selector(spec.pod_selector.as_ref(), &path.child("podSelector"), errs);
         let list = path.child("ingress");
         for (i, rule) in spec.ingress.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = list.index(i);
             validate_ports(rule.ports.as_deref().unwrap_or_default(), &at.child("ports"), errs);
             validate_peers(rule.from.as_deref().unwrap_or_default(), &at.child("from"), errs);
         }
         let list = path.child("egress");
         for (i, rule) in spec.egress.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = list.index(i);
             validate_ports(rule.ports.as_deref().unwrap_or_default(), &at.child("ports"), errs);
             validate_peers(rule.to.as_deref().unwrap_or_default(), &at.child("to"), errs);
@@ -52,6 +58,9 @@ impl Kind for NetworkPolicy {
             return;
         }
         for (i, kind) in types.iter().enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(&t.as_str())) {
+            if errs.is_full() {
+                break;
+            }
             errs.push(field::not_supported(&at.index(i), kind, &["Egress", "Ingress"]));
         }
     }
@@ -59,6 +68,9 @@ impl Kind for NetworkPolicy {
 
 fn validate_ports(ports: &[api::NetworkPolicyPort], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, port) in ports.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if let Some(protocol) = port.protocol.as_deref() {
             validate_protocol(Some(protocol), &at.child("protocol"), errs);
@@ -95,6 +107,9 @@ fn validate_ports(ports: &[api::NetworkPolicyPort], path: &Path<'_>, errs: &mut 
 
 fn validate_peers(peers: &[api::NetworkPolicyPeer], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, peer) in peers.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         validate_label_selector(peer.pod_selector.as_ref(), &at.child("podSelector"), errs);
         validate_label_selector(peer.namespace_selector.as_ref(), &at.child("namespaceSelector"), errs);
@@ -121,6 +136,9 @@ fn validate_block(block: &api::IPBlock, path: &Path<'_>, errs: &mut ErrorList) {
     let whole = block.cidr.parse::<ipnet::IpNet>().ok();
     let list = path.child("except");
     for (i, except) in block.except.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = list.index(i);
         field::invalid_each(&at, except, format::cidr(except), errs);
         if let (Some(whole), Ok(part)) = (whole, except.parse::<ipnet::IpNet>())

@@ -1,8 +1,10 @@
 //! JSON patch, RFC 6902, with the reach, the limits and the messages of upstream's library.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
-use super::{PatchError, parse};
+use super::{Patch, PatchError};
 use crate::schema::cost::{self, Budget};
 
 /// Upstream's limit on the operations of one patch.
@@ -17,8 +19,8 @@ const MAX_SHIFTED: usize = 10_000_000;
 ///
 /// # Errors
 /// When the body is no patch, or an operation does not apply.
-pub fn json_patch(doc: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let operations = match parse(patch)? {
+pub fn json_patch(doc: Value, patch: Patch) -> Result<Value, PatchError> {
+    let operations = match patch.value {
         Value::Array(operations) => operations,
         other => return Err(not_a_patch(&other, "jsonpatch.Patch")),
     };
@@ -156,7 +158,7 @@ impl Patcher {
 }
 
 /// The container that the last part of a path is in, and that part.
-fn find<'d>(doc: &'d mut Value, path: &str) -> Option<(&'d mut Value, String)> {
+fn find<'d, 'p>(doc: &'d mut Value, path: &'p str) -> Option<(&'d mut Value, Cow<'p, str>)> {
     let (parents, last) = path.rsplit_once('/')?;
     let mut container = doc;
     for part in parents.split('/').skip(1) {
@@ -165,8 +167,9 @@ fn find<'d>(doc: &'d mut Value, path: &str) -> Option<(&'d mut Value, String)> {
     matches!(container, Value::Object(_) | Value::Array(_)).then(|| (container, unescape(last)))
 }
 
-fn unescape(part: &str) -> String {
-    part.replace("~1", "/").replace("~0", "~")
+/// Paths of many steps are cheap: a step that has nothing escaped is used where it stands.
+fn unescape(part: &str) -> Cow<'_, str> {
+    if part.contains('~') { part.replace("~1", "/").replace("~0", "~").into() } else { part.into() }
 }
 
 /// The index that a part of a path names in a list; negative ones count from the end.

@@ -2,14 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{PatchError, parse};
+use super::{Patch, PatchError};
 
 /// Applies a merge patch to an object.
 ///
 /// # Errors
 /// When the patch is no JSON object.
-pub fn merge_patch(mut doc: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let Ok(patch @ Value::Object(_)) = parse(patch) else {
+pub fn merge_patch(mut doc: Value, patch: Patch) -> Result<Value, PatchError> {
+    let patch @ Value::Object(_) = patch.value else {
         return Err(PatchError::Malformed("Invalid JSON Patch".to_owned()));
     };
     merge(&mut doc, patch);

@@ -38,37 +38,64 @@ pub enum PatchError {
     Failed(String),
 }
 
-/// The members that stand twice in a patch body, for field validation.
-///
-/// # Errors
-/// When the body is no JSON.
-pub fn duplicate_fields(patch: &[u8]) -> Result<Vec<FieldIssue>, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.issues).map_err(|error| unreadable(&error))
+/// The body of a patch. It is read once, however often it is applied.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    value: Value,
+    duplicates: Vec<FieldIssue>,
 }
 
-fn unreadable(error: &schema::DecodeError) -> PatchError {
-    match error {
-        schema::DecodeError::TooLarge { .. } => PatchError::TooLarge(error.to_string()),
-        other => PatchError::Malformed(other.to_string()),
+impl Patch {
+    /// Reads a body of any of the three forms.
+    ///
+    /// # Errors
+    /// When it is no JSON, or takes too much memory.
+    pub fn read(body: &[u8]) -> Result<Self, PatchError> {
+        let decoded = schema::decode_any(body).map_err(|error| {
+            let text = error.to_string();
+            if error.is_too_large() { PatchError::TooLarge(text) } else { PatchError::Malformed(text) }
+        })?;
+        Ok(Self { value: decoded.value, duplicates: decoded.issues })
     }
-}
 
-fn parse(patch: &[u8]) -> Result<Value, PatchError> {
-    schema::decode_any(patch).map(|decoded| decoded.value).map_err(|error| unreadable(&error))
+    /// The members that stand twice, for field validation.
+    #[must_use]
+    pub fn duplicates(&self) -> &[FieldIssue] {
+        &self.duplicates
+    }
 }
 
 /// A value as Go's `%v` prints it.
 #[must_use]
 pub fn go_text(value: &Value) -> String {
+    let mut text = String::new();
+    write_go(value, &mut text);
+    text
+}
+
+fn write_go(value: &Value, out: &mut String) {
     match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::Bool(b) => b.to_string(),
-        Value::Number(n) => n.to_string(),
-        Value::String(s) => s.clone(),
-        Value::Array(list) => format!("[{}]", list.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Null => out.push_str("<nil>"),
+        Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
+        Value::Number(n) => out.push_str(&n.to_string()),
+        Value::String(s) => out.push_str(s),
+        Value::Array(list) => {
+            out.push('[');
+            for (i, element) in list.iter().enumerate() {
+                out.push_str(if i == 0 { "" } else { " " });
+                write_go(element, out);
+            }
+            out.push(']');
+        }
         Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
-            format!("map[{}]", members.join(" "))
+            out.push_str("map[");
+            for (i, (key, member)) in map.iter().enumerate() {
+                out.push_str(if i == 0 { "" } else { " " });
+                out.push_str(key);
+                out.push(':');
+                write_go(member, out);
+            }
+            out.push(']');
         }
     }
 }

@@ -6,10 +6,11 @@
 
 use std::collections::HashSet;
 
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use super::strategic_list::{delete_values, merge_list, order_merged};
-use super::{PatchError, go_text, parse};
+use super::{Patch, PatchError, go_text};
 use crate::schema::{Container, FieldRef, Scalar, Strategy, TypeId, TypeRef, describe};
 
 pub(super) const DIRECTIVE: &str = "$patch";
@@ -21,8 +22,8 @@ const DELETE_VALUES: &str = "$deleteFromPrimitiveList";
 ///
 /// # Errors
 /// When the body is no patch or one of its directives is misused.
-pub fn strategic_merge_patch(doc: Value, patch: &[u8], ty: TypeId) -> Result<Value, PatchError> {
-    let patch = match parse(patch)? {
+pub fn strategic_merge_patch(doc: Value, patch: Patch, ty: TypeId) -> Result<Value, PatchError> {
+    let patch = match patch.value {
         Value::Object(patch) => patch,
         other => {
             let found = if other.is_array() { "array" } else { "value" };
@@ -135,19 +136,35 @@ fn merge_member(
     schema: Schema<'_>,
     work: &mut Work,
 ) -> Result<(), PatchError> {
-    let merged = match (original.remove(&key), value) {
+    let mut place = match original.entry(key) {
+        Entry::Occupied(place) => place,
+        Entry::Vacant(place) => {
+            if let Some(added) = Some(value).filter(|v| !v.is_null()).and_then(without_directives) {
+                place.insert(added);
+            }
+            return Ok(());
+        }
+    };
+    let merged = match (place.get_mut().take(), value) {
         (_, Value::Null) => None,
-        (Some(Value::Object(old)), Value::Object(new)) => {
-            let member = schema.member(&key)?;
+        (Value::Object(old), Value::Object(new)) => {
+            let member = schema.member(place.key())?;
             let merged = if member.replace { new } else { merge_map(old, new, member.schema, work)? };
             Some(Value::Object(merged))
         }
-        (Some(Value::Array(old)), Value::Array(new)) => {
-            Some(Value::Array(merge_list(old, new, schema.member(&key)?, work)?))
+        (Value::Array(old), Value::Array(new)) => {
+            Some(Value::Array(merge_list(old, new, schema.member(place.key())?, work)?))
         }
         (_, value) => without_directives(value),
     };
-    original.extend(merged.map(|merged| (key, merged)));
+    match merged {
+        Some(merged) => {
+            place.insert(merged);
+        }
+        None => {
+            place.remove();
+        }
+    }
     Ok(())
 }
 

@@ -6,7 +6,19 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::schema::type_of;
+use crate::schema::{TypeId, type_of};
+
+fn json_patch(doc: Value, body: &[u8]) -> Result<Value, PatchError> {
+    super::json_patch(doc, Patch::read(body)?)
+}
+
+fn merge_patch(doc: Value, body: &[u8]) -> Result<Value, PatchError> {
+    super::merge_patch(doc, Patch::read(body)?)
+}
+
+fn strategic_merge_patch(doc: Value, body: &[u8], ty: TypeId) -> Result<Value, PatchError> {
+    super::strategic_merge_patch(doc, Patch::read(body)?, ty)
+}
 
 #[track_caller]
 fn check(kind: &str, doc: Value, patch: Value, expected: Value) {

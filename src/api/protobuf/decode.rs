@@ -106,8 +106,8 @@ impl<'t> Decoder<'t> {
             Container::Map | Container::MapOfLists => {
                 let map = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 let Value::Object(map) = map else { return Ok(()) };
-                let inline = cost::inline(self.table, element);
-                self.charge(cost::member(map.len()) + 2 * inline)?;
+                // The texts of an entry are charged where they are read.
+                self.charge(cost::free_member(self.table, element, 0, map.len()))?;
                 let (key, value) = self.entry(element, payload)?;
                 map.insert(key, value);
             }

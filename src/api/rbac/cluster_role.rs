@@ -23,6 +23,9 @@ impl Kind for ClusterRole {
             errs.push(field::required(&path, why));
         }
         for (i, selector) in selectors.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_label_selector(Some(selector), &path.index(i), errs);
             if LabelSelector::from_meta(Some(selector)).is_err() {
                 errs.push(field::invalid(&path.index(i), &None::<()>, "invalid label selector."));

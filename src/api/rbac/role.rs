@@ -19,6 +19,9 @@ impl Kind for Role {
 pub(super) fn validate_rules(rules: &[api::PolicyRule], namespaced: bool, errs: &mut ErrorList) {
     let path = Path::new("rules");
     for (i, rule) in rules.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let groups = rule.api_groups.as_deref().unwrap_or_default();
         let resources = rule.resources.as_deref().unwrap_or_default();

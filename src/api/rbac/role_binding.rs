@@ -76,6 +76,9 @@ pub(super) fn validate_references(
     }
     let path = Path::new("subjects");
     for (i, subject) in subjects.unwrap_or_default().iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_subject(subject, reach, &path.index(i), errs);
     }
 }

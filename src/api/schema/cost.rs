@@ -89,6 +89,14 @@ pub(crate) fn member(before: usize) -> usize {
     }
 }
 
+/// A member of a map with free keys, in the tree and in the typed map. Amounts count twice once they are many:
+/// a pod's limits are copied to its requests.
+pub(crate) fn free_member(table: &Table, ty: Ty, key: usize, before: usize) -> usize {
+    let one = text(key) + member(before) + 2 * inline(table, ty);
+    let is_amount = matches!(ty.scalar, Scalar::Type(id) if table.get(id).shape() == Shape::Quantity);
+    if is_amount && before >= FIRST_NODE { 2 * one } else { one }
+}
+
 /// The place of an element in a list that has `before` others, in the tree.
 pub(crate) fn element(before: usize) -> usize {
     match before {
@@ -214,6 +222,14 @@ mod tests {
         assert_eq!(of_value(&json!("ab")), 2 * 18);
         assert_eq!(of_value(&json!([1, 2, 3, 4, 5])), LIST + ELEMENT);
         assert_eq!(of_value(&json!({"ab": 1})), MAP + 36);
+    }
+
+    #[test]
+    fn many_amounts_are_counted_with_their_copies() {
+        let quantity = built_in().type_named("io.k8s.apimachinery.pkg.api.resource.Quantity").unwrap();
+        let count = |scalar, before| free_member(built_in(), Ty::one(scalar), 5, before);
+        assert_eq!(count(Scalar::Type(quantity), 0), count(Scalar::String, 0));
+        assert_eq!(count(Scalar::Type(quantity), 6), 2 * count(Scalar::String, 6));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Every value is charged to the body's [`Budget`] before it is made.
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -46,8 +47,8 @@ pub fn decode_json(bytes: &[u8], ty: TypeId) -> Result<Decoded, DecodeError> {
 pub fn check_value(value: Value, ty: TypeId) -> Result<Decoded, DecodeError> {
     let ty = Ty::one(Scalar::Type(ty));
     let mut cx = Cx::new(&BUILT_IN, ty);
-    let answer = Node { cx: &mut cx, ty, go: None }.deserialize(value);
-    cx.finish(ty, answer.map_err(|error| DecodeError::Syntax(error.to_string())))
+    let answer: Result<_, serde_json::Error> = Node { cx: &mut cx, ty, go: None }.deserialize(value);
+    cx.finish(ty, answer, |error| DecodeError::Syntax(error.to_string()))
 }
 
 /// Decodes JSON of no particular type; duplicate members are reported.
@@ -63,7 +64,7 @@ fn decode_ty(table: &Table, bytes: &[u8], ty: Ty) -> Result<Decoded, DecodeError
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let node = Node { cx: &mut cx, ty, go: None };
     let answer = node.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    cx.finish(ty, answer.map_err(|error| syntax::explain(bytes, &error)))
+    cx.finish(ty, answer, |error| syntax::explain(bytes, error))
 }
 
 /// One step from the top of the body to the value at hand.
@@ -99,12 +100,18 @@ impl<'t> Cx<'t> {
         }
     }
 
-    /// The outcome; a body that is null is an empty object to Go.
-    fn finish(self, ty: Ty, answer: Result<Value, DecodeError>) -> Result<Decoded, DecodeError> {
+    /// The outcome; a body that is null is an empty object to Go. `explain` reads the whole body again, so it
+    /// is asked only for a fault that the decoder did not find itself.
+    fn finish(
+        self,
+        ty: Ty,
+        answer: Result<Value, serde_json::Error>,
+        explain: impl FnOnce(&serde_json::Error) -> DecodeError,
+    ) -> Result<Decoded, DecodeError> {
         if let Some(fatal) = self.fatal {
             return Err(fatal);
         }
-        match (answer?, self.mismatch) {
+        match (answer.map_err(|error| explain(&error))?, self.mismatch) {
             (_, Some(error)) => Err(error),
             (Value::Null, None) if ty.scalar != Scalar::Any => {
                 Ok(Decoded { value: Map::new().into(), issues: self.issues.into_list() })
@@ -133,11 +140,11 @@ impl<'t> Cx<'t> {
         path
     }
 
-    /// Notes a member that stands twice.
-    fn note_duplicate(&mut self, member: &str) {
+    /// Notes a member that stands twice, before the issues that were found in its value.
+    fn note_duplicate(&mut self, member: &str, before: usize) {
         if self.opaque == 0 && !self.issues.is_full() {
             let path = self.path_to(member);
-            self.issues.note(FieldIssue::Duplicate { path });
+            self.issues.note_at(before, FieldIssue::Duplicate { path });
         }
     }
 
@@ -391,7 +398,7 @@ impl<'c, 't> Node<'c, 't> {
                 }
             };
             if !seen.insert(index) {
-                cx.note_duplicate(field.name());
+                cx.note_duplicate(field.name(), cx.issues.len());
             }
             cx.path.push(Step::Field { owner: ty, name: field.name() });
             let value = map.next_value_seed(Node { cx, ty: field.ty(), go: Some(field) })?;
@@ -426,20 +433,26 @@ impl<'c, 't> Node<'c, 't> {
     /// A map with free keys, or a free object.
     fn map<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let (cx, element) = (self.cx, self.ty.element());
-        let inline = cost::inline(cx.table, element);
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            if object.contains_key(&key) {
-                cx.note_duplicate(&key);
-            }
-            cx.charge(cost::text(key.len()) + cost::member(object.len()) + 2 * inline)?;
+            let before = cx.issues.len();
+            cx.charge(cost::free_member(cx.table, element, key.len(), object.len()))?;
             cx.path.push(Step::Key(key));
             let value = map.next_value_seed(Node { cx, ty: element, go: self.go })?;
             let value = cx.or_zero(value, element)?;
             let Some(Step::Key(key)) = cx.path.pop() else {
                 return Err(A::Error::custom("invariant: a key was pushed"));
             };
-            object.insert(key, value);
+            // One search of the map finds the place and what stands there: that is most of what a member costs.
+            match object.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    cx.note_duplicate(place.key(), before);
+                    place.insert(value);
+                }
+            }
         }
         Ok(object.into())
     }
@@ -519,6 +532,22 @@ fn skip_map<'de, A: MapAccess<'de>>(mut map: A, node: Node<'_, '_>) -> Result<Va
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_that_the_decoder_gave_up_is_not_read_again() {
+        let ty = Ty::one(Scalar::Any);
+        let mut cx = Cx::new(&BUILT_IN, ty);
+        let error: serde_json::Error = cx.fatal(DecodeError::Depth);
+        let explain = |_: &serde_json::Error| -> DecodeError { panic!("read again") };
+        assert_eq!(cx.finish(ty, Err(error), explain), Err(DecodeError::Depth));
+    }
+
+    #[test]
+    fn a_duplicate_is_told_before_what_is_wrong_inside_of_it() {
+        let body = br#"{"a":{},"a":{"b":1,"b":2}}"#;
+        let issues = decode_any(body).unwrap().issues;
+        assert_eq!(issues.iter().map(FieldIssue::path).collect::<Vec<_>>(), ["a", "a.b"]);
+    }
 
     #[test]
     fn fields_beyond_the_sixty_fourth_are_seen_too() {

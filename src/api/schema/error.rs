@@ -49,6 +49,17 @@ pub enum DecodeError {
     /// The body is small enough, but what it decodes to is not. `place` is the first value without room.
     #[error("the object takes more than {limit} bytes of memory, counted up to {place:?}")]
     TooLarge { limit: usize, place: String },
+    /// The YAML is small enough, but there is too much in it to read.
+    #[error("the YAML document has more than {limit} nodes")]
+    TooManyNodes { limit: usize },
+}
+
+impl DecodeError {
+    /// The body has no fault but how much it is.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::TooManyNodes { .. })
+    }
 }
 
 fn go_place(field: Option<&str>) -> String {

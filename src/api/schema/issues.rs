@@ -31,13 +31,22 @@ impl Issues {
         self.list.len() >= MAX_ISSUES || self.room == 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn note(&mut self, issue: FieldIssue) {
+        self.note_at(self.list.len(), issue);
+    }
+
+    /// Notes an issue before those that were noted since there were `before`.
+    pub(super) fn note_at(&mut self, before: usize, issue: FieldIssue) {
         if self.is_full() {
             return;
         }
         self.room = self.room.saturating_sub(issue.path().len() + PER_ISSUE);
         if self.known.insert(issue.clone()) {
-            self.list.push(issue);
+            self.list.insert(before.min(self.list.len()), issue);
         }
     }
 

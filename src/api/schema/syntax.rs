@@ -154,8 +154,10 @@ impl Scanner<'_> {
 
     fn literal(&mut self, literal: &str) -> Result<(), String> {
         for letter in literal.bytes() {
-            let context = format!("in literal {literal} (expecting '{}')", char::from(letter));
-            self.expect(letter, &context)?;
+            if self.peek() != Some(letter) {
+                return Err(self.invalid(&format!("in literal {literal} (expecting '{}')", char::from(letter))));
+            }
+            self.at += 1;
         }
         Ok(())
     }

@@ -1,15 +1,17 @@
 //! YAML bodies: turned into JSON as upstream does before it decodes them.
 //!
 //! Only the first document of a body counts, as with upstream. Nesting is bounded by the parser's
-//! options, and what a body may come to by the same [`Budget`] as JSON: an alias is charged for
-//! the whole value that it stands for, so that a body of aliases cannot grow into what it names.
+//! options, what a body may come to by the same [`Budget`] as JSON (an alias is charged for
+//! the whole value that it stands for), and how much of it aliases may bring by upstream's ratio.
+//! Reading YAML takes longer than anything that is done with it, so the nodes are bounded as well.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, StrInput, StructureStyle, Tag};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 use super::cost::{self, Budget};
@@ -21,6 +23,24 @@ use super::yaml_scalar::resolve;
 
 /// Levels of flow and of block collections; JSON bodies end at 128 as well.
 const MAX_DEPTH: usize = 128;
+
+/// What the nodes of one document may weigh: the parser spends half a microsecond to one on each. The definition
+/// of a custom resource of 1 MB has some 50,000 nodes, and so has a ConfigMap of 25,000 keys.
+const MAX_WEIGHT: usize = 120_000;
+/// A flow collection is made of several tokens.
+const FLOW: usize = 1;
+/// The parser looks at every level around a token: each so many of them cost as much as a token itself.
+const LEVELS: usize = 64;
+/// An anchor is a token of its own, and kept by its name.
+const ANCHOR: usize = 2;
+const TAG: usize = 1;
+
+/// From so many decoded nodes, and so many of them brought by aliases, upstream's library looks at their ratio.
+const RATIO_FROM: usize = 1_000;
+const ALIASED_FROM: usize = 100;
+/// Up to so many nodes 99 of 100 may come from aliases; the share then falls evenly to a tenth.
+const RATIO_LOW: usize = 400_000;
+const RATIO_HIGH: usize = 4_000_000;
 
 /// A YAML body in its JSON form.
 #[derive(Debug)]
@@ -46,6 +66,9 @@ pub fn read_yaml(bytes: &[u8]) -> Result<Yaml, DecodeError> {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
         budget: Budget::new(),
+        weight: 0,
+        decoded: 1,
+        aliased: 0,
         duplicates: Issues::new(),
         path: Vec::new(),
     };
@@ -84,9 +107,15 @@ enum Step {
 /// Builds the JSON form of a document: keys become strings, whole floats integers, `<<` is merged.
 struct Reader<'y> {
     parser: Parser<'y, StrInput<'y>>,
-    /// The values that aliases may name, by the parser's number.
-    anchors: HashMap<usize, Value>,
+    /// The values that aliases may name, by the parser's number, and the nodes that decode to them.
+    anchors: HashMap<usize, (Value, usize)>,
     budget: Budget,
+    /// What the nodes weighed so far.
+    weight: usize,
+    /// The nodes that upstream's library would have decoded so far, with the document itself, and those of
+    /// them that aliases brought.
+    decoded: usize,
+    aliased: usize,
     duplicates: Issues,
     path: Vec<Step>,
 }
@@ -115,13 +144,39 @@ impl<'y> Reader<'y> {
         }
     }
 
-    fn node(&mut self, event: Event<'y>) -> Result<Value, DecodeError> {
-        let (anchor, value) = match event {
-            Event::Alias(id) => {
-                let named = self.anchors.get(&id).ok_or_else(|| fault("anchor value contains itself"))?;
-                self.charge(cost::of_value(named))?;
-                return Ok(named.clone());
+    /// Counts a node that was read.
+    fn weigh(&mut self, event: &Event<'y>) -> Result<(), DecodeError> {
+        let (own, anchor, tag) = match event {
+            Event::Scalar(_, _, anchor, tag) => (1, *anchor, tag.is_some()),
+            Event::SequenceStart(style, anchor, tag) | Event::MappingStart(style, anchor, tag) => {
+                (if *style == StructureStyle::Flow { 1 + FLOW } else { 1 }, *anchor, tag.is_some())
             }
+            _ => (1, 0, false),
+        };
+        let weight = own + ANCHOR * usize::from(anchor != 0) + TAG * usize::from(tag);
+        self.weight += weight * (1 + self.path.len() / LEVELS);
+        self.decoded += 1;
+        if self.weight > MAX_WEIGHT { Err(DecodeError::TooManyNodes { limit: MAX_WEIGHT }) } else { Ok(()) }
+    }
+
+    /// Refuses a document most of which comes from aliases, by upstream's measure.
+    fn check_aliases(&self) -> Result<(), DecodeError> {
+        let (decoded, aliased) = (self.decoded, self.aliased);
+        let beyond = decoded.clamp(RATIO_LOW, RATIO_HIGH) - RATIO_LOW;
+        // In hundredths: 99 less up to 89.
+        let allowed = 99 * (RATIO_HIGH - RATIO_LOW) - 89 * beyond;
+        let excessive = aliased * 100 * (RATIO_HIGH - RATIO_LOW) > allowed * decoded;
+        if aliased > ALIASED_FROM && decoded > RATIO_FROM && excessive {
+            return Err(fault("document contains excessive aliasing"));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, event: Event<'y>) -> Result<Value, DecodeError> {
+        self.weigh(&event)?;
+        let before = self.decoded;
+        let (anchor, value) = match event {
+            Event::Alias(id) => return self.alias(id),
             Event::Scalar(text, style, anchor, tag) => {
                 self.charge(cost::text(text.len()))?;
                 (anchor, scalar(text, style, tag.as_deref())?)
@@ -132,8 +187,18 @@ impl<'y> Reader<'y> {
         };
         if anchor != 0 {
             self.charge(cost::of_value(&value))?;
-            self.anchors.insert(anchor, value.clone());
+            self.anchors.insert(anchor, (value.clone(), self.decoded - before + 1));
         }
+        Ok(value)
+    }
+
+    fn alias(&mut self, id: usize) -> Result<Value, DecodeError> {
+        let Some((named, nodes)) = self.anchors.get(&id) else { return Err(fault("anchor value contains itself")) };
+        self.charge(cost::of_value(named))?;
+        let value = named.clone();
+        self.decoded += nodes;
+        self.aliased += nodes;
+        self.check_aliases()?;
         Ok(value)
     }
 
@@ -170,11 +235,18 @@ impl<'y> Reader<'y> {
                 merged.push(value);
                 continue;
             }
-            if object.contains_key(&key) && !self.duplicates.is_full() {
-                let path = self.path_to(&key);
-                self.duplicates.note(FieldIssue::Duplicate { path });
+            match object.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    if !self.duplicates.is_full() {
+                        let path = self.path_to(place.key());
+                        self.duplicates.note(FieldIssue::Duplicate { path });
+                    }
+                    place.insert(value);
+                }
             }
-            object.insert(key, value);
         }
         for source in merged {
             merge(&mut object, source)?;
@@ -300,14 +372,73 @@ mod tests {
         refused(&"- ".repeat(200), "line 1");
     }
 
+    fn laughs(levels: usize) -> String {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..levels {
+            text.push_str(&format!("a{i}: &a{i} [{}]\n", format!("*a{}, ", i - 1).repeat(10)));
+        }
+        text
+    }
+
     #[test]
     fn aliases_are_charged_for_what_they_stand_for() {
-        let text = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(2_000));
+        let text = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(900));
         assert!(matches!(read_yaml(text.as_bytes()), Err(DecodeError::TooLarge { .. })));
-        let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
-        for i in 1..30 {
-            laughs.push_str(&format!("a{i}: &a{i} [{}]\n", format!("*a{}, ", i - 1).repeat(10)));
+    }
+
+    #[test]
+    fn aliases_may_bring_as_much_of_a_document_as_upstream_lets_them() {
+        assert!(read_yaml(laughs(3).as_bytes()).is_ok());
+        refused(&laughs(4), "yaml: document contains excessive aliasing");
+        let yaml = |decoded, aliased| {
+            let parser = Parser::new_from_str_with_options("", Options::default());
+            let (anchors, budget, duplicates) = (HashMap::new(), Budget::new(), Issues::new());
+            Reader { parser, anchors, budget, weight: 0, decoded, aliased, duplicates, path: Vec::new() }
+        };
+        for (decoded, aliased, is_fine) in [
+            (1_000, 1_000, true),
+            (1_001, 100, true),
+            (1_001, 1_000, false),
+            (400_000, 396_000, true),
+            (400_000, 396_001, false),
+            (2_200_000, 1_199_000, true),
+            (2_200_000, 1_199_001, false),
+            (8_000_000, 800_000, true),
+            (8_000_000, 800_001, false),
+        ] {
+            assert_eq!(yaml(decoded, aliased).check_aliases().is_ok(), is_fine, "{aliased} of {decoded}");
         }
-        assert!(matches!(read_yaml(laughs.as_bytes()), Err(DecodeError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn the_nodes_of_a_document_are_bounded_by_what_they_cost_the_parser() {
+        #[track_caller]
+        fn check(one: &str, fits: usize) {
+            let read = |count: usize| read_yaml(one.repeat(count).as_bytes()).map(drop);
+            assert_eq!(read(fits), Ok(()), "{one:?}");
+            assert_eq!(read(fits + 2), Err(DecodeError::TooManyNodes { limit: MAX_WEIGHT }), "{one:?}");
+        }
+        check("k: 1\n", MAX_WEIGHT / 2 - 1);
+        check("- 1\n", MAX_WEIGHT - 1);
+        check("- &a 1\n", (MAX_WEIGHT - 1) / 3);
+        check("- !!str a\n", (MAX_WEIGHT - 1) / 2);
+        check("- {}\n", (MAX_WEIGHT - 1) / 2);
+        let deep = |count: usize| read_yaml(format!("{}{}", "[".repeat(100), "1, ".repeat(count)).as_bytes());
+        assert!(matches!(deep(MAX_WEIGHT / 2), Err(DecodeError::TooManyNodes { .. })));
+    }
+
+    #[test]
+    fn what_people_write_is_read() {
+        let keys: String = (0..30_000).map(|i| format!("  key-{i}: some value\n")).collect();
+        let map = read_yaml(format!("metadata: {{name: a}}\ndata:\n{keys}").as_bytes()).unwrap();
+        assert_eq!(map.value["data"].as_object().map(Map::len), Some(30_000));
+        let field = "                    type: object\n                    description: |-\n                      \
+                     Some words about this field, long enough to look like those of a definition.\n";
+        let fields: String = (0..8_000).map(|i| format!("                  field{i}:\n{field}")).collect();
+        let text = format!("spec:\n  versions:\n  - schema:\n      properties:\n{fields}");
+        assert!(text.len() > 1024 * 1024);
+        let definition = read_yaml(text.as_bytes()).unwrap();
+        let properties = &definition.value["spec"]["versions"][0]["schema"]["properties"];
+        assert_eq!(properties.as_object().map(Map::len), Some(8_000));
     }
 }

@@ -2,6 +2,8 @@
 //! request bodies with: YAML 1.1's words for booleans, octal numbers with a leading zero, underscores in
 //! numbers. Times stay text.
 
+use std::borrow::Cow;
+
 use serde_json::{Number, Value};
 
 /// The value of a plain scalar without a tag.
@@ -20,13 +22,14 @@ pub(super) fn resolve(text: &str) -> Value {
 }
 
 fn number(text: &str) -> Option<Number> {
+    let plain: Cow<'_, str> = if text.contains('_') { text.replace('_', "").into() } else { text.into() };
     // Go reads a text that starts with a point as a float only, with its underscores.
     if !text.starts_with('.')
-        && let Some(integer) = integer(&text.replace('_', ""))
+        && let Some(integer) = integer(&plain)
     {
         return Some(integer);
     }
-    float(&text.replace('_', ""))
+    float(&plain)
 }
 
 /// An integer in Go's base 0: decimal, `0x`, `0o`, `0b`, or octal after a leading zero.

@@ -35,6 +35,9 @@ impl Kind for CsiDriver {
         }
         let at = path.child("volumeLifecycleModes");
         for mode in obj.spec.volume_lifecycle_modes.iter().flatten() {
+            if errs.is_full() {
+                break;
+            }
             if !["Ephemeral", "Persistent"].contains(&mode.as_str()) {
                 errs.push(field::not_supported(&at, mode, &["Ephemeral", "Persistent"]));
             }

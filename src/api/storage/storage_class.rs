@@ -32,6 +32,9 @@ impl Kind for StorageClass {
         let path = Path::new("parameters");
         let mut size = 0;
         for (key, value) in obj.parameters.iter().flatten() {
+            if errs.is_full() {
+                break;
+            }
             if key.is_empty() {
                 errs.push(field::invalid(&path, key, "field can not be empty."));
             }

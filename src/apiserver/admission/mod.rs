@@ -66,6 +66,15 @@ impl Chain {
         if is_namespace { pod_security::scanned_bytes(registry) } else { 0 }
     }
 
+    /// Whether a mutating plugin looks at more of such an object than its metadata.
+    pub(crate) fn edits(resource: &GroupResource) -> bool {
+        matches!(
+            (&*resource.group, &*resource.resource),
+            ("", "pods" | "nodes" | "persistentvolumes" | "persistentvolumeclaims")
+                | ("networking.k8s.io", "ingresses")
+        )
+    }
+
     /// Lets the mutating plugins change the object.
     ///
     /// # Errors
@@ -73,7 +82,7 @@ impl Chain {
     pub async fn mutate(&self, registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
         namespace_lifecycle::admit(registry, review)?;
         node_restriction::admit(registry, review)?;
-        if !review.subresource.is_empty() {
+        if !review.subresource.is_empty() || !Self::edits(review.resource) {
             return Ok(());
         }
         match (review.operation, &*review.resource.group, &*review.resource.resource) {
@@ -152,7 +161,7 @@ fn validate_claim(registry: &Registry, review: &Review<'_>) -> Result<(), ApiErr
 }
 
 fn create_pod(registry: &Registry, review: &mut Review<'_>) -> Result<(), ApiError> {
-    let mut pod: Pod = review.typed()?;
+    let mut pod: Pod = review.take()?;
     let namespace = review.namespace;
     let ranges: Vec<LimitRange> = all(registry, "", "limitranges", Some(namespace))?;
     limit_ranger::apply_defaults(&mut pod, &ranges);
@@ -188,7 +197,7 @@ fn edit<K>(review: &mut Review<'_>, change: impl FnOnce(&mut K)) -> Result<(), A
 where
     K: DeserializeOwned + serde::Serialize,
 {
-    let mut object: K = review.typed()?;
+    let mut object: K = review.take()?;
     change(&mut object);
     review.replace(&object)
 }

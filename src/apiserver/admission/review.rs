@@ -4,7 +4,7 @@ use api::object::GroupResource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::auth::User;
 use crate::error::ApiError;
@@ -76,6 +76,18 @@ impl Review<'_> {
         K::deserialize(object).map_err(ApiError::internal)
     }
 
+    /// Takes the object to change it and to [`Self::replace`] it. Until then its names are left of it, for a
+    /// refusal to name.
+    ///
+    /// # Errors
+    /// As [`Self::typed`].
+    pub fn take<K: DeserializeOwned>(&mut self) -> Result<K, ApiError> {
+        let object = self.object.as_mut().ok_or_else(|| ApiError::internal("no object to admit"))?;
+        let metadata = &object["metadata"];
+        let names = json!({"metadata": {"name": metadata["name"], "generateName": metadata["generateName"]}});
+        K::deserialize(std::mem::replace(object, names)).map_err(ApiError::internal)
+    }
+
     /// The object as it is stored.
     ///
     /// # Errors
@@ -102,4 +114,21 @@ pub(super) fn with_cause(error: &ApiError, reason: &str, message: String, field:
     let cause = StatusCause { reason: Some(reason.to_owned()), message: Some(message), field: Some(field.to_owned()) };
     status.details.get_or_insert_default().causes.get_or_insert_default().push(cause);
     ApiError::Status(Box::new(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::review;
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_taken_keeps_its_names_until_it_is_replaced() {
+        let mut object = Some(json!({"metadata": {"generateName": "web-", "labels": {"a": "b"}}}));
+        let mut review = review(Operation::Create, "pods", "default/", &mut object);
+        let taken: Value = review.take().unwrap();
+        assert_eq!(taken["metadata"]["labels"]["a"], "b");
+        assert!(review.forbidden("no").to_string().contains("\"web-\""));
+        review.replace(&taken).unwrap();
+        assert_eq!(object, Some(taken));
+    }
 }

@@ -1,6 +1,6 @@
 //! Reading request bodies: their size, their form, and what they say they are.
 
-use api::schema::{self, DecodeError, FieldIssue, TypeId};
+use api::schema::{self, DecodeError, Decoded, FieldIssue, TypeId};
 use axum::body::{Body, Bytes};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -94,12 +94,25 @@ pub(crate) fn decode(
     if media == Media::Protobuf {
         return decode_protobuf(body, target, ty);
     }
-    let decoded = if media == Media::Yaml { schema::decode_yaml(body, ty) } else { schema::decode_json(body, ty) };
-    let decoded = decoded.map_err(|error| undecodable(media, body, target, &error))?;
+    let decoded = if media == Media::Yaml { decode_yaml(body, target, ty)? } else { decode_json(body, target, ty)? };
     let says = TypeMeta::of_value(&decoded.value).or_expected(target);
     says.check(target, body)?;
     judge_issues(&decoded.issues, validation, warnings, |error| says.failure(target, &error, body))?;
     Ok(target.stamped(decoded.value))
+}
+
+fn decode_json(body: &[u8], target: Target<'_>, ty: TypeId) -> Result<Decoded, ApiError> {
+    schema::decode_json(body, ty).map_err(|error| {
+        // A body that cannot be read at all says nothing.
+        undecodable(|| serde_json::from_slice(body).ok(), body, target, &error)
+    })
+}
+
+/// A large YAML body takes longer to read than anything that is done with it, so it is read once.
+fn decode_yaml(body: &[u8], target: Target<'_>, ty: TypeId) -> Result<Decoded, ApiError> {
+    let yaml = schema::read_yaml(body).map_err(|error| undecodable(|| None, body, target, &error))?;
+    let says = TypeMeta::of_value(&yaml.value);
+    schema::check_yaml(yaml, ty).map_err(|error| undecodable(|| Some(says), body, target, &error))
 }
 
 /// Protobuf has no unknown fields to speak of, so there is nothing to validate beyond its form.
@@ -118,7 +131,7 @@ fn decode_protobuf(body: &[u8], target: Target<'_>, ty: TypeId) -> Result<Value,
 
 /// The answer to a body that has no fault but what it decodes to.
 pub(super) fn too_large(error: &DecodeError) -> Option<ApiError> {
-    matches!(error, DecodeError::TooLarge { .. }).then(|| ApiError::RequestEntityTooLarge(error.to_string()))
+    error.is_too_large().then(|| ApiError::RequestEntityTooLarge(error.to_string()))
 }
 
 fn decode_text(error: &DecodeError) -> String {
@@ -152,17 +165,16 @@ pub(super) fn strict_text(issues: &[FieldIssue]) -> String {
 }
 
 /// The error of a body that is no value of its type: that it says to be another one, if it does.
-fn undecodable(media: Media, body: &[u8], target: Target<'_>, error: &DecodeError) -> ApiError {
+fn undecodable(
+    says: impl FnOnce() -> Option<TypeMeta>,
+    body: &[u8],
+    target: Target<'_>,
+    error: &DecodeError,
+) -> ApiError {
     if let Some(error) = too_large(error) {
         return error;
     }
-    let says = match media {
-        Media::Json => serde_json::from_slice(body).ok(),
-        Media::Yaml => schema::read_yaml(body).ok().map(|yaml| TypeMeta::of_value(&yaml.value)),
-        Media::Protobuf => None,
-    };
-    // A body that cannot be read at all says nothing.
-    let says = says.map_or_else(TypeMeta::default, |says: TypeMeta| says.or_expected(target));
+    let says = says().map_or_else(TypeMeta::default, |says| says.or_expected(target));
     match says.check(target, body) {
         Ok(()) => says.failure(target, &decode_text(error), body),
         Err(other_type) => other_type,

@@ -44,7 +44,7 @@ pub(super) async fn create_object(
     }
     rules::match_namespace(cx, &mut object)?;
     rules::drop_managed_fields(&mut object);
-    cx.resource.rules.default(&mut object).map_err(|e| rules::unreadable(cx, &e))?;
+    rules::default_early(cx, &mut object)?;
     if !matches!(text(&object, "resourceVersion"), "" | "0") {
         return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
     }

@@ -1,6 +1,8 @@
 //! PATCH of an object or its status.
 
-use api::patch::{self, PatchError};
+use std::io;
+
+use api::patch::{self, Patch, PatchError};
 use api::schema;
 use axum::response::Response;
 use http::StatusCode;
@@ -38,12 +40,21 @@ impl PatchType {
         }
     }
 
-    /// Applies a patch to an object of the requested version; the result is not checked.
+    /// Reads a patch and applies it to an object of the requested version; the result is not checked.
     pub(super) fn apply(self, object: Value, body: &[u8], ty: schema::TypeId) -> Result<Value, ApiError> {
+        let patch = Patch::read(body).map_err(|error| match error {
+            // Upstream's library says nothing else of a body that it cannot use.
+            PatchError::Malformed(_) if self == Self::Merge => ApiError::BadRequest("Invalid JSON Patch".into()),
+            other => refused(other),
+        })?;
+        self.apply_read(object, patch, ty)
+    }
+
+    fn apply_read(self, object: Value, patch: Patch, ty: schema::TypeId) -> Result<Value, ApiError> {
         match self {
-            Self::Json => patch::json_patch(object, body),
-            Self::Merge => patch::merge_patch(object, body),
-            Self::Strategic => patch::strategic_merge_patch(object, body, ty),
+            Self::Json => patch::json_patch(object, patch),
+            Self::Merge => patch::merge_patch(object, patch),
+            Self::Strategic => patch::strategic_merge_patch(object, patch, ty),
         }
         .map_err(refused)
     }
@@ -63,17 +74,23 @@ pub(super) async fn patch(cx: &Context<'_>, body: &[u8]) -> Result<Response, Api
     let patch_type = PatchType::of(cx)?;
     let options = WriteOptions::parse(cx.query, "PatchOptions")?;
     let mut warnings = Vec::new();
-    let duplicates = match options.field_validation {
-        FieldValidation::Ignore => Vec::new(),
-        FieldValidation::Warn | FieldValidation::Strict => patch::duplicate_fields(body).map_err(refused)?,
+    let mut read = match options.field_validation {
+        FieldValidation::Ignore => None,
+        FieldValidation::Warn | FieldValidation::Strict => Some(Patch::read(body).map_err(refused)?),
     };
+    let duplicates = read.as_ref().map(|patch| patch.duplicates().to_vec()).unwrap_or_default();
     let mut dropped = Vec::new();
     let mut change = |old: &Value| -> Result<Value, ApiError> {
         let ty = cx.served.ty.ok_or(ApiError::UnknownPath)?;
         let current = rules::to_served(cx, old.clone())?;
         let type_meta = ["apiVersion", "kind"].map(|member| (member, current[member].clone()));
-        let patched = patch_type.apply(current, body, ty)?;
-        let invalid = |error: &str| invalid_patch(&shown(cx, patch_type, old, body, ty), error);
+        // Only where somebody else wrote meanwhile is the body read again.
+        let patched = match read.take() {
+            Some(patch) => patch_type.apply_read(current, patch, ty)?,
+            None => patch_type.apply(current, body, ty)?,
+        };
+        let shown = Shown::of(patch_type, &patched);
+        let invalid = |error: &str| invalid_patch(&shown.text(body), error);
         if patch_type != PatchType::Strategic {
             check_type(&patched, Target::object(cx)).map_err(|error| invalid(&error))?;
         }
@@ -100,19 +117,58 @@ fn keep_type(type_meta: [(&str, Value); 2], patched: &mut Value) {
 }
 
 /// What an error shows of a refused patch: the whole object as it would be, but of a strategic merge only
-/// the patch. The object is made anew, so that a patch that is not refused does not pay for it.
-fn shown(cx: &Context<'_>, patch_type: PatchType, old: &Value, body: &[u8], ty: schema::TypeId) -> String {
-    let mut text = match patch_type {
-        PatchType::Json | PatchType::Merge => rules::to_served(cx, old.clone())
-            .and_then(|current| patch_type.apply(current, body, ty))
-            .map_or_else(|_| String::new(), |patched| patched.to_string()),
-        PatchType::Strategic => serde_json::from_slice(body).map_or_else(|_| String::new(), |p| patch::go_text(&p)),
-    };
+/// the patch.
+///
+/// The object is written down before it is checked, which takes it apart, and no further than it is shown:
+/// applying the patch once more would double what a patch may cost.
+enum Shown {
+    Object(Beginning),
+    Patch,
+}
+
+impl Shown {
+    fn of(patch_type: PatchType, patched: &Value) -> Self {
+        if patch_type == PatchType::Strategic {
+            return Self::Patch;
+        }
+        let mut beginning = Beginning::default();
+        // Its one error is that there is more than is shown.
+        let _ = serde_json::to_writer(&mut beginning, patched);
+        Self::Object(beginning)
+    }
+
+    fn text(&self, body: &[u8]) -> String {
+        match self {
+            Self::Object(beginning) => cut(String::from_utf8_lossy(&beginning.0).into_owned()),
+            Self::Patch => cut(serde_json::from_slice(body).map_or_else(|_| String::new(), |p| patch::go_text(&p))),
+        }
+    }
+}
+
+fn cut(mut text: String) -> String {
     if text.len() > SHOWN_MAX {
         text.truncate((0..=SHOWN_MAX).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0));
         text.push_str("...");
     }
     text
+}
+
+/// The first bytes that are written to it: enough to be cut.
+#[derive(Default)]
+struct Beginning(Vec<u8>);
+
+impl io::Write for Beginning {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A character is up to four bytes, and the last one may be cut in two.
+        const ROOM: usize = SHOWN_MAX + 8;
+        let taken = bytes.len().min(ROOM - self.0.len());
+        self.0.extend_from_slice(&bytes[..taken]);
+        if taken == 0 && !bytes.is_empty() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(taken) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn invalid_patch(patched: &str, error: &str) -> ApiError {
@@ -122,4 +178,25 @@ fn invalid_patch(patched: &str, error: &str) -> ApiError {
         field: "patch".into(),
     };
     ApiError::Invalid { group: String::new(), kind: String::new(), name: String::new(), causes: vec![cause] }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_object_is_written_no_further_than_it_is_shown() {
+        let small = json!({"a": "é"});
+        assert_eq!(Shown::of(PatchType::Merge, &small).text(b""), small.to_string());
+        let large = json!(["é".repeat(SHOWN_MAX), vec![0; 1_000_000]]);
+        let Shown::Object(beginning) = Shown::of(PatchType::Json, &large) else { panic!("not the object") };
+        assert!(beginning.0.len() <= SHOWN_MAX + 8, "{}", beginning.0.len());
+        let text = Shown::Object(beginning).text(b"");
+        assert_eq!(text, cut(large.to_string()));
+        assert!(text.ends_with("é..."));
+        let patch = br#"{"b":[1,null]}"#;
+        assert_eq!(Shown::of(PatchType::Strategic, &large).text(patch), "map[b:[1 <nil>]]");
+    }
 }

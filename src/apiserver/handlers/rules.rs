@@ -5,10 +5,12 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::event_form;
-use crate::admission::{Operation, Review};
+use crate::admission::{Chain, Operation, Review};
 use crate::allocate::Reservation;
 use crate::error::ApiError;
 use crate::registry::{Draft, Resource, Served, text};
+
+const SERVICES: &str = "core/services";
 
 /// Converts an object of the requested version to the stored one.
 pub(super) fn to_stored(cx: &Context<'_>, object: Value) -> Result<Value, ApiError> {
@@ -97,6 +99,16 @@ pub(super) enum Phase {
     Validate,
 }
 
+/// Fills in the defaults that are looked at before the object's own rules, which fill them in themselves:
+/// by the mutating plugins, by the allocator, and by the rules of a subresource.
+pub(super) fn default_early(cx: &Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+    let is_allocated = &*cx.resource.collection == SERVICES;
+    if cx.info.subresource.is_empty() && !is_allocated && !Chain::edits(&cx.resource.name) {
+        return Ok(());
+    }
+    cx.resource.rules.default(object).map_err(|error| unreadable(cx, &error))
+}
+
 /// Runs one phase of admission over an object.
 pub(super) async fn admit(
     cx: &Context<'_>,
@@ -134,7 +146,7 @@ pub(super) fn reserve<'a>(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<Option<Reservation<'a>>, ApiError> {
-    if &*cx.resource.collection != "core/services" || !cx.info.subresource.is_empty() {
+    if &*cx.resource.collection != SERVICES || !cx.info.subresource.is_empty() {
         return Ok(None);
     }
     cx.server.allocator.allocate(cx.registry(), object, old).map(Some)

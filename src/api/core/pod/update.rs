@@ -46,6 +46,9 @@ fn validate_annotation_update(new: &Pod, old: &Pod, errs: &mut ErrorList) {
     let path = Path::new("metadata.annotations");
     let (new, old) = (new.metadata.annotations.as_ref(), old.metadata.annotations.as_ref());
     for (key, value) in old.into_iter().flatten() {
+        if errs.is_full() {
+            break;
+        }
         if new.and_then(|a| a.get(key)) == Some(value) {
             continue;
         }
@@ -57,6 +60,9 @@ fn validate_annotation_update(new: &Pod, old: &Pod, errs: &mut ErrorList) {
         }
     }
     for key in new.into_iter().flat_map(|a| a.keys()).filter(|key| old.is_none_or(|o| !o.contains_key(*key))) {
+        if errs.is_full() {
+            break;
+        }
         if key.starts_with(APP_ARMOR) {
             errs.push(field::forbidden(&path.key(key), "may not add AppArmor annotations"));
         }
@@ -115,6 +121,9 @@ fn validate_removed_gates(new: &PodSpec, old: &PodSpec, path: &Path<'_>, errs: &
     let known: BTreeSet<&str> = old.scheduling_gates.iter().flatten().map(|g| g.name.as_str()).collect();
     let gates = new.scheduling_gates.iter().flatten().enumerate();
     for (i, gate) in gates.filter(|(_, g)| !known.contains(g.name.as_str())) {
+        if errs.is_full() {
+            break;
+        }
         let why = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errs.push(field::forbidden(&path.index(i).child("name"), why));
     }

@@ -115,6 +115,9 @@ fn validate_restart_rules(ctr: &Container, path: &Path<'_>, errs: &mut ErrorList
         errs.push(field::too_many(&at, rules.len(), RESTART_RULES_MAX));
     }
     for (i, rule) in rules.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_restart_rule(rule, &at.index(i), errs);
     }
 }
@@ -183,6 +186,9 @@ fn validate_any(ctr: &Container, context: &Context<'_>, path: &Path<'_>, errs: &
 fn validate_ports(ports: &[ContainerPort], path: &Path<'_>, errs: &mut ErrorList) {
     let mut names = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) {
             let wrong = format::port_name(name);
@@ -218,6 +224,9 @@ fn validate_unique_host_ports(containers: &[Container], path: &Path<'_>, errs: &
         let at = path.index(i);
         let ports_at = at.child("ports");
         for (j, port) in ctr.ports.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let Some(number) = port.host_port.filter(|p| *p != 0) else { continue };
             let (protocol, ip) = (port.protocol.as_deref().unwrap_or(""), port.host_ip.as_deref().unwrap_or(""));
             let key = format!("{protocol}/{ip}/{number}");
@@ -232,6 +241,9 @@ fn validate_unique_host_ports(containers: &[Container], path: &Path<'_>, errs: &
 fn validate_resize_policy(policies: &[ContainerResizePolicy], never: bool, path: &Path<'_>, errs: &mut ErrorList) {
     let mut seen = BTreeSet::new();
     for (i, policy) in policies.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if !seen.insert(&policy.resource_name) {
             errs.push(field::duplicate(&path.index(i), &policy.resource_name));
         }
@@ -309,6 +321,9 @@ fn validate_ephemeral_containers(
         }
         let mounts_at = at.child("volumeMounts");
         for (j, mount) in ec.volume_mounts.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let mount_at = mounts_at.index(j);
             for (name, value) in [("subPath", &mount.sub_path), ("subPathExpr", &mount.sub_path_expr)] {
                 if value.as_deref().is_some_and(|v| !v.is_empty()) {

@@ -202,6 +202,9 @@ pub(super) fn validate_resource_ref(
 
 pub(super) fn validate_env_from(sources: &[EnvFromSource], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, source) in sources.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if let Some(prefix) = source.prefix.as_deref().filter(|p| !p.is_empty()) {
             field::invalid_each(&at.child("prefix"), prefix, format::env_var_name(prefix), errs);

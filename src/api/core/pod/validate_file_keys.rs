@@ -12,6 +12,9 @@ pub(super) fn validate_file_keys(spec: &PodSpec, path: &Path<'_>, errs: &mut Err
     let volumes: HashMap<String, bool> = spec.volumes.iter().flatten().map(named).collect();
     let mut check = |env: Option<&Vec<EnvVar>>, at: &Path<'_>| {
         for (i, var) in env.into_iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let Some(reference) = var.value_from.as_ref().and_then(|from| from.file_key_ref.as_ref()) else { continue };
             let env_at = at.child("env");
             let var_at = env_at.index(i);

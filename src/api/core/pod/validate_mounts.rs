@@ -14,6 +14,9 @@ pub(super) fn validate_volume_mounts(ctr: &Container, volumes: &Volumes<'_>, pat
     let device_paths: BTreeSet<&str> = devices.iter().map(|d| d.device_path.as_str()).collect();
     let mut points = BTreeSet::new();
     for (i, mount) in ctr.volume_mounts.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let (name_at, path_at) = (at.child("name"), at.child("mountPath"));
         if mount.name.is_empty() {
@@ -93,6 +96,9 @@ pub(super) fn validate_volume_devices(ctr: &Container, volumes: &Volumes<'_>, pa
     let mount_paths: BTreeSet<&str> = mounts.iter().map(|m| m.mount_path.as_str()).collect();
     let (mut paths, mut names) = (BTreeSet::new(), BTreeSet::new());
     for (i, device) in ctr.volume_devices.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let (name_at, path_at) = (at.child("name"), at.child("devicePath"));
         if device.name.is_empty() {

@@ -152,6 +152,9 @@ fn validate_http(http: &HTTPGetAction, path: &Path<'_>, errs: &mut ErrorList) {
         errs.push(field::not_supported(&path.child("scheme"), scheme, &["HTTP", "HTTPS"]));
     }
     for header in http.http_headers.iter().flatten() {
+        if errs.is_full() {
+            break;
+        }
         let why = format::http_header_name(&header.name);
         field::invalid_each(&path.child("httpHeaders"), &header.name, why, errs);
     }

@@ -253,6 +253,9 @@ pub(super) fn validate_pod_resources(spec: &PodSpec, path: &Path<'_>, errs: &mut
     for (i, ctr) in spec.containers.iter().enumerate() {
         let at = containers_at.index(i);
         for (name, limit) in ctr.resources.iter().flat_map(|r| r.limits.iter().flatten()) {
+            if errs.is_full() {
+                break;
+            }
             let Some(whole) = resources.limits.as_ref().and_then(|l| l.get(name)) else { continue };
             let (limit, whole) = (Quantity::of(limit), Quantity::of(whole));
             if limit > whole {

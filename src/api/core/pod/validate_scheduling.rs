@@ -22,6 +22,9 @@ fn validate_label_name(name: &str, path: &Path<'_>, errs: &mut ErrorList) {
 
 pub(super) fn validate_tolerations(tolerations: &[Toleration], path: &Path<'_>, errs: &mut ErrorList) {
     for (i, toleration) in tolerations.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let key = toleration.key.as_deref().unwrap_or("");
         let operator = toleration.operator.as_deref().unwrap_or("");
@@ -65,6 +68,9 @@ pub(super) fn validate_affinity(affinity: &Affinity, path: &Path<'_>, errs: &mut
         }
         let list = at.child(PREFERRED);
         for (i, term) in node.preferred_during_scheduling_ignored_during_execution.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let at = list.index(i);
             validate_weight(term.weight, &at, errs);
             // A preference that no node can meet does no harm, so its values go unchecked.
@@ -99,10 +105,16 @@ fn validate_pod_terms(
 ) {
     let list = path.child(REQUIRED);
     for (i, term) in required.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_pod_term(term, &list.index(i), errs);
     }
     let list = path.child(PREFERRED);
     for (i, term) in preferred.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = list.index(i);
         validate_weight(term.weight, &at, errs);
         validate_pod_term(&term.pod_affinity_term, &at.child("podAffinityTerm"), errs);
@@ -113,6 +125,9 @@ fn validate_pod_term(term: &PodAffinityTerm, path: &Path<'_>, errs: &mut ErrorLi
     validate_label_selector(term.label_selector.as_ref(), &path.child("labelSelector"), errs);
     validate_label_selector(term.namespace_selector.as_ref(), &path.child("namespaceSelector"), errs);
     for name in term.namespaces.iter().flatten() {
+        if errs.is_full() {
+            break;
+        }
         field::invalid_each(&path.child("namespace"), name, format::dns1123_label(name), errs);
     }
     let matching = term.match_label_keys.as_deref().unwrap_or_default();
@@ -124,12 +139,18 @@ fn validate_pod_term(term: &PodAffinityTerm, path: &Path<'_>, errs: &mut ErrorLi
             continue;
         }
         for (i, key) in keys.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_label_name(key, &at.index(i), errs);
         }
     }
     let mentioned = mentions(term.label_selector.as_ref());
     let mismatching: BTreeSet<&str> = mismatching.iter().map(String::as_str).collect();
     for (i, key) in matching.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         // What this key added to the selector is there once; a second mention is the user's.
         if mentioned.get(key.as_str()).is_some_and(|times| *times > 1) {
             errs.push(field::invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector"));
@@ -163,6 +184,9 @@ pub(crate) fn validate_node_selector(selector: &NodeSelector, path: &Path<'_>, e
         errs.push(field::required(&list, "must have at least one node selector term"));
     }
     for (i, term) in selector.node_selector_terms.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_node_selector_term(term, true, &list.index(i), errs);
     }
 }
@@ -170,10 +194,16 @@ pub(crate) fn validate_node_selector(selector: &NodeSelector, path: &Path<'_>, e
 fn validate_node_selector_term(term: &NodeSelectorTerm, check_values: bool, path: &Path<'_>, errs: &mut ErrorList) {
     let list = path.child("matchExpressions");
     for (i, requirement) in term.match_expressions.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_node_requirement(requirement, check_values, &list.index(i), errs);
     }
     let list = path.child("matchFields");
     for (i, requirement) in term.match_fields.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_node_field(requirement, &list.index(i), errs);
     }
 }
@@ -203,6 +233,9 @@ fn validate_node_requirement(
     }
     validate_label_name(&requirement.key, &path.child("key"), errs);
     for (i, value) in values.iter().enumerate().filter(|_| check_values) {
+        if errs.is_full() {
+            break;
+        }
         field::invalid_each(&values_at.index(i), value, format::label_value(value), errs);
     }
 }
@@ -220,6 +253,9 @@ fn validate_node_field(requirement: &NodeSelectorRequirement, path: &Path<'_>, e
     }
     if requirement.key == "metadata.name" {
         for (i, value) in values.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             field::invalid_each(&values_at.index(i), value, format::dns1123_subdomain(value), errs);
         }
     } else {
@@ -231,6 +267,9 @@ pub(super) fn validate_spread(constraints: &[TopologySpreadConstraint], path: &P
     let pair = |c: &'_ TopologySpreadConstraint| (c.topology_key.clone(), c.when_unsatisfiable.clone());
     let last: BTreeMap<(String, String), usize> = constraints.iter().enumerate().map(|(i, c)| (pair(c), i)).collect();
     for (i, constraint) in constraints.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if constraint.max_skew <= 0 {
             errs.push(field::invalid(&at.child("maxSkew"), &constraint.max_skew, "must be greater than zero"));
@@ -280,6 +319,9 @@ fn validate_spread_keys(constraint: &TopologySpreadConstraint, path: &Path<'_>, 
     }
     let mentioned = mentions(constraint.label_selector.as_ref());
     for (i, key) in keys.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_label_name(key, &path.index(i), errs);
         if mentioned.get(key.as_str()).is_some_and(|times| *times > 1) {
             errs.push(field::invalid(&path.index(i), key, "exists in both matchLabelKeys and labelSelector"));

@@ -40,6 +40,9 @@ pub(super) fn validate_pod_security_context(
     validate_id("runAsGroup", context.run_as_group, path, errs);
     let groups_at = path.child("supplementalGroups");
     for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         if !(0..=ID_MAX).contains(group) {
             errs.push(field::invalid(&groups_at.index(i), group, format::inclusive_range(0, ID_MAX)));
         }
@@ -73,6 +76,9 @@ fn is_sysctl_name(name: &str) -> bool {
 fn validate_sysctls(sysctls: &[Sysctl], spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let mut names = BTreeSet::new();
     for (i, sysctl) in sysctls.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         let name_at = at.child("name");
         let name = sysctl.name.as_str();
@@ -172,6 +178,9 @@ pub(super) fn validate_security_context(
         }
         let added = context.capabilities.as_ref().and_then(|c| c.add.as_deref()).unwrap_or_default();
         for _ in added.iter().filter(|c| *c == "CAP_SYS_ADMIN") {
+            if errs.is_full() {
+                break;
+            }
             let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errs.push(field::invalid(path, context, why));
         }

@@ -36,6 +36,9 @@ pub(super) fn validate_pod(pod: &Pod, errs: &mut ErrorList) {
     ] {
         let at = path.child(name);
         for (i, ctr) in list.iter().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             validate_image_trimmed(ctr.image.as_deref(), &at.index(i).child("image"), errs);
         }
     }
@@ -66,6 +69,9 @@ fn validate_pod_annotations(
 fn validate_no_tokens(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let volumes_at = path.child("volumes");
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = volumes_at.index(i);
         let sources_at = at.child("projected.sources");
         let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
@@ -143,6 +149,9 @@ pub(crate) fn validate_choice(value: Option<&str>, known: &[&str], path: &Path<'
 fn validate_resource_claims(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let mut names = std::collections::BTreeSet::new();
     for (i, claim) in spec.resource_claims.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if claim.name.is_empty() {
             errs.push(field::required(&at.child("name"), ""));
@@ -180,6 +189,9 @@ fn validate_host_network_ports(spec: &PodSpec, is_pod: bool, path: &Path<'_>, er
         let at = containers_at.index(i);
         let ports_at = at.child("ports");
         for (j, port) in ctr.ports.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             let host = port.host_port.unwrap_or(0);
             // A template may leave the host port to the pods that will be made from it.
             if (is_pod || host != 0) && host != port.container_port {
@@ -219,6 +231,9 @@ fn validate_resolver(config: &PodDNSConfig, path: &Path<'_>, errs: &mut ErrorLis
         errs.push(field::invalid(&servers_at, servers, why));
     }
     for (i, server) in servers.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         field::invalid_each(&servers_at.index(i), server, format::ip_address(server), errs);
     }
     let searches = config.searches.as_deref().unwrap_or_default();
@@ -233,6 +248,9 @@ fn validate_resolver(config: &PodDNSConfig, path: &Path<'_>, errs: &mut ErrorLis
         errs.push(field::invalid(&searches_at, searches, why));
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, s)| *s != ".") {
+        if errs.is_full() {
+            break;
+        }
         let search = search.strip_suffix('.').unwrap_or(search);
         let why = format::dns1123_subdomain_with_underscore(search);
         field::invalid_each(&searches_at.index(i), search, why, errs);
@@ -241,6 +259,9 @@ fn validate_resolver(config: &PodDNSConfig, path: &Path<'_>, errs: &mut ErrorLis
     for (i, _) in
         config.options.iter().flatten().enumerate().filter(|(_, o)| o.name.as_deref().unwrap_or("").is_empty())
     {
+        if errs.is_full() {
+            break;
+        }
         errs.push(field::required(&options_at.index(i), "must not be empty"));
     }
 }
@@ -248,6 +269,9 @@ fn validate_resolver(config: &PodDNSConfig, path: &Path<'_>, errs: &mut ErrorLis
 fn validate_gates(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let at = path.child("readinessGates");
     for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = at.index(i);
         let name = &gate.condition_type;
         field::invalid_each(&at.child("conditionType"), name, format::qualified_name(name), errs);
@@ -255,6 +279,9 @@ fn validate_gates(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     let at = path.child("schedulingGates");
     let mut seen = std::collections::BTreeSet::new();
     for (i, gate) in spec.scheduling_gates.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         field::invalid_each(&at.index(i), &gate.name, format::qualified_name(&gate.name), errs);
         if !seen.insert(&gate.name) {
             errs.push(field::duplicate(&at.index(i), &gate.name));
@@ -296,10 +323,16 @@ fn validate_names(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
 
 fn validate_host_aliases(spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         field::invalid_each(&at.child("ip"), &alias.ip, format::ip_address(&alias.ip), errs);
         let names_at = at.child("hostnames");
         for (j, name) in alias.hostnames.iter().flatten().enumerate() {
+            if errs.is_full() {
+                break;
+            }
             field::invalid_each(&names_at.index(j), name, format::dns1123_subdomain(name), errs);
         }
     }

@@ -33,6 +33,9 @@ pub(super) fn validate_volumes<'a>(
         .collect();
     let mut good = BTreeMap::new();
     for (i, volume) in volumes.iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         let at = path.index(i);
         if errs.is_full() {
             break;
@@ -108,6 +111,9 @@ fn validate_source(volume: &Volume, pod_name: Option<&str>, path: &Path<'_>, err
         if one.first(&path.child("downwarAPI"), errs) {
             validate_mode("defaultMode", downward.default_mode, &at, errs);
             for file in downward.items.iter().flatten() {
+                if errs.is_full() {
+                    break;
+                }
                 validate_downward_file(file, &at, errs);
             }
         }
@@ -201,6 +207,9 @@ fn validate_keys(
     validate_mode("defaultMode", mode, path, errs);
     let items_at = path.child("items");
     for (i, item) in items.unwrap_or_default().iter().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_key_to_path(item, &items_at.index(i), errs);
     }
 }
@@ -239,6 +248,9 @@ fn validate_projections(projected: &ProjectedVolumeSource, path: &Path<'_>, errs
     let mut paths = BTreeSet::new();
     let sources_at = path.child("sources");
     for (i, source) in projected.sources.iter().flatten().enumerate() {
+        if errs.is_full() {
+            break;
+        }
         validate_projection(source, &mut paths, path, &sources_at.index(i), errs);
     }
 }
@@ -266,12 +278,18 @@ fn validate_projection<'a>(
         let at = path.child(kind);
         validate_keys(("name", name), None, items, &at, errs);
         for item in items.unwrap_or_default() {
+            if errs.is_full() {
+                break;
+            }
             claim(&item.path, name, errs);
         }
     }
     if let Some(downward) = source.downward_api.as_ref() {
         count += 1;
         for file in downward.items.iter().flatten() {
+            if errs.is_full() {
+                break;
+            }
             validate_downward_file(file, &path.child("downwardAPI"), errs);
             claim(&file.path, &file.path, errs);
         }

@@ -126,9 +126,9 @@ fn repeated(name: &str, spec: &PodSpec, at: &impl Fn(&str) -> String, out: &mut 
             out.push(format!("{path}: duplicate name \"{}\"", secret.name));
         }
     }
+    let mut seen = BTreeSet::new();
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
-        let known = spec.host_aliases.iter().flatten().take(i).any(|other| other.ip == alias.ip);
-        if known {
+        if !seen.insert(&alias.ip) {
             out.push(format!("{}: duplicate ip \"{}\"", at(&format!("spec.hostAliases[{i}].ip")), alias.ip));
         }
     }

@@ -3,13 +3,19 @@
 use crate::inputs::{ANY_OR_500, CONFIG_MAPS, Input, PODS, TOO_LARGE, input, many};
 
 const PATCH: &str = "PATCH";
+const JSON_PATCH: &str = "application/json-patch+json";
+
+/// The large object of a collection, which stays as it is.
+fn dry(collection: &str) -> String {
+    format!("{collection}/large?dryRun=All")
+}
 
 fn patch(name: &str, path: &str, form: &'static str, codes: &'static [u16], body: fn() -> String) -> Input {
     input(name, (PATCH, path, form), codes, body)
 }
 
 fn json(name: &str, codes: &'static [u16], body: fn() -> String) -> Input {
-    patch(name, &format!("{CONFIG_MAPS}/small"), "application/json-patch+json", codes, body)
+    patch(name, &format!("{CONFIG_MAPS}/small"), JSON_PATCH, codes, body)
 }
 
 fn merge(name: &str, body: fn() -> String) -> Input {
@@ -79,6 +85,15 @@ fn of_json() -> Vec<Input> {
             let deep = "/a".repeat(120);
             let adds = many(120, |i| format!(r#"{{"op":"add","path":"/x{}","value":{{}}}}"#, &deep[..2 * i]));
             format!("[{adds},{}]", many(9_000, |_| format!(r#"{{"op":"add","path":"/x{deep}","value":1}}"#)))
+        }),
+        patch("json patch: 9,900 moves in a large map", &dry(CONFIG_MAPS), JSON_PATCH, ANY_OR_500, || {
+            let one = |i| format!(r#"{{"op":"move","from":"/data/k{i}","path":"/data/m{i}"}}"#);
+            format!("[{}]", many(9_900, one))
+        }),
+        patch("json patch: 9,900 moves in a large list", &dry(PODS), JSON_PATCH, ANY_OR_500, || {
+            let env = "/spec/containers/0/env";
+            let one = format!(r#"{{"op":"move","from":"{env}/1000","path":"{env}/-"}}"#);
+            format!("[{}]", many(9_900, |_| one.clone()))
         }),
         json("json patch: nesting by moves", ANY_OR_500, || {
             let one = concat!(

@@ -86,7 +86,7 @@ fn in_containers() -> Vec<Input> {
             format!("\"securityContext\":{{\"capabilities\":{{\"add\":[{list}]}}}}")
         }),
         container("pods: 30,000 limits", || {
-            format!("\"resources\":{{\"limits\":{{{}}}}}", many(40_000, |i| format!("\"r{i}\":\"1\"")))
+            format!("\"resources\":{{\"limits\":{{{}}}}}", many(30_000, |i| format!("\"r{i}\":\"1\"")))
         }),
         container("pods: 10,000 resize policies", || {
             format!("\"resizePolicy\":[{}]", many(15_000, |i| format!(r#"{{"resourceName":"r{i}"}}"#)))
@@ -140,6 +140,9 @@ fn in_specs() -> Vec<Input> {
         }),
         pod("pods: 15,000 host aliases", || {
             format!("\"hostAliases\":[{}]", many(15_000, |_| r#"{"ip":"x","hostnames":["-"]}"#.into()))
+        }),
+        pod("pods: 15,000 addresses of host aliases", || {
+            format!("\"hostAliases\":[{}]", many(15_000, |i| format!(r#"{{"ip":"10.0.{}.{}"}}"#, i / 250, i % 250)))
         }),
         pod("pods: 20,000 pull secrets", || {
             format!("\"imagePullSecrets\":[{}]", many(18_000, |_| r#"{"name":""}"#.into()))

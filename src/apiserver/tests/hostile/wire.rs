@@ -119,6 +119,11 @@ fn yaml() -> Vec<Input> {
         yaml("yaml: colons and spaces", || ": ".repeat(1_500_000)),
         yaml("yaml: question marks in a flow", || format!("[{}]", "? ".repeat(1_000_000))),
         yaml("yaml: tags", || "- !!str a\n".repeat(300_000)),
+        yaml("yaml: flow maps within flow maps", || format!("a: [{}]", "{a: {a: {}}}, ".repeat(220_000))),
+        yaml("yaml: 40,000 definitions", || {
+            let one = |i| format!("      f{i}:\n        type: object\n        properties: {{a: {{type: string}}}}\n");
+            format!("spec:\n  a:\n    b:\n{}", (0..40_000).map(one).collect::<String>())
+        }),
         yaml("yaml: directives", || "%TAG ! tag:example.com,2000:\n".repeat(100_000)),
         yaml("yaml: documents", || "---\n".repeat(700_000)),
         yaml("yaml: spaces", || " ".repeat(3_000_000)),
