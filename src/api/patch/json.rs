@@ -168,7 +168,7 @@ fn find<'d, 'p>(doc: &'d mut Value, path: &'p str) -> Option<(&'d mut Value, Cow
 }
 
 /// Paths of many steps are cheap: a step that has nothing escaped is used where it stands.
-fn unescape(part: &str) -> Cow<'_, str> {
+pub(super) fn unescape(part: &str) -> Cow<'_, str> {
     if part.contains('~') { part.replace("~1", "/").replace("~0", "~").into() } else { part.into() }
 }
 

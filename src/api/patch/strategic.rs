@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::strategic_list::{delete_values, merge_list, order_merged};
 use super::{Patch, PatchError, go_text};
-use crate::schema::{Container, FieldRef, Scalar, Strategy, TypeId, TypeRef, describe};
+use crate::schema::{Container, FieldRef, MAX_ISSUES, Scalar, Shape, Strategy, TypeId, TypeRef, describe};
 
 pub(super) const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -115,6 +115,13 @@ pub(super) fn merge_map(
     }
     retain_keys(&mut original, &mut patch)?;
     merge_ordered_lists(&mut original, &mut patch, schema, work)?;
+    // Fields that a struct does not have are dropped when the answer is checked, which tells the first of them.
+    let mut unknown = 0;
+    let is_field = |key: &str| match schema {
+        Schema::Struct(ty) if ty.shape() == Shape::Struct => ty.field(key).is_some(),
+        // Free keys, or JSON that is kept as it is.
+        Schema::Struct(_) | Schema::Map(_) => true,
+    };
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix(DELETE_VALUES) {
             let name = list.strip_prefix('/').ok_or_else(|| bad_format("primitive list"))?;
@@ -123,6 +130,12 @@ pub(super) fn merge_map(
                 delete_values(original, values);
             }
             continue;
+        }
+        if !is_field(&key) && !original.contains_key(&key) {
+            unknown += 1;
+            if unknown > MAX_ISSUES {
+                continue;
+            }
         }
         merge_member(&mut original, key, value, schema, work)?;
     }

@@ -349,3 +349,29 @@ fn what_json_patches_shift_and_strategic_patches_merge_is_bounded() {
     let refused = strategic_merge_patch(doc, again(300).as_bytes(), ty).unwrap_err();
     assert_eq!(refused.to_string(), "the patch merges more than 500000 elements of lists");
 }
+
+#[test]
+fn of_the_fields_that_a_struct_does_not_have_no_more_are_merged_than_are_told() {
+    let ty = type_of("", "v1", "Pod").unwrap();
+    let members: serde_json::Map<String, Value> = (0..500).map(|i| (format!("u{i}"), json!(1))).collect();
+    let mut patch = json!({"spec": members, "metadata": {"labels": members}});
+    patch["spec"]["nodeName"] = json!("n");
+    let merged = strategic_merge_patch(json!({"spec": {}}), patch.to_string().as_bytes(), ty).unwrap();
+    assert_eq!(merged["spec"].as_object().map(serde_json::Map::len), Some(101));
+    assert_eq!(merged["spec"]["nodeName"], "n");
+    assert_eq!(merged["metadata"]["labels"].as_object().map(serde_json::Map::len), Some(500));
+    let revision = type_of("apps", "v1", "ControllerRevision").unwrap();
+    let free = json!({"data": members});
+    assert_eq!(strategic_merge_patch(json!({"data": {}}), free.to_string().as_bytes(), revision), Ok(free));
+    let told = |value| crate::schema::check_value(value, ty).unwrap().issues;
+    let mut whole = patch;
+    whole["metadata"] = json!({});
+    assert_eq!(told(json!({"metadata": {}, "spec": merged["spec"]})), told(whole));
+}
+
+#[test]
+fn paths_are_not_copied_unless_they_are_escaped() {
+    let find = |path: &'static str| super::json::unescape(path);
+    assert!(matches!(find("a"), std::borrow::Cow::Borrowed("a")));
+    assert_eq!(find("a~1b~0c~01"), "a/b~c~1");
+}

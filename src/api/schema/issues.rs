@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::error::FieldIssue;
 
 /// Upstream keeps this many issues of one body.
-const MAX_ISSUES: usize = 100;
+pub(crate) const MAX_ISSUES: usize = 100;
 /// Bytes of paths that are printed for one body, repeats included: a path is as long as its body when a
 /// key of a map is, and would be printed for each field below that key.
 const MAX_PATH_BYTES: usize = 256 * 1024;

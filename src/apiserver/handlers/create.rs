@@ -44,7 +44,7 @@ pub(super) async fn create_object(
     }
     rules::match_namespace(cx, &mut object)?;
     rules::drop_managed_fields(&mut object);
-    rules::default_early(cx, &mut object)?;
+    rules::default_early(cx, Operation::Create, &mut object)?;
     if !matches!(text(&object, "resourceVersion"), "" | "0") {
         return Err(ApiError::Unknown("resourceVersion should not be set on objects to be created".into()));
     }

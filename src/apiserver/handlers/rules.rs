@@ -99,11 +99,13 @@ pub(super) enum Phase {
     Validate,
 }
 
-/// Fills in the defaults that are looked at before the object's own rules, which fill them in themselves:
-/// by the mutating plugins, by the allocator, and by the rules of a subresource.
-pub(super) fn default_early(cx: &Context<'_>, object: &mut Value) -> Result<(), ApiError> {
+/// Fills in the defaults that are looked at before the object's own rules, which fill them in themselves: by the
+/// plugins that edit new objects, by the allocator, and by the rules of a subresource. What plugins edit in a
+/// changed object has no defaults.
+pub(super) fn default_early(cx: &Context<'_>, operation: Operation, object: &mut Value) -> Result<(), ApiError> {
     let is_allocated = &*cx.resource.collection == SERVICES;
-    if cx.info.subresource.is_empty() && !is_allocated && !Chain::edits(&cx.resource.name) {
+    let is_edited = operation == Operation::Create && Chain::edits(&cx.resource.name);
+    if cx.info.subresource.is_empty() && !is_allocated && !is_edited {
         return Ok(());
     }
     cx.resource.rules.default(object).map_err(|error| unreadable(cx, &error))

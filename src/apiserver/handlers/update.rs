@@ -117,7 +117,7 @@ async fn update_once(
     check_identity(cx, &new, &old)?;
     // An update that names no revision is one of whatever is there.
     new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-    rules::default_early(cx, &mut new)?;
+    rules::default_early(cx, Operation::Update, &mut new)?;
     let admission = Admission {
         operation: Operation::Update,
         name: &cx.info.name,

@@ -84,14 +84,14 @@ fn annotation_warnings(
         out.push(format!("{path}: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
     }
     for key in annotations.keys() {
-        let path = at(&format!("metadata.annotations[{key}]"));
-        if key.starts_with(SECCOMP_CONTAINER) {
-            out.push(format!("{path}: non-functional in v1.27+; use the \"seccompProfile\" field instead"));
-        }
-        if key.starts_with(APP_ARMOR) {
-            let why = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
-            out.push(format!("{path}: {why}"));
-        }
+        let why = if key.starts_with(SECCOMP_CONTAINER) {
+            "non-functional in v1.27+; use the \"seccompProfile\" field instead"
+        } else if key.starts_with(APP_ARMOR) {
+            "deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        } else {
+            continue;
+        };
+        out.push(format!("{}: {why}", at(&format!("metadata.annotations[{key}]"))));
     }
 }
 

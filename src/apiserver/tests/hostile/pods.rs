@@ -85,6 +85,9 @@ fn in_containers() -> Vec<Input> {
             let list = many(60_000, |i| format!("\"C{i}\""));
             format!("\"securityContext\":{{\"capabilities\":{{\"add\":[{list}]}}}}")
         }),
+        container("pods: 17,000 limits", || {
+            format!("\"resources\":{{\"limits\":{{{}}}}}", many(17_000, |i| format!("\"r{i}\":\"1\"")))
+        }),
         container("pods: 30,000 limits", || {
             format!("\"resources\":{{\"limits\":{{{}}}}}", many(30_000, |i| format!("\"r{i}\":\"1\"")))
         }),
