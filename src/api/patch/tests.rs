@@ -363,7 +363,7 @@ fn of_the_fields_that_a_struct_does_not_have_no_more_are_merged_than_are_told() 
     let revision = type_of("apps", "v1", "ControllerRevision").unwrap();
     let free = json!({"data": members});
     assert_eq!(strategic_merge_patch(json!({"data": {}}), free.to_string().as_bytes(), revision), Ok(free));
-    let told = |value| crate::schema::check_value(value, ty).unwrap().issues;
+    let told = |value| schema::check_value(value, ty).unwrap().issues;
     let mut whole = patch;
     whole["metadata"] = json!({});
     assert_eq!(told(json!({"metadata": {}, "spec": merged["spec"]})), told(whole));
@@ -371,7 +371,7 @@ fn of_the_fields_that_a_struct_does_not_have_no_more_are_merged_than_are_told() 
 
 #[test]
 fn paths_are_not_copied_unless_they_are_escaped() {
-    let find = |path: &'static str| super::json::unescape(path);
+    let find = |path: &'static str| json::unescape(path);
     assert!(matches!(find("a"), std::borrow::Cow::Borrowed("a")));
     assert_eq!(find("a~1b~0c~01"), "a/b~c~1");
 }
