@@ -28,7 +28,7 @@ use crate::server::ApiServer;
 use crate::unread;
 
 impl ApiServer {
-    /// The router, for in-process callers: they say who they are by a [`User`] extension.
+    /// The router, for in-process callers: they say who they are by [`user::act_as`].
     pub fn router(self: &Arc<Self>) -> axum::Router {
         let entry = |State(server): State<Arc<Self>>, request: Request| async move { server.dispatch(request).await };
         axum::Router::new().fallback(entry).with_state(Arc::clone(self))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectKey};
 use apiserver::auth::User;
+use apiserver::auth::user::act_as;
 use apiserver::{ApiServer, Reader, ReaderEvent};
 use client::{By, Change, Cluster, Identity, ObjectSource, Query, Subscription};
 use http::Request;
@@ -23,7 +24,7 @@ fn connect(router: &axum::Router, identity: Identity) -> kube::Client {
     let user =
         Arc::new(User { name: identity.name, uid: String::new(), groups: identity.groups, extra: BTreeMap::new() });
     let service = router.clone().map_request(move |mut request: Request<Body>| {
-        request.extensions_mut().insert(Arc::clone(&user));
+        act_as(request.extensions_mut(), Arc::clone(&user));
         request.map(axum::body::Body::new)
     });
     kube::Client::new(service, "default")

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixtures::{Answer, Client, PODS};
 use crate::auth::User;
+use crate::auth::user::act_as;
 
 const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
@@ -22,7 +23,7 @@ async fn send(client: &Client, user: Option<User>, method: Method, path: &str, t
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let mut request = request.body(axum::body::Body::from(text)).unwrap();
     if let Some(user) = user {
-        request.extensions_mut().insert(Arc::new(user));
+        act_as(request.extensions_mut(), Arc::new(user));
     }
     let response = tower::ServiceExt::oneshot(client.server.router(), request).await.unwrap();
     let (parts, body) = response.into_parts();

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::auth::User;
+use crate::auth::user::act_as;
 use crate::config::{Config, Store, Version};
 use crate::server::ApiServer;
 
@@ -92,7 +93,7 @@ impl Client {
     }
 
     async fn open_as(&self, user: User, mut request: Request<Body>) -> Response {
-        request.extensions_mut().insert(Arc::new(user));
+        act_as(request.extensions_mut(), Arc::new(user));
         let router = self.server.router();
         tower::ServiceExt::oneshot(router, request).await.unwrap()
     }

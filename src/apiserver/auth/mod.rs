@@ -105,7 +105,7 @@ impl Auth {
         parts: &http::request::Parts,
         certificate: Option<&PeerCertificate>,
     ) -> Result<Arc<User>, ApiError> {
-        if let Some(user) = parts.extensions.get::<Arc<User>>() {
+        if let Some(user) = user::named(&parts.extensions) {
             return Ok(Arc::clone(user));
         }
         let user = self.real_user(registry, parts, certificate)?;

@@ -1,6 +1,7 @@
 //! Who makes a request, and the well-known names that upstream gives to users and groups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -14,13 +15,27 @@ pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 pub const NODE_PREFIX: &str = "system:node:";
 
-/// The identity of a request. It travels as a request extension and is never read from a header.
+/// The identity of a request, which is never read from a header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     pub name: String,
     pub uid: String,
     pub groups: Vec<String>,
     pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// An identity that this process put on a request: no other module can make one.
+#[derive(Clone)]
+struct Named(Arc<User>);
+
+/// Puts an identity on a request of this process, which no request from outside can carry.
+pub fn act_as(extensions: &mut http::Extensions, user: Arc<User>) {
+    extensions.insert(Named(user));
+}
+
+/// The identity that this process put on a request.
+pub(super) fn named(extensions: &http::Extensions) -> Option<&Arc<User>> {
+    extensions.get::<Named>().map(|Named(user)| user)
 }
 
 impl User {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::auth::User;
+use crate::auth::user::act_as;
 use crate::error::ApiError;
 use crate::server::ApiServer;
 
@@ -21,13 +22,13 @@ pub(crate) async fn send(
     object: &Value,
 ) -> Result<Value, ApiError> {
     let body = if object.is_null() { Body::empty() } else { Body::from(object.to_string()) };
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::CONTENT_TYPE, "application/json")
-        .extension(User::loopback())
         .body(body)
         .map_err(ApiError::internal)?;
+    act_as(request.extensions_mut(), Arc::new(User::loopback()));
     let response = match server.router().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::auth::User;
+use apiserver::auth::user::act_as;
 use apiserver::config::{Store, Version};
 use apiserver::{ApiServer, Config};
 use axum::body::Body;
@@ -64,7 +65,7 @@ async fn send(server: &Arc<ApiServer>, input: &Input, body: Vec<u8>) -> Response
     }
     let mut request = request.body(Body::from(body)).expect("a request");
     let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
-    request.extensions_mut().insert(Arc::new(admin));
+    act_as(request.extensions_mut(), Arc::new(admin));
     server.router().oneshot(request).await.expect("the router does not fail")
 }
 
