@@ -196,8 +196,8 @@ fn expired(c: &Cluster) {
 fn second_server(c: &Cluster) {
     let second = [
         "server",
-        "--data-dir=/tmp/second",
-        "--write-kubeconfig=/tmp/second.yaml",
+        "--data-dir=/var/lib/second",
+        "--write-kubeconfig=/var/lib/second.yaml",
         "--https-port=7443",
         "--node-name=b",
     ];
@@ -208,7 +208,7 @@ fn second_server(c: &Cluster) {
         said.contains("another coracle is running on this machine (process ") && said.contains("it has the node"),
         "{said}"
     );
-    let left = c.machine.command("ls").args(["/tmp/second", "/tmp/second.yaml"]).output().unwrap();
+    let left = c.machine.command("ls").args(["/var/lib/second", "/var/lib/second.yaml"]).output().unwrap();
     assert_eq!(text(&left).matches("No such file").count(), 2, "{}", text(&left));
     assert!(c.node_is_ready());
 }
