@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -60,7 +61,7 @@ impl Parts {
         let mut attempt = 0;
         while !token.is_cancelled() {
             let mut task = JoinSet::new();
-            task.spawn(start());
+            task.spawn(start().boxed());
             let mut ended = tokio::select! {
                 ended = task.join_next() => Some(ended),
                 () = sleep(STEADY) => None,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,7 +34,8 @@ impl Tasks {
     }
 
     pub fn spawn(&mut self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let handle = self.set.spawn(future.instrument(info_span!("task", name)));
+        // The runtime's code for a task is compiled for each type of future: boxed, they are of one.
+        let handle = self.set.spawn(future.boxed().instrument(info_span!("task", name)));
         self.names.insert(handle.id(), name);
     }
 
@@ -93,7 +95,7 @@ pub struct Owned(AbortOnDropHandle<()>);
 impl Owned {
     pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the handle owns the task: dropping it aborts it")]
-        Self(AbortOnDropHandle::new(tokio::spawn(future)))
+        Self(AbortOnDropHandle::new(tokio::spawn(future.boxed())))
     }
 
     /// Waits for the task's own end; an abort or panic counts as one.

@@ -302,7 +302,9 @@ impl Worker {
 
     /// Runs beside the worker. Whatever becomes of it, the worker hears of its end.
     pub(super) fn spawn(&mut self, op: Op, work: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
-        self.ops.spawn(async move { AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Done::Panicked(op)) })
+        // Boxed: the runtime's code for a task is compiled once and not for each operation.
+        let work = AssertUnwindSafe(work.boxed());
+        self.ops.spawn(async move { work.catch_unwind().await.unwrap_or(Done::Panicked(op)) })
     }
 
     /// What waits for a moment waits as long as before, however the clock was set.
