@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,8 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Connections {
     limits: Limits,
+    /// Cancelled when all of them are to finish.
+    finish: CancellationToken,
     places: Mutex<Places>,
 }
 
@@ -67,7 +70,8 @@ struct Places {
 #[derive(Debug)]
 struct Stranger {
     source: IpAddr,
-    leave: CancellationToken,
+    /// Ended when another connection gets the place.
+    task: Option<AbortHandle>,
 }
 
 /// One connection: its place and what goes on upon it. The place is free when this is dropped.
@@ -77,8 +81,6 @@ pub(crate) struct Connection {
     id: u64,
     source: IpAddr,
     is_member: AtomicBool,
-    /// Cancelled when another connection gets the place.
-    pub(crate) leave: CancellationToken,
     /// Cancelled when the connection is to end after the requests that are under way.
     pub(crate) finish: CancellationToken,
     activity: Mutex<Activity>,
@@ -154,30 +156,30 @@ pub(crate) enum Stale {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, places: Mutex::default() })
+    /// None yet; all that will be finish when `finish` is cancelled.
+    pub(crate) fn new(limits: Limits, finish: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { limits, finish, places: Mutex::default() })
     }
 
-    /// A stranger's place for a connection from `peer`; whoever held it is told to leave.
+    /// A stranger's place for a connection from `peer`; whoever held it is cut off.
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Arc<Connection> {
         let source = source_of(peer);
-        let leave = CancellationToken::new();
         let mut places = self.places.lock();
         if let Some(oldest) = places.to_displace(source, &self.limits)
-            && let Some(displaced) = places.strangers.remove(&oldest)
+            && let Some(Stranger { source, task: Some(task) }) = places.strangers.remove(&oldest)
         {
-            displaced.leave.cancel();
+            tracing::debug!(%source, "a stranger's connection made room for another");
+            task.abort();
         }
         let id = places.next;
         places.next += 1;
-        places.strangers.insert(id, Stranger { source, leave: leave.clone() });
+        places.strangers.insert(id, Stranger { source, task: None });
         Arc::new(Connection {
             connections: Arc::clone(self),
             id,
             source,
             is_member: AtomicBool::new(false),
-            leave,
-            finish: CancellationToken::new(),
+            finish: self.finish.child_token(),
             activity: Mutex::new(Activity { next: 0, running: Vec::new(), idle_since: now }),
         })
     }
@@ -203,6 +205,13 @@ impl Places {
 }
 
 impl Connection {
+    /// Which task serves the connection, to be told before the next one enters.
+    pub(crate) fn is_served_by(&self, task: AbortHandle) {
+        if let Some(stranger) = self.connections.places.lock().strangers.get_mut(&self.id) {
+            stranger.task = Some(task);
+        }
+    }
+
     /// A request on this connection proved who the client is. Where the places for such are taken, the
     /// connection goes on as a stranger's.
     pub(crate) fn prove(&self) {
@@ -332,13 +341,45 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
+    fn none(limits: Limits) -> Arc<Connections> {
+        Connections::new(limits, CancellationToken::new())
+    }
+
+    /// Who has no place any more.
     fn left(connections: &[Arc<Connection>]) -> Vec<bool> {
-        connections.iter().map(|c| c.leave.is_cancelled()).collect()
+        let has_place = |c: &Connection| {
+            c.is_member.load(Ordering::Relaxed) || c.connections.places.lock().strangers.contains_key(&c.id)
+        };
+        connections.iter().map(|c| !has_place(c)).collect()
+    }
+
+    #[tokio::test]
+    async fn who_is_displaced_is_cut_off_and_the_others_finish_together() {
+        let finish = CancellationToken::new();
+        let all = Connections::new(FEW, finish.clone());
+        let mut tasks = tokio::task::JoinSet::new();
+        let held: Vec<_> = (0..3)
+            .map(|n| {
+                let connection = all.enter(ip(1), Instant::now());
+                let finish = connection.finish.clone();
+                connection.is_served_by(tasks.spawn(async move {
+                    finish.cancelled().await;
+                    n
+                }));
+                connection
+            })
+            .collect();
+        assert!(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+        assert_eq!(left(&held), [true, false, false]);
+        finish.cancel();
+        let mut ended = [tasks.join_next().await.unwrap().unwrap(), tasks.join_next().await.unwrap().unwrap()];
+        ended.sort_unstable();
+        assert_eq!(ended, [1, 2]);
     }
 
     #[tokio::test]
     async fn a_source_displaces_itself_first() {
-        let all = Connections::new(FEW);
+        let all = none(FEW);
         let now = Instant::now();
         let held: Vec<_> = [1, 2, 1, 1].iter().map(|n| all.enter(ip(*n), now)).collect();
         assert_eq!(left(&held), [true, false, false, false]);
@@ -346,7 +387,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_house_costs_the_source_with_most_its_oldest() {
-        let all = Connections::new(FEW);
+        let all = none(FEW);
         let now = Instant::now();
         let held: Vec<_> = [1, 2, 2, 3, 4].iter().map(|n| all.enter(ip(*n), now)).collect();
         assert_eq!(left(&held), [false, true, false, false, false]);
@@ -354,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_known_stays_and_leaves_room_for_strangers() {
-        let all = Connections::new(FEW);
+        let all = none(FEW);
         let now = Instant::now();
         let held: Vec<_> = (0..3).map(|_| all.enter(ip(1), now)).collect();
         assert_eq!(left(&held), [true, false, false]);
@@ -371,7 +412,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_when_nothing_moves() {
-        let all = Connections::new(Limits::DEFAULT);
+        let all = none(Limits::DEFAULT);
         let connection = all.enter(ip(1), Instant::now());
         let after = |seconds| Instant::now() + Duration::from_secs(seconds);
         assert_eq!(connection.judge(after(29)), Err(after(30)));
@@ -391,7 +432,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_takes_ends_alone() {
-        let all = Connections::new(Limits::DEFAULT);
+        let all = none(Limits::DEFAULT);
         let connection = all.enter(ip(1), Instant::now());
         let after = |seconds| Instant::now() + Duration::from_secs(seconds);
         let watch = connection.begin(false, Instant::now());

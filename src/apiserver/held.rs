@@ -150,7 +150,8 @@ mod tests {
     use crate::connections::{Connections, Limits};
 
     fn held(body: Body) -> Held {
-        let connection = Connections::new(Limits::DEFAULT).enter([127, 0, 0, 1].into(), Instant::now());
+        let connection = Connections::new(Limits::DEFAULT, tokio_util::sync::CancellationToken::new())
+            .enter([127, 0, 0, 1].into(), Instant::now());
         Held::new(body, connection.begin(true, Instant::now()), Passes::default())
     }
 

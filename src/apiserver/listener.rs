@@ -66,7 +66,7 @@ impl ApiServer {
         cancel: CancellationToken,
     ) {
         let acceptor = TlsAcceptor::from(tls);
-        let places = Connections::new(limits);
+        let places = Connections::new(limits, cancel.clone());
         let mut connections = JoinSet::new();
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,21 +79,18 @@ impl ApiServer {
                     continue;
                 }
                 Some(ended) = connections.join_next() => {
-                    if let Err(error) = ended {
+                    if let Err(error) = ended
+                        && !error.is_cancelled()
+                    {
                         tracing::error!(%error, "a connection's task failed");
                     }
                     continue;
                 }
             };
             let place = places.enter(peer, Instant::now());
-            let leave = place.leave.clone();
             let serving =
-                Arc::clone(&self).connection(stream, ClientAddress(peer), place, acceptor.clone(), cancel.clone());
-            connections.spawn(async move {
-                if leave.run_until_cancelled(serving).await.is_none() {
-                    tracing::debug!(%peer, "a stranger's connection made room for another");
-                }
-            });
+                Arc::clone(&self).connection(stream, ClientAddress(peer), Arc::clone(&place), acceptor.clone());
+            place.is_served_by(connections.spawn(serving));
         }
         drop(listener);
         self.shutdown.cancel();
@@ -109,7 +106,6 @@ impl ApiServer {
         client: ClientAddress,
         place: Arc<Connection>,
         acceptor: TlsAcceptor,
-        cancel: CancellationToken,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection is gone");
@@ -130,9 +126,10 @@ impl ApiServer {
         let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        // What else there is to wait for is asked each time that anything moves here: it is little.
         let stale = tokio::select! {
+            biased;
             ended = connection.as_mut() => return report(ended),
-            () = cancel.cancelled() => None,
             () = place.finish.cancelled() => None,
             stale = place.stale() => Some(stale),
         };
