@@ -1,4 +1,4 @@
-//! glibc's malloc, kept small: few arenas, large blocks given back at once, a trim now and then.
+//! The process kept small: few arenas, large blocks given back at once, a trim now and then.
 
 use std::time::Duration;
 
@@ -21,20 +21,11 @@ pub(crate) fn configure() {
     }
 }
 
-/// Gives free memory back to the kernel.
-#[expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
-pub(crate) fn trim() {
-    // SAFETY: malloc_trim is thread-safe and touches only free memory.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Trims shortly after the start, when set-up garbage is largest, and then rarely.
+/// Trims shortly after the start, when what only set-up needed is most, and then rarely.
 pub(crate) async fn keep_trimmed(token: CancellationToken) {
     let mut wait = Duration::from_secs(10);
     while token.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-        trim();
+        runtime::trim_memory();
         wait = TRIM_EVERY;
     }
 }

@@ -22,6 +22,7 @@ pub use image::PullError;
 pub use image::registries::Registries;
 pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, SHIM_TIMEOUT, Scope, Streams};
 pub use shim::{shim_main, shim_main_of};
+pub use sys::memory::trim_memory;
 pub use sys::mount::{mount_points, unswapped_tmpfs};
 pub use sys::rootdir::{Links, RootDir, by_descriptor};
 pub use sys::tree::{TreeCount, TreeUsage, remove_tree, walk_tree};

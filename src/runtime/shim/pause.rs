@@ -18,7 +18,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::pipe2;
 
 use crate::error::{Error, IoContext, Result};
-use crate::sys::{packet, process};
+use crate::sys::{memory, packet, process};
 
 /// Keeps the namespace's first process alive.
 pub(super) struct Pause {
@@ -68,7 +68,7 @@ fn run(death: &OwnedFd) -> i32 {
     if !prepared || nix::sys::prctl::set_name(c"pause").is_err() {
         return 1;
     }
-    process::trim_memory();
+    memory::trim_memory();
     loop {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(death.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {

@@ -26,6 +26,7 @@ use crate::contract::protocol::{
 use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, cgroup_path};
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
+use crate::sys::memory;
 use crate::sys::packet::{self, MESSAGE_MAX};
 use crate::sys::process::{self, Ended};
 
@@ -254,7 +255,7 @@ impl Server {
                     return Err(Failure::Other("the container is running".to_owned()));
                 }
                 self.containers.remove(&container);
-                process::trim_memory();
+                memory::trim_memory();
                 Answer::Done
             }
             Request::Shutdown => {
@@ -470,7 +471,7 @@ impl Server {
         for client in self.clients.iter().map(|client| client.number).collect::<Vec<_>>() {
             self.send(client, &message, &[]);
         }
-        process::trim_memory();
+        memory::trim_memory();
     }
 
     fn reply(&mut self, client: u64, id: u64, result: Result<Answer, Failure>, fds: &[OwnedFd]) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod memfd;
+pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod packet;
 pub(crate) mod pidfd;

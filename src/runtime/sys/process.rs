@@ -117,13 +117,3 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
-
-/// Gives free memory back to the kernel.
-#[expect(unsafe_code, reason = "malloc_trim")]
-pub(crate) fn trim_memory() {
-    // SAFETY: touches only free memory.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
