@@ -36,7 +36,7 @@ pub(crate) async fn handle(cx: &Context<'_>, body: Bytes) -> Result<Response, Ap
     Ok(response)
 }
 
-// Each way is laid apart: a read, the most frequent of them, is not moved about with what a write may need.
+// Each way is laid apart, once: a read, the most frequent of them, is not moved about with what a write may need.
 async fn handle_verb(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
     if !cx.info.subresource.is_empty() {
         return Box::pin(handle_subresource(cx, body)).await;
@@ -60,10 +60,10 @@ async fn handle_subresource(cx: &Context<'_>, body: Bytes) -> Result<Response, A
     match &*cx.info.verb {
         "get" if scale => scale::get(cx),
         "get" => list::get(cx),
-        "update" if scale => Box::pin(scale::put(cx, &body)).await,
-        "patch" if scale => Box::pin(scale::patch(cx, &body)).await,
-        "update" => Box::pin(update::put(cx, &body)).await,
-        "patch" => Box::pin(patch::patch(cx, &body)).await,
+        "update" if scale => scale::put(cx, &body).await,
+        "patch" if scale => scale::patch(cx, &body).await,
+        "update" => update::put(cx, &body).await,
+        "patch" => patch::patch(cx, &body).await,
         _ => Err(ApiError::MethodNotAllowed),
     }
 }

@@ -52,7 +52,7 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let (mut is_program, mut sum) = (false, 0);
         for line in maps.lines() {
-            if line.contains('-') && line.split(' ').next().is_some_and(|range| range.contains('-')) {
+            if line.split(' ').next().is_some_and(|range| range.contains('-')) {
                 is_program = line.ends_with(&program) && !line.contains(" rw");
             } else if let Some(size) = line.strip_prefix("Rss:").filter(|_| is_program) {
                 sum += size.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
@@ -62,11 +62,10 @@ mod tests {
     }
 
     #[test]
-    fn code_is_let_go_and_comes_back() {
+    fn code_is_let_go() {
         let before = mapped();
         trim_memory();
         let after = mapped();
         assert!(after < before, "{before} KiB and then {after}");
-        assert!(format!("{:?}", "it runs on".to_owned()).contains("runs"));
     }
 }

@@ -168,15 +168,18 @@ impl Pages {
         Ok(found)
     }
 
-    /// All rows of a table of a file that is whole; `None` when the table is not there.
+    /// All rows of a table of a file that is whole; `None` when the table is not there. What is not whole is an error.
     pub(super) fn rows(&mut self, table: &str) -> io::Result<Option<Rows>> {
         let tables = self.newest_slot().and_then(|slot| self.tables(roots(&slot)[0]));
         match tables {
             Ok(tables) => match tables.iter().find(|t| t.name == table.as_bytes()) {
-                Some(table) => self.sound_rows(table),
+                Some(found) => match self.sound_rows(found)? {
+                    None => Err(io::Error::other(format!("pages of the table {table:?} are damaged"))),
+                    rows => Ok(rows),
+                },
                 None => Ok(None),
             },
-            Err(Stop::Lost(_)) => Ok(None),
+            Err(Stop::Lost(what)) => Err(io::Error::other(what)),
             Err(Stop::Io(error)) => Err(error),
         }
     }
