@@ -6,11 +6,15 @@
 //! add to the bare types.
 
 pub use k8s_openapi;
+/// For [`decode!`], wherever it is used.
+#[doc(hidden)]
+pub use {serde, serde_json};
 
 mod apps;
 mod autoscaling;
 pub mod batch;
 mod certificates;
+pub mod codec;
 pub mod convert;
 mod coordination;
 pub mod core;

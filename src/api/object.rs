@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+
+use crate::codec::Decode;
 
 /// Group and plural name of a resource, such as `apps` and `deployments`; the core group is `""`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,9 +124,9 @@ impl Object {
     ///
     /// # Errors
     /// When the bytes are not a `K`.
-    pub fn decode<K: DeserializeOwned>(&self) -> serde_json::Result<K> {
-        // As text, which is what kube's clients read from too: a second reader would double the code of every type.
+    pub fn decode<K: Decode>(&self) -> serde_json::Result<K> {
+        // As text, which is what kube's clients read from too: a second source would double the code of every type.
         let json = std::str::from_utf8(&self.json).map_err(serde::de::Error::custom)?;
-        serde_json::from_str(json)
+        K::from_text(json)
     }
 }

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::codec::{Decode, Encode};
 use api::object::{GroupResource, ObjectKey};
 use futures::future::{BoxFuture, select_all, try_join_all};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -127,7 +126,7 @@ fn policy(registry: &Registry) -> Result<Vec<Pending<'_>>, ApiError> {
 }
 
 /// Decides now; what comes of it writes.
-fn reconcile<'a, K: Serialize + DeserializeOwned>(
+fn reconcile<'a, K: Decode + Encode>(
     registry: &'a Registry,
     resource: GroupResource,
     kind: &str,
@@ -135,7 +134,7 @@ fn reconcile<'a, K: Serialize + DeserializeOwned>(
     decide: impl FnOnce(Option<K>, K) -> reconcile::Step<K>,
 ) -> Result<Pending<'a>, ApiError> {
     let complete = |object: &K| -> Result<Value, ApiError> {
-        let mut value = serde_json::to_value(object).map_err(ApiError::internal)?;
+        let mut value = object.to_value().map_err(ApiError::internal)?;
         value["kind"] = json!(kind);
         value["apiVersion"] = json!(format!("{RBAC}/v1"));
         Ok(value)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use api::codec::Decode;
 use api::object::{GroupResource, Object, ObjectKey};
-use serde::de::DeserializeOwned;
 
 use crate::Kind;
 use crate::source::{ObjectSource, Query, Subscription};
@@ -98,7 +98,7 @@ impl Cluster {
 ///
 /// # Errors
 /// When one of them cannot be read.
-pub fn decode_all<'a, K: DeserializeOwned>(objects: impl IntoIterator<Item = &'a Object>) -> kube::Result<Vec<K>> {
+pub fn decode_all<'a, K: Decode>(objects: impl IntoIterator<Item = &'a Object>) -> kube::Result<Vec<K>> {
     objects.into_iter().map(Object::decode).collect::<Result<_, _>>().map_err(kube::Error::SerdeError)
 }
 

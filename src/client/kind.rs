@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use api::codec::{Decode, Encode};
 use api::k8s_openapi;
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -14,6 +15,8 @@ pub trait Kind:
     + kube::Resource<DynamicType = ()>
     + Serialize
     + DeserializeOwned
+    + Decode
+    + Encode
     + Clone
     + Debug
     + Send
@@ -28,6 +31,8 @@ impl<K> Kind for K where
         + kube::Resource<DynamicType = ()>
         + Serialize
         + DeserializeOwned
+        + Decode
+        + Encode
         + Clone
         + Debug
         + Send

@@ -137,8 +137,8 @@ fn request<K: Kind>(namespace: &str) -> Request {
     Request::new(<K as kube::Resource>::url_path(&(), (!namespace.is_empty()).then_some(namespace)))
 }
 
-fn encode<K: Serialize>(object: &K) -> kube::Result<Vec<u8>> {
-    serde_json::to_vec(object).map_err(kube::Error::SerdeError)
+fn encode<K: Kind>(object: &K) -> kube::Result<Vec<u8>> {
+    object.to_vec().map_err(kube::Error::SerdeError)
 }
 
 fn namespace_of<K: Kind>(object: &K) -> &str {

@@ -32,6 +32,8 @@ struct Body {
     status: Status,
 }
 
+api::decode!(Body);
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Meta {

@@ -34,11 +34,11 @@ mod taint_nodes_by_condition;
 
 use std::time::Duration;
 
+use api::codec::{Decode, Encode};
 use api::object::{GroupResource, Object, ObjectKey};
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use rand::Rng;
-use serde::de::DeserializeOwned;
 
 pub use review::{Operation, Review};
 pub(crate) use service_account::TOKEN_SECONDS;
@@ -195,7 +195,7 @@ async fn wait_for_account(registry: &Registry, review: &Review<'_>) {
 /// Decodes the object, changes it and puts it back.
 fn edit<K>(review: &mut Review<'_>, change: impl FnOnce(&mut K)) -> Result<(), ApiError>
 where
-    K: DeserializeOwned + serde::Serialize,
+    K: Decode + Encode,
 {
     let mut object: K = review.take()?;
     change(&mut object);
@@ -203,7 +203,7 @@ where
 }
 
 /// Every stored object of a kind. One that cannot be read is no reason to admit more than it would.
-fn all<K: DeserializeOwned>(
+fn all<K: Decode>(
     registry: &Registry,
     group: &str,
     resource: &str,
@@ -217,17 +217,12 @@ fn all<K: DeserializeOwned>(
 }
 
 /// A stored object, if it is there.
-fn one<K: DeserializeOwned>(
-    registry: &Registry,
-    group: &str,
-    resource: &str,
-    key: &ObjectKey,
-) -> Result<Option<K>, ApiError> {
+fn one<K: Decode>(registry: &Registry, group: &str, resource: &str, key: &ObjectKey) -> Result<Option<K>, ApiError> {
     let resource = GroupResource::new(group, resource);
     registry.get(&resource, key).map(|object| decode(&resource, &object)).transpose()
 }
 
-fn decode<K: DeserializeOwned>(resource: &GroupResource, object: &Object) -> Result<K, ApiError> {
+fn decode<K: Decode>(resource: &GroupResource, object: &Object) -> Result<K, ApiError> {
     let name = &object.index.key.name;
     object.decode().map_err(|error| ApiError::internal(format!("{resource} {name:?} cannot be read: {error}")))
 }

@@ -25,6 +25,8 @@ struct AnyRole {
     aggregation_rule: Option<AggregationRule>,
 }
 
+api::decode!(AnyRole, AnyBinding);
+
 /// A RoleBinding or ClusterRoleBinding.
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]

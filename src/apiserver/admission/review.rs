@@ -1,9 +1,8 @@
 //! One request as admission sees it, and the ways in which plugins answer.
 
+use api::codec::{Decode, Encode};
 use api::object::GroupResource;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::auth::User;
@@ -71,9 +70,9 @@ impl Review<'_> {
     ///
     /// # Errors
     /// When there is none, or it is not a `K`: the schema was checked before, so both are our fault.
-    pub fn typed<K: DeserializeOwned>(&self) -> Result<K, ApiError> {
+    pub fn typed<K: Decode>(&self) -> Result<K, ApiError> {
         let object = self.object.as_ref().ok_or_else(|| ApiError::internal("no object to admit"))?;
-        K::deserialize(object).map_err(ApiError::internal)
+        K::from_value(object).map_err(ApiError::internal)
     }
 
     /// Takes the object to change it and to [`Self::replace`] it. Until then its names are left of it, for a
@@ -81,28 +80,28 @@ impl Review<'_> {
     ///
     /// # Errors
     /// As [`Self::typed`].
-    pub fn take<K: DeserializeOwned>(&mut self) -> Result<K, ApiError> {
+    pub fn take<K: Decode>(&mut self) -> Result<K, ApiError> {
         let object = self.object.as_mut().ok_or_else(|| ApiError::internal("no object to admit"))?;
         let metadata = &object["metadata"];
         let names = json!({"metadata": {"name": metadata["name"], "generateName": metadata["generateName"]}});
-        K::deserialize(std::mem::replace(object, names)).map_err(ApiError::internal)
+        K::take_value(std::mem::replace(object, names)).map_err(ApiError::internal)
     }
 
     /// The object as it is stored.
     ///
     /// # Errors
     /// As [`Self::typed`].
-    pub fn typed_old<K: DeserializeOwned>(&self) -> Result<K, ApiError> {
+    pub fn typed_old<K: Decode>(&self) -> Result<K, ApiError> {
         let object = self.old.ok_or_else(|| ApiError::internal("no stored object to compare with"))?;
-        K::deserialize(object).map_err(ApiError::internal)
+        K::from_value(object).map_err(ApiError::internal)
     }
 
     /// Puts a changed object back.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
-    pub fn replace<K: Serialize>(&mut self, object: &K) -> Result<(), ApiError> {
-        *self.object = Some(serde_json::to_value(object).map_err(ApiError::internal)?);
+    pub fn replace<K: Encode>(&mut self, object: &K) -> Result<(), ApiError> {
+        *self.object = Some(object.to_value().map_err(ApiError::internal)?);
         Ok(())
     }
 }

@@ -203,6 +203,8 @@ struct Deleting {
     metadata: DeletingMeta,
 }
 
+api::decode!(Deleting);
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DeletingMeta {

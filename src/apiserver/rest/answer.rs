@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use api::codec::{Decode, Encode};
 use api::object::GroupResource;
 use axum::response::Response;
 use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Call;
@@ -57,8 +56,8 @@ impl Posted {
     }
 
     /// The object as a typed one.
-    pub(super) fn typed<K: DeserializeOwned>(&self) -> Result<K, ApiError> {
-        K::deserialize(&self.object).map_err(|e| ApiError::BadRequest(e.to_string()))
+    pub(super) fn typed<K: Decode>(&self) -> Result<K, ApiError> {
+        K::from_value(&self.object).map_err(|e| ApiError::BadRequest(e.to_string()))
     }
 
     /// Passes the object through admission.
@@ -87,8 +86,8 @@ impl Posted {
     }
 
     /// Answers 201 with an object of the kind that was posted.
-    pub(super) fn created(&self, carried: Carried, object: &impl Serialize) -> Result<Response, ApiError> {
-        let mut value = serde_json::to_value(object).map_err(ApiError::internal)?;
+    pub(super) fn created(&self, carried: Carried, object: &impl Encode) -> Result<Response, ApiError> {
+        let mut value = object.to_value().map_err(ApiError::internal)?;
         let api_version = if carried.group.is_empty() {
             carried.version.to_owned()
         } else {

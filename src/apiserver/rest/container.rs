@@ -12,6 +12,8 @@ pub(super) struct Pod {
     pub(super) spec: PodSpec,
 }
 
+api::decode!(Pod);
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PodSpec {

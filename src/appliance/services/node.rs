@@ -161,6 +161,8 @@ struct Ranged {
     spec: Range,
 }
 
+api::decode!(Ranged);
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Range {

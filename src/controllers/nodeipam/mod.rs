@@ -48,6 +48,8 @@ struct Body {
     spec: Spec,
 }
 
+api::decode!(Body);
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Spec {

@@ -66,6 +66,7 @@ fn claims_of(pod: &Object) -> serde_json::Result<Vec<String>> {
         #[serde(default)]
         spec: Spec,
     }
+    api::decode!(Head);
     #[derive(Default, Deserialize)]
     struct Spec {
         #[serde(default)]
@@ -84,7 +85,7 @@ fn claims_of(pod: &Object) -> serde_json::Result<Vec<String>> {
         claim_name: String,
     }
     let owner = &pod.index.key.name;
-    let head: Head = serde_json::from_slice(&pod.json)?;
+    let head: Head = pod.decode()?;
     let claims = head.spec.volumes.into_iter().filter_map(|v| match (v.persistent_volume_claim, v.ephemeral) {
         (Some(source), _) => Some(source.claim_name),
         (None, Some(_)) => Some(format!("{owner}-{}", v.name)),

@@ -1,8 +1,8 @@
 //! The compiled policy of a running server, kept current with the store.
 
+use api::codec::Decode;
 use api::object::Object;
 use parking_lot::RwLock;
-use serde::de::DeserializeOwned;
 
 use super::{Index, Rule};
 use crate::auth::attributes::Attributes;
@@ -102,7 +102,7 @@ impl State {
 }
 
 /// The object of a change. One that cannot be decoded grants nothing, like one that is gone.
-fn decoded<K: DeserializeOwned>(change: &Change) -> Option<(&Object, K)> {
+fn decoded<K: Decode>(change: &Change) -> Option<(&Object, K)> {
     let Change::Set(object) = change else { return None };
     match object.decode() {
         Ok(value) => Some((object, value)),

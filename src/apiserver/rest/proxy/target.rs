@@ -100,6 +100,8 @@ struct Pod {
     status: PodStatus,
 }
 
+api::decode!(Pod);
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct PodSpec {
