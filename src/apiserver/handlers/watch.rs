@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use http::{HeaderMap, HeaderValue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use rand::Rng;
 use storage::{Event, Scope, Watch};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::context::{Asked, Context};
 use super::options::ListOptions;
@@ -37,6 +38,8 @@ const SHORTEST: Duration = Duration::from_secs(1800);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Of stored objects, what is sent at a time.
 const CHUNK: usize = 64 * 1024;
+/// What a frame adds to an object, about.
+const FRAME: usize = 48;
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
@@ -52,9 +55,8 @@ pub(crate) fn watch(cx: &Context<'_>) -> Result<Response, ApiError> {
         pending: VecDeque::new(),
         watch: None,
         tables: 0,
-        deadline: Instant::now() + timeout,
-        bookmark_at: options.bookmarks.then(|| Instant::now() + BOOKMARK_EVERY),
-        shutdown: cx.server.shutdown.clone(),
+        ends: Ends::new(cx.server.shutdown.clone(), timeout),
+        bookmark: options.bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
     };
     stream.start(cx, &options)?;
     let mut response = Response::new(Body::from_stream(stream.into_stream()));
@@ -101,9 +103,37 @@ struct WatchStream {
     /// Absent after an error: the stream ends when it has been told.
     watch: Option<Watch<Arc<ObjectIndex>>>,
     tables: usize,
-    deadline: Instant,
-    bookmark_at: Option<Instant>,
-    shutdown: CancellationToken,
+    ends: Ends,
+    bookmark: Option<Pin<Box<Sleep>>>,
+}
+
+/// What ends a watch besides an error. Kept while it lasts: to wait anew at each event would cost as much as
+/// the event.
+struct Ends {
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Ends {
+    fn new(shutdown: CancellationToken, timeout: Duration) -> Self {
+        Self { shutdown: Box::pin(shutdown.cancelled_owned()), deadline: Box::pin(sleep(timeout)) }
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            biased;
+            () = self.shutdown.as_mut() => {}
+            () = self.deadline.as_mut() => {}
+        }
+    }
+}
+
+/// Waits until the time has come, if it is to come.
+async fn due(time: &mut Option<Pin<Box<Sleep>>>) {
+    match time {
+        Some(time) => time.as_mut().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl WatchStream {
@@ -157,11 +187,9 @@ impl WatchStream {
                 return Some(self.drain().await);
             }
             let watch = self.watch.as_mut()?;
-            let bookmark_at = self.bookmark_at.unwrap_or(self.deadline);
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return None,
-                () = sleep_until(self.deadline) => return None,
+                () = self.ends.end() => return None,
                 events = watch.next() => match events {
                     Ok(events) => self.queue(&events),
                     Err(gone) => {
@@ -169,9 +197,9 @@ impl WatchStream {
                         self.pending.push_back(Pending::Failed(too_old(position, gone.oldest)));
                     }
                 },
-                () = sleep_until(bookmark_at) => {
+                () = due(&mut self.bookmark) => {
                     let revision = watch.position();
-                    self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
+                    self.bookmark = Some(Box::pin(sleep(BOOKMARK_EVERY)));
                     self.pending.push_back(Pending::Bookmark { revision, initial_events_end: false });
                 }
             }
@@ -228,7 +256,7 @@ struct Encoded {
 }
 
 impl Encoded {
-    fn push(&mut self, asked: &Asked, kind: Kind, json: Vec<u8>) {
+    fn push(&mut self, asked: &Asked, kind: Kind, json: Bytes) {
         match on_the_wire(asked, kind, json) {
             Ok(object) => watch_frame(asked.output.media, kind, &object, &mut self.bytes),
             Err(error) => {
@@ -240,14 +268,15 @@ impl Encoded {
 
     /// Tells why the watch ends.
     fn end(&mut self, asked: &Asked, error: &ApiError) {
-        self.push(asked, Kind::Error, status_json(error));
+        self.push(asked, Kind::Error, status_json(error).into());
         self.is_end = true;
     }
 }
 
 /// Encodes events for a client who has had `tables` tables.
 fn encode_all(asked: &Asked, events: Vec<Pending>, tables: usize) -> Encoded {
-    let mut encoded = Encoded::default();
+    let bytes: usize = events.iter().map(Pending::bytes).sum();
+    let mut encoded = Encoded { bytes: Vec::with_capacity(bytes + events.len() * FRAME), ..Encoded::default() };
     let cx = match asked.context(None) {
         Ok(cx) => cx,
         Err(error) => {
@@ -268,7 +297,7 @@ fn encode_all(asked: &Asked, events: Vec<Pending>, tables: usize) -> Encoded {
 }
 
 /// The bytes of an event's object in the negotiated form.
-fn on_the_wire(asked: &Asked, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+fn on_the_wire(asked: &Asked, kind: Kind, json: Bytes) -> Result<Bytes, ApiError> {
     if asked.output.media != Media::Protobuf {
         return Ok(json);
     }
@@ -279,27 +308,33 @@ fn on_the_wire(asked: &Asked, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, ApiE
             (&*asked.info.group, &*asked.info.version, value["kind"].as_str().unwrap_or(""))
         }
     };
-    encode_protobuf(&value, api::schema::type_of(group, version, name))
+    encode_protobuf(&value, api::schema::type_of(group, version, name)).map(Bytes::from)
 }
 
-fn encode(cx: &Context<'_>, event: Pending, had: usize, tables: &mut usize) -> Result<(Kind, Vec<u8>), ApiError> {
+fn encode(cx: &Context<'_>, event: Pending, had: usize, tables: &mut usize) -> Result<(Kind, Bytes), ApiError> {
     let mut shaped = |object: &Object| {
         *tables += 1;
-        shaped_json(cx, object, had + *tables == 1)
+        shaped_json(cx, object, had + *tables == 1).map(Bytes::from)
     };
     match event {
         Pending::Failed(error) => Err(error),
         Pending::Bookmark { revision, initial_events_end } => {
             let json = bookmark(cx.kind(), &cx.served.api_version, revision, initial_events_end);
             if cx.output.shape == Shape::Object {
-                return Ok((Kind::Bookmark, json.into_bytes()));
+                return Ok((Kind::Bookmark, json.into()));
             }
             // A client that asked for tables or metadata knows no other kind.
             let index = Arc::new(ObjectIndex { resource_version: revision, ..ObjectIndex::default() });
             Ok((Kind::Bookmark, shaped(&Object { json: json.into(), index })?))
         }
+        Pending::Object(kind, object) if is_as_stored(cx) => Ok((kind, object.json)),
         Pending::Object(kind, object) => Ok((kind, shaped(&object)?)),
     }
+}
+
+/// Whether the stored bytes are what the client is sent.
+fn is_as_stored(cx: &Context<'_>) -> bool {
+    cx.output.shape == Shape::Object && cx.resource.is_stored_as(cx.served)
 }
 
 /// An object of the kind that says nothing but a revision.
