@@ -6,6 +6,8 @@ pub enum Health {
     Good,
     /// The disk is full: only writes that make room are done.
     Full,
+    /// The last write to the disk failed, as each does when the file system has turned read-only. Writes are tried.
+    Failing,
     /// Closed, or found damaged while it was in use: nothing is written any more.
     Closed,
 }

@@ -28,6 +28,8 @@ const BATCH: usize = 512;
 const BLOCK: u64 = 10_000;
 /// The longest that a relaxed write stays in memory only: 72 commits a day cost a card 4 MB.
 const RELAXED_FOR: Duration = Duration::from_secs(20 * 60);
+/// After a commit that failed, when the next one is tried.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// When a write is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,8 @@ pub(crate) struct Writer<C: Codec> {
     unwritten: BTreeSet<Key>,
     /// When the oldest of them must be written.
     deadline: Option<Instant>,
+    /// The last commit failed.
+    is_failing: bool,
     /// Dropped with the writer: whoever waits then knows that nothing is written any more.
     health: watch::Sender<Health>,
 }
@@ -124,16 +128,29 @@ impl<C: Codec> Writer<C> {
         health: watch::Sender<Health>,
     ) -> Self {
         let revision = cache.read().revision();
-        let writer = Self { disk, codec, cache, revision, unwritten: BTreeSet::new(), deadline: None, health };
+        let writer = Self {
+            disk,
+            codec,
+            cache,
+            revision,
+            unwritten: BTreeSet::new(),
+            deadline: None,
+            is_failing: false,
+            health,
+        };
         writer.tell_health();
         writer
     }
 
     fn tell_health(&self) {
-        let now = match (self.disk.is_broken(), self.disk.is_full()) {
-            (true, _) => Health::Closed,
-            (false, true) => Health::Full,
-            (false, false) => Health::Good,
+        let now = if self.disk.is_broken() {
+            Health::Closed
+        } else if self.disk.is_full() {
+            Health::Full
+        } else if self.is_failing {
+            Health::Failing
+        } else {
+            Health::Good
         };
         self.health.send_if_modified(|health| std::mem::replace(health, now) != now);
     }
@@ -172,7 +189,6 @@ impl<C: Codec> Writer<C> {
                 next = if full { None } else { queue.try_recv().ok() };
             }
             self.finish(batch);
-            self.tell_health();
             if let Some(done) = closing {
                 queue.close();
                 let result = self.commit(&HashMap::new(), true).map_err(|e| WriteError::Disk(Arc::new(e)));
@@ -191,7 +207,7 @@ impl<C: Codec> Writer<C> {
     fn flush_in_time(&mut self) {
         if let Err(error) = self.commit(&HashMap::new(), false) {
             tracing::warn!(%error, "relaxed writes stay in memory");
-            self.deadline = Some(Instant::now() + RELAXED_FOR);
+            self.deadline = Some(Instant::now() + AGAIN_AFTER);
         }
     }
 
@@ -251,18 +267,19 @@ impl<C: Codec> Writer<C> {
         } else if let Err(error) = self.commit(&batch.newest, false) {
             self.keep_for_later(&batch);
             let has_more_room = self.disk.make_room(&error);
-            // Before the answers: who is refused may ask why.
-            self.tell_health();
             if !has_more_room {
                 return self.fail(batch, error);
             }
             tracing::warn!("the disk of the store is full: only deletions are done until there is room");
+            // Before the answers: who is refused may ask why.
+            self.tell_health();
             batch = self.without_what_takes_room(batch);
             if let Err(error) = self.commit(&batch.newest, false) {
                 return self.fail(batch, error);
             }
         }
         self.cache.write().publish(&self.codec, batch.events, Instant::now());
+        self.tell_health();
         for Decided { done, written, .. } in batch.decided {
             let _ = done.send(Ok(written));
         }
@@ -272,10 +289,13 @@ impl<C: Codec> Writer<C> {
     /// too: whether it reached the disk is unknown, and so that the two agree it is written over.
     fn keep_for_later(&mut self, batch: &Batch<C::Index>) {
         self.unwritten.extend(batch.newest.keys().cloned());
-        self.deadline.get_or_insert_with(|| Instant::now() + RELAXED_FOR);
+        let within = if self.is_failing { AGAIN_AFTER } else { RELAXED_FOR };
+        let deadline = Instant::now() + within;
+        self.deadline = Some(self.deadline.map_or(deadline, |set| set.min(deadline)));
     }
 
     fn fail(&self, batch: Batch<C::Index>, error: redb::Error) {
+        self.tell_health();
         let error = Arc::new(error);
         for Decided { done, .. } in batch.decided {
             let is_full = self.disk.is_full();
@@ -329,7 +349,9 @@ impl<C: Codec> Writer<C> {
             }
         }
         changes.extend(newest.iter().map(|(k, e)| Change { key: k.clone(), value: e.as_deref().map(value) }));
-        self.disk.commit(changes, ceiling, closing)?;
+        let done = self.disk.commit(changes, ceiling, closing);
+        self.is_failing = done.is_err();
+        done?;
         self.unwritten.clear();
         self.deadline = None;
         Ok(())

@@ -9,7 +9,7 @@ use redb::{Database, StorageBackend};
 
 use super::fixtures::{Bits, Text, delete, listing, put, write};
 use crate::disk::{Opener, Source};
-use crate::{Backend, Durability, Expect, Options, Storage, WriteError};
+use crate::{Backend, Durability, Expect, Health, Options, Storage, WriteError};
 
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
@@ -213,10 +213,12 @@ async fn a_full_disk_fails_writes_and_nothing_else_and_writes_resume_when_there_
     assert!(matches!(error, Err(WriteError::Disk(_))), "{error:?}");
     assert_eq!(listing(&storage, None).unwrap(), [("a".to_owned(), first.revision, "x 1".to_owned())]);
     assert_eq!(storage.revision(), first.revision);
+    assert_eq!(storage.health(), Health::Failing);
 
     disk.0.lock().fails_from = None;
     let second = write(&storage, put("a", Expect::Revision(first.revision), "x 3"), Durability::Strict).await.unwrap();
     assert!(second.revision > first.revision + 1, "the failed write's revision is not used again");
+    assert_eq!(storage.health(), Health::Good);
     storage.close().await.unwrap();
     let reopened = disk.open();
     assert_eq!(listing(&reopened, None).unwrap(), [("a".to_owned(), second.revision, "x 3".to_owned())]);
