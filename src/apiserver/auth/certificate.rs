@@ -4,10 +4,12 @@
 //! is ours and in date is judged for each request, because a client must be told `Unauthorized`, as
 //! upstream does, and not be cut off in the handshake.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
@@ -19,12 +21,15 @@ use sha2::{Digest, Sha256};
 
 use super::User;
 
+/// How many verified certificates are remembered: clients of one cluster are far fewer.
+const REMEMBERED: usize = 512;
+
 /// What the TLS client of a connection presented; the handshake proved possession of its key.
 #[derive(Debug)]
 pub struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// A chain is verified once for each connection, its dates at each request.
-    known: OnceLock<Known>,
+    /// A chain is looked up once for each connection, its dates at each request.
+    known: OnceLock<Arc<Known>>,
 }
 
 impl PeerCertificate {
@@ -54,7 +59,12 @@ pub enum CertificateError {
 
 /// Judges client certificates against the cluster's client CAs.
 #[derive(Debug)]
-pub struct Certificates(Arc<dyn ClientCertVerifier>);
+pub struct Certificates {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Each command of kubectl is a connection of its own: to verify a signature costs twice what the rest of a
+    /// handshake does.
+    known: Mutex<HashMap<CertificateDer<'static>, Arc<Known>>>,
+}
 
 /// Whose a certificate of ours is, and when.
 #[derive(Debug)]
@@ -72,7 +82,7 @@ impl Certificates {
     pub fn new(ca_pem: &str) -> Result<Self, CertificateError> {
         WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, Arc::new(ring::default_provider()))
             .build()
-            .map(Self)
+            .map(|verifier| Self { verifier, known: Mutex::default() })
             .map_err(CertificateError::Verifier)
     }
 
@@ -94,13 +104,28 @@ impl Certificates {
         Ok(Arc::clone(&known.user))
     }
 
-    fn verify(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Known, CertificateError> {
+    /// Who a chain belongs to, from memory or by its signatures.
+    fn verify(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Result<Arc<Known>, CertificateError> {
         let (leaf, rest) = chain.split_first().ok_or(CertificateError::Empty)?;
+        if rest.is_empty()
+            && let Some(known) = self.known.lock().get(leaf)
+        {
+            return Ok(Arc::clone(known));
+        }
         let seconds = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
-        self.0
+        self.verifier
             .verify_client_cert(leaf, rest, UnixTime::since_unix_epoch(seconds))
             .map_err(CertificateError::Untrusted)?;
-        read_certificate(leaf)
+        let known = Arc::new(read_certificate(leaf)?);
+        // Of a longer chain each certificate would have to be looked at, and it could be of any size.
+        if rest.is_empty() {
+            let mut all = self.known.lock();
+            if all.len() >= REMEMBERED {
+                all.clear();
+            }
+            all.insert(leaf.clone(), Arc::clone(&known));
+        }
+        Ok(known)
     }
 }
 
@@ -226,6 +251,21 @@ mod tests {
         let user = certificates.authenticate(&leaf(&ca, Some("ann")), now).unwrap();
         assert_eq!((user.name.as_str(), &*user.groups), ("ann", &["devs".into(), "system:authenticated".into()][..]));
         assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
+    }
+
+    #[test]
+    fn a_certificate_is_verified_once_for_all_connections() {
+        let ca = ca();
+        let certificates = Certificates::new(&ca.pem()).unwrap();
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let first = leaf(&ca, Some("ann"));
+        let second = PeerCertificate::new(first.chain.clone());
+        let user = certificates.authenticate(&first, now).unwrap();
+        assert!(Arc::ptr_eq(&user, &certificates.authenticate(&second, now).unwrap()));
+        let mut longer = first.chain.clone();
+        longer.push(first.chain[0].clone());
+        let unshared = certificates.authenticate(&PeerCertificate::new(longer), now).unwrap();
+        assert!(!Arc::ptr_eq(&user, &unshared) && user.name == unshared.name);
     }
 
     #[test]
