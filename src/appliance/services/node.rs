@@ -85,9 +85,12 @@ impl Starting {
         let Self { config, parts, token, .. } = self;
         let agent = config.data_dir.join("agent");
         let open_runtime = || async { anyhow::Ok(Runtime::open(runtime_config(config)?).await?) };
-        let runtime = parts.keep_trying("runtime", token, open_runtime).await?;
         let (images, imported) = (config.data_dir.join("images"), agent.join("imported.json"));
-        token.run_until_cancelled(image_files::import(&runtime, &images, &imported)).await?;
+        let runtime = async {
+            let runtime = parts.keep_trying("runtime", token, open_runtime).await?;
+            token.run_until_cancelled(image_files::import(&runtime, &images, &imported)).await?;
+            Some(runtime)
+        };
         let open_network = || async {
             let config = NetworkConfig {
                 pod_cidr,
@@ -98,8 +101,9 @@ impl Starting {
             };
             anyhow::Ok(PodNetwork::open(config).await?)
         };
-        let network = parts.keep_trying("network", token, open_network).await?;
-        Some((runtime, network))
+        let network = parts.keep_trying("network", token, open_network);
+        let (runtime, network) = tokio::join!(runtime, network);
+        Some((runtime?, network?))
     }
 
     async fn run_proxy(&self, token: &CancellationToken) {

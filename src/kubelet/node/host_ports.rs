@@ -1,6 +1,7 @@
 //! The node's own ports, told in annotations of the Node: see [`api::core::node_ports`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,9 +26,14 @@ pub(super) struct HostPorts {
 }
 
 impl HostPorts {
-    /// The Node was made anew and says nothing.
-    pub(super) fn forget(&mut self) {
-        self.sent = None;
+    /// What a Node that is about to be made says.
+    pub(super) async fn to_be_sent(kubelet: &Kubelet) -> Self {
+        Self { sent: listening(kubelet).await }
+    }
+
+    /// With the annotations of a new Node; it has none where the ports cannot be read.
+    pub(super) fn annotations(&self, kubelet: &Kubelet) -> BTreeMap<String, String> {
+        self.sent.iter().flat_map(|listening| annotations(kubelet, listening)).collect()
     }
 
     /// Writes the annotations if the ports have changed. The kernel walks all of its sockets to tell them,
@@ -37,13 +43,7 @@ impl HostPorts {
         if self.sent.is_some() && !has_load_balancer(&kubelet.cluster) {
             return;
         }
-        let addresses = kubelet.cfg.node_ips.clone();
-        let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
-        let listening = match kubelet.disk().run(Lane::Node, "", READ_DEADLINE, read).await {
-            Ok(Ok(ports)) => write(&ports.into_iter().filter_map(port).collect()),
-            Ok(Err(e)) => return warn!("cannot read which ports this host listens on: {e}"),
-            Err(e) => return warn!("cannot read which ports this host listens on: {e}"),
-        };
+        let Some(listening) = listening(kubelet).await else { return };
         if self.sent.as_ref() == Some(&listening) {
             return;
         }
@@ -54,17 +54,35 @@ impl HostPorts {
     }
 }
 
+/// The ports that this host listens on, as the annotation has them.
+async fn listening(kubelet: &Kubelet) -> Option<String> {
+    let addresses = kubelet.cfg.node_ips.clone();
+    let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
+    let told = |error: &dyn Display| warn!("cannot read which ports this host listens on: {error}");
+    match kubelet.disk().run(Lane::Node, "", READ_DEADLINE, read).await {
+        Ok(Ok(ports)) => return Some(write(&ports.into_iter().filter_map(port).collect())),
+        Ok(Err(error)) => told(&error),
+        Err(error) => told(&error),
+    }
+    None
+}
+
 /// Whether there is a Service that may take a port of this node.
 fn has_load_balancer(cluster: &Cluster) -> bool {
     !cluster.objects::<Service>(&Query::field("spec.type", "LoadBalancer")).is_empty()
 }
 
 async fn annotate(kubelet: &Kubelet, listening: &str) -> kube::Result<()> {
-    let reserved: BTreeSet<Port> =
-        kubelet.cfg.own_ports.iter().filter_map(|own| port((own.protocol, own.host_port))).collect();
-    let patch = json!({"metadata": {"annotations": {RESERVED: write(&reserved), LISTENING: listening}}});
+    let annotations: BTreeMap<String, String> = annotations(kubelet, listening).into();
+    let patch = json!({"metadata": {"annotations": annotations}});
     let api: Api<Node> = Api::all(kubelet.client.clone());
     api.patch(&kubelet.cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+fn annotations(kubelet: &Kubelet, listening: &str) -> [(String, String); 2] {
+    let reserved: BTreeSet<Port> =
+        kubelet.cfg.own_ports.iter().filter_map(|own| port((own.protocol, own.host_port))).collect();
+    [(RESERVED.to_owned(), write(&reserved)), (LISTENING.to_owned(), listening.to_owned())]
 }
 
 fn port((protocol, number): (Protocol, u16)) -> Option<Port> {

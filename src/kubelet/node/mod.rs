@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use host_ports::HostPorts;
 use housekeeper::Housekeeper;
 pub(crate) use machine::{Machine, meminfo};
 pub(crate) use status::Pressure;
@@ -51,19 +52,20 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, token: CancellationToken) {
     kubelet.recorder.event(&about, EventType::Normal, "Starting", "Starting kubelet.");
     let lease = lease::keep(kubelet.cluster.clone(), kubelet.client.clone(), name, token.clone());
     let housekeeper = Housekeeper::new(kubelet.clone());
-    let keeper = Keeper::new(kubelet, registered);
+    let (node, host_ports) = registered;
+    let keeper = Keeper::new(kubelet, node, host_ports);
     tokio::join!(lease, token.run_until_cancelled(housekeeper.run()), keeper.run(token.clone()));
 }
 
 /// Creates the Node object, or brings the labels of the one that is there up to date.
-async fn register(kubelet: &Kubelet) -> Node {
+async fn register(kubelet: &Kubelet) -> (Node, HostPorts) {
     let api: Api<Node> = Api::all(kubelet.client.clone());
     let mut failures = 0;
     loop {
         match try_register(kubelet, &api).await {
-            Ok(node) => {
+            Ok(registered) => {
                 info!(node = kubelet.cfg.node_name, "node registered");
-                return node;
+                return registered;
             }
             Err(e) => {
                 warn!("node not registered, will retry: {}", api_status::message(&e));
@@ -74,15 +76,18 @@ async fn register(kubelet: &Kubelet) -> Node {
     }
 }
 
-async fn try_register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> {
+/// The node, and what it says of the host's ports as far as that is known to be so.
+async fn try_register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<(Node, HostPorts)> {
     let cfg = &kubelet.cfg;
     let labels = labels(kubelet);
-    let annotation = ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
+    let host_ports = HostPorts::to_be_sent(kubelet).await;
+    let mut annotations = host_ports.annotations(kubelet);
+    annotations.insert("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
     let node = Node {
         metadata: ObjectMeta {
             name: Some(cfg.node_name.clone()),
             labels: Some(labels.clone()),
-            annotations: Some(BTreeMap::from([annotation])),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
@@ -95,15 +100,16 @@ async fn try_register(kubelet: &Kubelet, api: &Api<Node>) -> kube::Result<Node> 
     };
     match api.create(&PostParams::default(), &node).await {
         Err(e) if api_status::is_already_exists(&e) => {}
-        other => return other,
+        other => return other.map(|node| (node, host_ports)),
     }
     let there = api.get(&cfg.node_name).await?;
     let current = there.metadata.labels.clone().unwrap_or_default();
     if labels.iter().all(|(k, v)| current.get(k) == Some(v)) {
-        return Ok(there);
+        return Ok((there, HostPorts::default()));
     }
     let patch = json!({ "metadata": { "labels": labels } });
-    api.patch(&cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await
+    let node = api.patch(&cfg.node_name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok((node, HostPorts::default()))
 }
 
 fn labels(kubelet: &Kubelet) -> BTreeMap<String, String> {
@@ -130,12 +136,12 @@ struct Keeper {
     revision: Option<String>,
     sent_at: Option<Instant>,
     pressure: pressure::Watch,
-    host_ports: host_ports::HostPorts,
+    host_ports: HostPorts,
     repaired_at: Option<Instant>,
 }
 
 impl Keeper {
-    fn new(kubelet: Arc<Kubelet>, node: Node) -> Self {
+    fn new(kubelet: Arc<Kubelet>, node: Node, host_ports: HostPorts) -> Self {
         let sent = node.status.unwrap_or_default();
         let before = sent.node_info.as_ref().map(|i| i.boot_id.clone()).filter(|id| !id.is_empty());
         let now = &kubelet.machine.boot_id;
@@ -150,7 +156,7 @@ impl Keeper {
             revision: None,
             sent_at: None,
             pressure: pressure::Watch::default(),
-            host_ports: host_ports::HostPorts::default(),
+            host_ports,
             repaired_at: None,
         }
     }
@@ -215,9 +221,8 @@ impl Keeper {
             Ok(node) => self.revision = node.metadata.resource_version,
             Err(e) if api_status::is_not_found(&e) => {
                 // Somebody deleted it: a node that lives comes back.
-                register(&kubelet).await;
+                (_, self.host_ports) = register(&kubelet).await;
                 self.sent = NodeStatus::default();
-                self.host_ports.forget();
                 return Ok(());
             }
             Err(e) => return Err(e),
