@@ -136,10 +136,15 @@ pub(crate) fn respond(
 ) -> Response {
     let mut response = maybe_compress(headers, content_type, bytes);
     *response.status_mut() = code;
+    warn(&mut response, warnings);
+    response
+}
+
+/// Adds warnings to an answer.
+pub(crate) fn warn(response: &mut Response, warnings: &[String]) {
     for value in warning_headers(warnings) {
         response.headers_mut().append(WARNING, value);
     }
-    response
 }
 
 /// Upstream's limit on the characters of all warnings of one answer.

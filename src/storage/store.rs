@@ -87,6 +87,13 @@ impl<C: Codec> Storage<C> {
         self.cache.read().set_aside().cloned().collect()
     }
 
+    /// Whether nothing is set aside and nothing is known to be lost.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let cache = self.cache.read();
+        cache.set_aside().next().is_none() && cache.gaps().is_empty()
+    }
+
     /// Where entries are lost of which not even the names are known. They are remembered until the damaged
     /// file, which lies beside the database, is removed and the store is opened anew.
     #[must_use]

@@ -102,6 +102,11 @@ async fn no_pod_passes_by_a_damaged_limit_range() {
     let (code, reason, message) = client.post(PODS, &pod()).await.failure();
     assert_eq!((code, reason.as_str()), (500, "InternalError"), "{message}");
     assert!(message.ends_with("/default/limits is damaged in the store and cannot be read"), "{message}");
+    let list = client.get(LIMITS).await;
+    let left_out = "/default/limits cannot be read and is not in this list";
+    assert!(list.warnings().iter().any(|w| w.contains(left_out)), "{:?}", list.warnings());
+    list.expect(200);
+    assert!(client.get("/api/v1/namespaces/kube-system/limitranges").await.warnings().is_empty());
     // It says nothing of other namespaces.
     client.post("/api/v1/namespaces", &json!({"metadata": {"name": "other"}})).await.expect(201);
     let accounts = "/api/v1/namespaces/other/serviceaccounts";

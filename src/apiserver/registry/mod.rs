@@ -135,7 +135,14 @@ impl Registry {
     /// An object of a resource that is there and cannot be read, or the names between which some may be lost;
     /// of one namespace if given.
     pub(crate) fn set_aside_of(&self, resource: &GroupResource, namespace: Option<&str>) -> Option<String> {
-        let resource = self.resource(resource)?;
+        self.set_aside_in(self.resource(resource)?, namespace)
+    }
+
+    /// The same of a resource that is at hand.
+    pub(crate) fn set_aside_in(&self, resource: &Resource, namespace: Option<&str>) -> Option<String> {
+        if self.storage.is_whole() {
+            return None;
+        }
         let start = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
         let name = Key::new(&resource.collection, &start).to_string();
         let named = self.storage.set_aside().into_iter().map(|entry| entry.name).find(|n| n.starts_with(&name));
