@@ -20,6 +20,7 @@ use crate::in_flight::{self, Full, Pass, Passes};
 use crate::listener::Origin;
 use crate::negotiate::{Offer, Output};
 use crate::paths;
+use crate::receiving::Receiving;
 use crate::registry::{Resource, Served};
 use crate::request::RequestInfo;
 use crate::rest;
@@ -102,6 +103,10 @@ impl ApiServer {
             }
         }
         self.auth.require(&self.registry, &Attributes::of(&user, info))?;
+        let body = match origin {
+            Some(_) => Receiving::from_client(&self.bodies, &user, body),
+            None => Receiving::from_component(body),
+        };
         // What is rare is laid apart: a request is moved a few times with all that any way of it may need.
         if !info.is_resource {
             return Box::pin(paths::answer(self, &parts)).await;
@@ -123,7 +128,7 @@ impl ApiServer {
         info: &RequestInfo,
         user: Arc<User>,
         parts: Parts,
-        body: Body,
+        body: Receiving,
     ) -> Result<Response, ApiError> {
         let call = |body| rest::Call {
             info: info.clone(),
@@ -131,9 +136,9 @@ impl ApiServer {
             request: Request::from_parts(parts, body),
         };
         if info.is_long_running() {
-            return handler.handle(self, call(body)).await;
+            return handler.handle(self, call(body.into_body())).await;
         }
-        let body = handlers::read_body(body).await?;
+        let body = body.read().await?;
         let load = self.special_load(resource, info, body.len());
         let call = call(Body::from(body));
         if !load.is_heavy() {
@@ -165,14 +170,14 @@ impl ApiServer {
         info: &RequestInfo,
         user: Arc<User>,
         parts: Parts,
-        body: Body,
+        body: Receiving,
     ) -> Result<Response, ApiError> {
         let query = parts.uri.query().unwrap_or("");
         let protobuf = served.ty.is_some_and(api::protobuf::supports);
         let output = Output::negotiate(&parts.headers, query, Offer::of_resource(&info.verb, query, protobuf))?;
         let body = match &*info.verb {
             "get" | "list" | "watch" => axum::body::Bytes::new(),
-            _ => handlers::read_body(body).await?,
+            _ => body.read().await?,
         };
         let (headers, user) = (&parts.headers, &user);
         let cx = Context { server: self, resource, served, info, user, headers, query, output, client: None };

@@ -27,6 +27,7 @@ mod openapi;
 mod paths;
 mod projection;
 mod reader;
+mod receiving;
 pub mod registry;
 pub mod request;
 pub mod rest;

@@ -1,5 +1,7 @@
 //! The API server: one value that owns the registry, authentication, authorization and admission.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
@@ -12,6 +14,7 @@ use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::reader::Reader;
+use crate::receiving::BodyPool;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, KubeletIdentity, Kubelets};
 use crate::rest::tunnel::Tunnels;
@@ -33,6 +36,8 @@ pub struct ApiServer {
     /// Where heavy requests are answered.
     pub(crate) room: HeavyRoom,
     pub(crate) in_flight: InFlight,
+    /// For the bodies of requests that are being received.
+    pub(crate) bodies: Arc<BodyPool>,
     /// Ends watches and turns readiness off.
     pub(crate) shutdown: CancellationToken,
 }

@@ -95,6 +95,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             room: HeavyRoom::open().map_err(StartError::Threads)?,
             in_flight: InFlight::default(),
+            bodies: Arc::default(),
             shutdown: CancellationToken::new(),
             registry,
             config,

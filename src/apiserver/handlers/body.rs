@@ -1,10 +1,8 @@
-//! Reading request bodies: their size, their form, and what they say they are.
+//! Request bodies: their form, and what they say they are.
 
 use api::schema::{self, DecodeError, Decoded, FieldIssue, TypeId};
-use axum::body::{Body, Bytes};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,22 +10,6 @@ use super::context::Context;
 use super::options::FieldValidation;
 use crate::error::ApiError;
 use crate::negotiate::{JSON, Media, PROTOBUF, YAML, unsupported_media_type};
-use crate::unread::drain;
-
-/// Upstream's limit on request bodies.
-const BODY_LIMIT: usize = 3 * 1024 * 1024;
-
-/// Reads a whole body.
-pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, ApiError> {
-    match Limited::new(&mut body, BODY_LIMIT).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            drain(body.into_data_stream()).await;
-            Err(ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}")))
-        }
-        Err(error) => Err(ApiError::BadRequest(error.to_string())),
-    }
-}
 
 /// The form of a body.
 pub(super) fn media_of(headers: &HeaderMap) -> Result<Media, ApiError> {

@@ -23,7 +23,7 @@ use http::header::WARNING;
 
 use crate::error::ApiError;
 
-pub(crate) use body::{Target as BodyTarget, decode as decode_body, read_body};
+pub(crate) use body::{Target as BodyTarget, decode as decode_body};
 pub(crate) use context::Context;
 pub(crate) use options::WriteOptions;
 

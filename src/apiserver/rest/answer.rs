@@ -14,7 +14,8 @@ use crate::admission::{Operation, Review};
 use crate::answer::{self, ValueForm};
 use crate::auth::User;
 use crate::error::ApiError;
-use crate::handlers::{BodyTarget, WriteOptions, decode_body, read_body};
+use crate::handlers::{BodyTarget, WriteOptions, decode_body};
+use crate::receiving::Receiving;
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 
@@ -48,7 +49,8 @@ impl Posted {
         let ty = api::schema::type_of(carried.group, carried.version, carried.kind);
         let form = ValueForm::negotiate(&parts.headers, query, ty)?;
         let options = WriteOptions::parse(query, "CreateOptions")?;
-        let bytes = read_body(body).await?;
+        // It was received before the handler got it.
+        let bytes = Receiving::from_component(body).read().await?;
         let mut warnings = Vec::new();
         let target = BodyTarget { ty, group: carried.group, version: carried.version, kind: carried.kind };
         let object = decode_body(&parts.headers, &bytes, target, options.field_validation, &mut warnings)?;

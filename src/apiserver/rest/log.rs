@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusDetails};
 
 use super::kubelet::path_uri;
 use super::tunnel::is_upgrade;
 use super::{Call, SpecialHandler, container};
 use crate::error::ApiError;
+use crate::receiving::read_bounded;
 use crate::request::{encode_query, parse_bool, query_pairs};
 use crate::server::ApiServer;
 
@@ -68,8 +68,8 @@ pub(super) fn pod_of(server: &ApiServer, call: &Call) -> Result<container::Pod, 
 /// The kubelet's refusal, as upstream passes it on.
 async fn refused(response: Response, name: &str) -> ApiError {
     let code = response.status();
-    let body = Limited::new(response.into_body(), ERROR_LIMIT).collect().await;
-    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+    let body = read_bounded(response.into_body(), ERROR_LIMIT).await;
+    let text = body.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     match code {
         StatusCode::INTERNAL_SERVER_ERROR => ApiError::internal(text),
         StatusCode::BAD_REQUEST => ApiError::BadRequest(text),

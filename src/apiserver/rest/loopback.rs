@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Method, Request};
-use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -12,6 +11,7 @@ use tower::ServiceExt;
 use crate::auth::User;
 use crate::auth::user::act_as;
 use crate::error::ApiError;
+use crate::receiving::read_bounded;
 use crate::server::ApiServer;
 
 /// Sends an object (or `null` for none) and returns the answer's object.
@@ -34,7 +34,8 @@ pub(crate) async fn send(
         Err(never) => match never {},
     };
     let success = response.status().is_success();
-    let bytes = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
+    let broken = |why| ApiError::internal(format!("an answer of this server to itself: {why:?}"));
+    let bytes = read_bounded(response.into_body(), usize::MAX).await.map_err(broken)?;
     if success {
         return serde_json::from_slice(&bytes).map_err(ApiError::internal);
     }

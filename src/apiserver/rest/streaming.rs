@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
-use http_body_util::{BodyExt, Limited};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
 use super::kubelet::path_uri;
@@ -16,6 +15,7 @@ use super::log::{ERROR_LIMIT, pod_of};
 use super::tunnel::is_upgrade;
 use super::{Call, SpecialHandler, container};
 use crate::error::ApiError;
+use crate::receiving::read_bounded;
 use crate::request::{encode_query, parse_bool, query_pairs};
 use crate::server::ApiServer;
 
@@ -60,8 +60,8 @@ impl SpecialHandler for Handler {
 /// nothing: such words go into a status.
 async fn refused(response: Response) -> Result<Response, ApiError> {
     let (mut parts, body) = response.into_parts();
-    let read = Limited::new(body, ERROR_LIMIT).collect().await;
-    let text = read.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+    let read = read_bounded(body, ERROR_LIMIT).await;
+    let text = read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     if parts.status.is_success() || !is_taken_for_object(&text) {
         parts.headers.remove(CONTENT_LENGTH);
         return Ok(Response::from_parts(parts, Body::from(text)));
@@ -135,6 +135,8 @@ impl Handler {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
 
     #[track_caller]

@@ -6,6 +6,7 @@
 //! checks the budgets themselves; unoptimized code gets more time and the same memory. Names as arguments
 //! (`-- yaml pods`) choose the inputs whose names contain one.
 
+mod chunks;
 mod inputs;
 mod lists;
 mod measure;
@@ -58,12 +59,16 @@ fn config() -> Config {
 }
 
 async fn send(server: &Arc<ApiServer>, input: &Input, body: Vec<u8>) -> Response {
+    send_body(server, input, Body::from(body)).await
+}
+
+async fn send_body(server: &Arc<ApiServer>, input: &Input, body: Body) -> Response {
     let mut request = Request::builder().method(input.method).uri(&input.path);
     request = request.header("accept", input.accept);
     if !input.content_type.is_empty() {
         request = request.header("content-type", input.content_type);
     }
-    let mut request = request.body(Body::from(body)).expect("a request");
+    let mut request = request.body(body).expect("a request");
     let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
     act_as(request.extensions_mut(), Arc::new(admin));
     server.router().oneshot(request).await.expect("the router does not fail")
@@ -114,6 +119,11 @@ async fn check(wanted: &[String]) -> usize {
     let inputs = inputs::all();
     assert!(inputs.len() >= 60, "only {} inputs", inputs.len());
     let mut failed = 0;
+    if wanted.is_empty() || wanted.iter().any(|w| "pieces".contains(w.as_str())) {
+        let fault = chunks::fault(&server).await;
+        fault.iter().for_each(|fault| eprintln!("    FAULT: {fault}"));
+        failed += usize::from(fault.is_some());
+    }
     for input in inputs {
         if !wanted.is_empty() && !wanted.iter().any(|w| input.name.contains(w.as_str())) {
             continue;
