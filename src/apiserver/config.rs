@@ -22,6 +22,8 @@ pub struct Version {
 #[derive(Clone, Debug)]
 pub struct Config {
     pub store: Store,
+    /// Bytes that the objects in the store may take.
+    pub store_limit: u64,
     pub version: Version,
     /// The address and port that clients outside of the cluster reach the server at.
     pub advertise_address: IpAddr,

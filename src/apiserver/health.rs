@@ -71,6 +71,7 @@ fn failure(server: &ApiServer, endpoint: Endpoint, check: &str) -> Option<&'stat
             // It lives, but is of no use to who wants to write.
             Health::Full => (endpoint == Endpoint::Readyz).then_some("the disk is full"),
             Health::Failing => (endpoint == Endpoint::Readyz).then_some("the store cannot be written"),
+            Health::AtLimit => (endpoint == Endpoint::Readyz).then_some("the store has reached its limit"),
             Health::Closed => Some("the store is closed"),
         },
         SHUTDOWN if server.shutdown.is_cancelled() => Some("process is shutting down"),

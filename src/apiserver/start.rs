@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use storage::Health;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
@@ -67,8 +68,8 @@ impl ApiServer {
     /// # Errors
     /// When the store, a key or a certificate cannot be read, or the first objects not be written.
     pub async fn new(config: Config) -> Result<Arc<Self>, StartError> {
-        let store = config.store.clone();
-        let registry = tokio::task::spawn_blocking(move || Registry::open(&store)).await??;
+        let (store, limit) = (config.store.clone(), config.store_limit);
+        let registry = tokio::task::spawn_blocking(move || Registry::open(&store, limit)).await??;
         for gap in registry.storage().gaps() {
             tracing::error!(
                 "some {gap} are lost: until the damaged file that was kept is removed, nobody takes them for deleted"
@@ -78,7 +79,7 @@ impl ApiServer {
             tracing::error!(entry = entry.name, reason = entry.reason, "an object cannot be read and was set aside");
         }
         match write_first_objects(&registry, &config).await {
-            Err(error) if registry.storage().health() == storage::Health::Full => {
+            Err(error) if matches!(registry.storage().health(), Health::Full | Health::AtLimit) => {
                 // What is there is served, and can be deleted to make room.
                 tracing::warn!(%error, "the objects that every cluster has could not all be written");
             }

@@ -18,6 +18,7 @@ use crate::error::Gone;
 use crate::gap::Gap;
 use crate::history::History;
 use crate::key::Key;
+use crate::limit;
 use crate::ring::{Ring, RingLimits};
 
 /// A part of a collection: the items with a prefix, from a start on.
@@ -68,6 +69,8 @@ pub(crate) struct Cache<I> {
     /// Nothing is known of changes before this revision.
     opened_at: u64,
     collections: HashMap<Arc<str>, Collection<I>>,
+    /// Of all present entries.
+    cost: u64,
     limits: RingLimits,
     ring_bytes: usize,
     history: History,
@@ -88,6 +91,7 @@ impl<I> Cache<I> {
             revision,
             opened_at: revision,
             collections: HashMap::new(),
+            cost: 0,
             limits,
             ring_bytes: 0,
             history: History::new(limits.age),
@@ -154,7 +158,8 @@ impl<I> Cache<I> {
 
     /// Adds an entry that was read from disk.
     pub(crate) fn load<C: Codec<Index = I>>(&mut self, codec: &C, entry: Entry<I>) {
-        self.collection(&entry.key.collection.clone()).put(codec, Arc::new(entry));
+        let (added, removed) = self.collection(&entry.key.collection.clone()).put(codec, Arc::new(entry));
+        self.cost = self.cost + added - removed;
     }
 
     /// Makes a committed batch visible; `events` are in the order of their revisions.
@@ -171,15 +176,16 @@ impl<I> Cache<I> {
                 self.note_absent(event.entry.key.to_string());
             }
             let collection = self.collection(&event.entry.key.collection.clone());
-            if event.deleted {
-                collection.remove(codec, &event.entry.key.item);
+            let (added, removed) = if event.deleted {
+                (0, collection.remove(codec, &event.entry.key.item))
             } else {
-                collection.put(codec, Arc::clone(&event.entry));
-            }
+                collection.put(codec, Arc::clone(&event.entry))
+            };
             collection.ring.push(Arc::new(event), now);
             if !touched.iter().any(|t| t.same_channel(&collection.published)) {
                 touched.push(collection.published.clone());
             }
+            self.cost = self.cost + added - removed;
         }
         self.trim(now);
         // Still under the cache's lock, so that a collection's revision and its items agree.
@@ -272,6 +278,10 @@ impl<I> Cache<I> {
         self.collection(&collection.into()).published.subscribe()
     }
 
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost
+    }
+
     pub(crate) fn collection_bytes(&self, collection: &str) -> usize {
         self.collections.get(collection).map_or(0, |c| c.bytes)
     }
@@ -293,18 +303,21 @@ impl<I> Cache<I> {
 }
 
 impl<I> Collection<I> {
-    fn put<C: Codec<Index = I>>(&mut self, codec: &C, entry: Arc<Entry<I>>) {
-        self.remove(codec, &entry.key.item);
+    /// Returns the cost of the entry, and that of the one that it replaces.
+    fn put<C: Codec<Index = I>>(&mut self, codec: &C, entry: Arc<Entry<I>>) -> (u64, u64) {
+        let (added, removed) = (limit::cost(&entry), self.remove(codec, &entry.key.item));
         self.bytes += entry.bytes.len();
         let item = Arc::clone(&entry.key.item);
         codec.terms(&entry.key, &entry.index, &mut |term| {
             self.terms.entry(term.into()).or_default().insert(Arc::clone(&item));
         });
         self.items.insert(item, entry);
+        (added, removed)
     }
 
-    fn remove<C: Codec<Index = I>>(&mut self, codec: &C, item: &str) {
-        let Some(old) = self.items.remove(item) else { return };
+    /// Returns the cost of what was there.
+    fn remove<C: Codec<Index = I>>(&mut self, codec: &C, item: &str) -> u64 {
+        let Some(old) = self.items.remove(item) else { return 0 };
         self.bytes -= old.bytes.len();
         codec.terms(&old.key, &old.index, &mut |term| {
             if let Some(items) = self.terms.get_mut(term) {
@@ -314,6 +327,7 @@ impl<I> Collection<I> {
                 }
             }
         });
+        limit::cost(&old)
     }
 }
 

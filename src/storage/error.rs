@@ -72,6 +72,12 @@ pub enum WriteError<I> {
     /// The disk is full: only writes that make room are done.
     #[error("etcdserver: mvcc: database space exceeded: the disk of the store is full, only deletions are done")]
     Full,
+    /// The store has reached its limit, and the write would make it larger.
+    #[error(
+        "etcdserver: mvcc: database space exceeded: the store has reached its limit, which --store-limit sets; objects \
+         can be deleted and made smaller"
+    )]
+    AtLimit,
     #[error("the store is closed")]
     Closed,
 }

@@ -8,6 +8,8 @@ pub enum Health {
     Full,
     /// The last write to the disk failed, as each does when the file system has turned read-only. Writes are tried.
     Failing,
+    /// The store has reached its limit: nothing is done that makes it larger, but for what has to go on.
+    AtLimit,
     /// Closed, or found damaged while it was in use: nothing is written any more.
     Closed,
 }

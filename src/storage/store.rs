@@ -14,6 +14,7 @@ use crate::disk::{Backend, Disk, SetAside, Source};
 use crate::error::{Gone, OpenError, WriteError};
 use crate::gap::Gap;
 use crate::health::Health;
+use crate::limit::Limit;
 use crate::ring::RingLimits;
 use crate::watch::Watch;
 use crate::writer::{self, Durability, Request, Write, Writer};
@@ -23,12 +24,15 @@ use crate::writer::{self, Durability, Request, Write, Writer};
 pub struct Options {
     pub backend: Backend,
     pub ring: RingLimits,
+    /// Bytes of the newest versions of all entries, each with some bookkeeping: see [`crate::limit`].
+    pub limit: u64,
 }
 
 impl Options {
     #[must_use]
+    /// Without a limit.
     pub fn new(backend: Backend) -> Self {
-        Self { backend, ring: RingLimits::default() }
+        Self { backend, ring: RingLimits::default(), limit: u64::MAX }
     }
 }
 
@@ -72,10 +76,11 @@ impl<C: Codec> Storage<C> {
         for entry in entries {
             cache.load(&codec, entry);
         }
+        let limit = Limit::new(options.limit, cache.cost());
         let cache = Arc::new(RwLock::new(cache));
         let (requests, queue) = mpsc::channel(writer::QUEUE);
         let (report, health) = watch::channel(Health::default());
-        Writer::new(disk, codec, Arc::clone(&cache), report)
+        Writer::new(disk, codec, Arc::clone(&cache), limit, report)
             .spawn(queue)
             .map_err(|source| OpenError::Writer { source })?;
         Ok(Self { cache, requests, health })
@@ -129,6 +134,12 @@ impl<C: Codec> Storage<C> {
     #[must_use]
     pub fn collection_revision(&self, collection: &str) -> u64 {
         self.cache.read().collection_revision(collection)
+    }
+
+    /// What the store counts against its limit.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.cache.read().cost()
     }
 
     /// Bytes of the newest versions of a collection.

@@ -18,6 +18,7 @@ use crate::disk::{Change, Disk};
 use crate::error::WriteError;
 use crate::health::Health;
 use crate::key::Key;
+use crate::limit::{self, Limit, Purpose};
 
 /// Requests that may wait. Each waiting client has at most one; more clients than this wait in line.
 pub(crate) const QUEUE: usize = 1024;
@@ -75,8 +76,8 @@ pub struct Write<I> {
     pub key: Key,
     pub expect: Expect,
     pub action: Action<I>,
-    /// It belongs to a deletion, and is done on a full disk, too. A deletion itself always is.
-    pub makes_room: bool,
+    /// A deletion is a [`Purpose::Removal`] whatever this says.
+    pub purpose: Purpose,
 }
 
 type Written<I> = Vec<Arc<Entry<I>>>;
@@ -99,18 +100,26 @@ pub(crate) struct Writer<C: Codec> {
     deadline: Option<Instant>,
     /// The last commit failed.
     is_failing: bool,
+    limit: Limit,
     /// Dropped with the writer: whoever waits then knows that nothing is written any more.
     health: watch::Sender<Health>,
 }
 
+/// The newest version of an entry; `None` when deleted.
+type Newest<I> = Option<Arc<Entry<I>>>;
+
 /// A batch that was decided but is not visible yet.
 struct Batch<I> {
     events: Vec<Event<I>>,
-    /// The newest version by key; `None` when deleted.
-    newest: HashMap<Key, Option<Arc<Entry<I>>>>,
+    /// The newest version by key.
+    newest: HashMap<Key, Newest<I>>,
     strict: bool,
     /// In the order of their events.
     decided: Vec<Decided<I>>,
+    /// By how much it makes the store larger.
+    growth: i64,
+    /// Requests that are refused for that.
+    beyond_limit: Vec<oneshot::Sender<Answer<I>>>,
 }
 
 /// A request that will be done with its batch.
@@ -125,6 +134,7 @@ impl<C: Codec> Writer<C> {
         disk: Disk,
         codec: C,
         cache: Arc<RwLock<Cache<C::Index>>>,
+        limit: Limit,
         health: watch::Sender<Health>,
     ) -> Self {
         let revision = cache.read().revision();
@@ -136,6 +146,7 @@ impl<C: Codec> Writer<C> {
             unwritten: BTreeSet::new(),
             deadline: None,
             is_failing: false,
+            limit,
             health,
         };
         writer.tell_health();
@@ -149,6 +160,8 @@ impl<C: Codec> Writer<C> {
             Health::Full
         } else if self.is_failing {
             Health::Failing
+        } else if self.limit.is_reached() {
+            Health::AtLimit
         } else {
             Health::Good
         };
@@ -226,13 +239,17 @@ impl<C: Codec> Writer<C> {
                 return;
             }
         }
-        let makes_room = writes.iter().all(Write::makes_room);
+        let makes_room = writes.iter().all(|write| write.purpose().is_removal());
         if self.disk.is_full() && !makes_room && durability == Durability::Strict {
             let _ = done.send(Err(WriteError::Full));
             return;
         }
+        let before = (self.revision, batch.events.len(), batch.growth);
+        let mut replaced = Vec::with_capacity(writes.len());
         let mut written = Vec::with_capacity(writes.len());
+        let mut is_allowed = true;
         for write in writes {
+            let purpose = write.purpose();
             let old = self.current(batch, &write.key);
             self.revision += 1;
             let (content, deleted) = match write.action {
@@ -243,15 +260,33 @@ impl<C: Codec> Writer<C> {
                 }
             };
             let entry = Arc::new(Entry::new(write.key.clone(), self.revision, content));
-            batch.newest.insert(write.key, (!deleted).then(|| Arc::clone(&entry)));
+            let growth = growth(old.as_deref(), (!deleted).then_some(&entry));
+            is_allowed &= self.limit.allows(purpose, old.is_some(), self.size(batch), growth);
+            batch.growth += growth;
+            let newest = (!deleted).then(|| Arc::clone(&entry));
+            replaced.push((write.key.clone(), batch.newest.insert(write.key, newest)));
             batch.events.push(Event { entry: Arc::clone(&entry), old, deleted });
             written.push(entry);
+        }
+        if !is_allowed {
+            // Nobody has seen any of it.
+            (self.revision, batch.growth) = (before.0, before.2);
+            batch.events.truncate(before.1);
+            batch.put_back(replaced);
+            self.limit.reach(self.size(batch));
+            batch.beyond_limit.push(done);
+            return;
         }
         batch.strict |= durability == Durability::Strict;
         batch.decided.push(Decided { done, written, makes_room });
     }
 
-    fn current(&self, batch: &Batch<C::Index>, key: &Key) -> Option<Arc<Entry<C::Index>>> {
+    /// What the store counts with a batch.
+    fn size(&self, batch: &Batch<C::Index>) -> u64 {
+        self.cache.read().cost().saturating_add_signed(batch.growth)
+    }
+
+    fn current(&self, batch: &Batch<C::Index>, key: &Key) -> Newest<C::Index> {
         match batch.newest.get(key) {
             Some(newest) => newest.clone(),
             None => self.cache.read().get(&key.collection, &key.item).cloned(),
@@ -259,6 +294,13 @@ impl<C: Codec> Writer<C> {
     }
 
     fn finish(&mut self, mut batch: Batch<C::Index>) {
+        if !batch.beyond_limit.is_empty() {
+            // Before the answers: who is refused may ask why.
+            self.tell_health();
+            for done in batch.beyond_limit.drain(..) {
+                let _ = done.send(Err(WriteError::AtLimit));
+            }
+        }
         if batch.events.is_empty() {
             return;
         }
@@ -279,6 +321,7 @@ impl<C: Codec> Writer<C> {
             }
         }
         self.cache.write().publish(&self.codec, batch.events, Instant::now());
+        self.limit.look(self.cache.read().cost());
         self.tell_health();
         for Decided { done, written, .. } in batch.decided {
             let _ = done.send(Ok(written));
@@ -328,11 +371,7 @@ impl<C: Codec> Writer<C> {
     }
 
     /// Writes the newest versions of a batch, and the published versions of all that is unwritten.
-    fn commit(
-        &mut self,
-        newest: &HashMap<Key, Option<Arc<Entry<C::Index>>>>,
-        closing: bool,
-    ) -> Result<(), redb::Error> {
+    fn commit(&mut self, newest: &HashMap<Key, Newest<C::Index>>, closing: bool) -> Result<(), redb::Error> {
         let ceiling = match self.disk.ceiling() {
             _ if closing => self.revision,
             ceiling if self.revision > ceiling => self.revision + BLOCK,
@@ -358,15 +397,38 @@ impl<C: Codec> Writer<C> {
     }
 }
 
+/// By how much a change of an entry makes the store larger.
+fn growth<I>(old: Option<&Entry<I>>, new: Option<&Arc<Entry<I>>>) -> i64 {
+    let cost = |entry: &Entry<I>| i64::try_from(limit::cost(entry)).unwrap_or(i64::MAX);
+    new.map_or(0, |entry| cost(entry)) - old.map_or(0, cost)
+}
+
 impl<I> Batch<I> {
     fn new() -> Self {
-        Self { events: Vec::new(), newest: HashMap::new(), strict: false, decided: Vec::new() }
+        Self {
+            events: Vec::new(),
+            newest: HashMap::new(),
+            strict: false,
+            decided: Vec::new(),
+            growth: 0,
+            beyond_limit: Vec::new(),
+        }
+    }
+
+    /// Of each key, what was the newest version of this batch, if it had one.
+    fn put_back(&mut self, replaced: Vec<(Key, Option<Newest<I>>)>) {
+        for (key, newest) in replaced.into_iter().rev() {
+            match newest {
+                Some(newest) => self.newest.insert(key, newest),
+                None => self.newest.remove(&key),
+            };
+        }
     }
 }
 
 impl<I> Write<I> {
-    fn makes_room(&self) -> bool {
-        self.makes_room || matches!(self.action, Action::Delete(_))
+    fn purpose(&self) -> Purpose {
+        if matches!(self.action, Action::Delete(_)) { Purpose::Removal } else { self.purpose }
     }
 
     fn allowed(&self, current: Option<&Entry<I>>) -> bool {

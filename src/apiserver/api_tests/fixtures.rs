@@ -17,6 +17,7 @@ use crate::server::ApiServer;
 pub(crate) fn config() -> Config {
     Config {
         store: Store::Memory,
+        store_limit: u64::MAX,
         version: Version {
             git_version: "v1.36.2+coracle.1".into(),
             git_commit: "0000".into(),

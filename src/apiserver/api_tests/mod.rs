@@ -4,6 +4,7 @@ mod access;
 mod admission;
 mod damaged;
 pub(crate) mod fixtures;
+mod limit;
 mod listener;
 mod lists;
 mod negotiation;

@@ -21,7 +21,7 @@ fn names(registry: &Registry) -> Vec<String> {
 
 #[tokio::test]
 async fn an_event_goes_an_hour_after_its_last_write() {
-    let registry = Registry::open(&Store::Memory).unwrap();
+    let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
     let resource = registry.resources().get("", "events").unwrap();
     let (mut marks, start) = (Marks::default(), Instant::now());
     let mut at = async |minutes: u32| {
@@ -49,7 +49,7 @@ async fn an_event_goes_an_hour_after_its_last_write() {
 
 #[tokio::test]
 async fn a_storm_leaves_the_newest() {
-    let registry = Registry::open(&Store::Memory).unwrap();
+    let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
     let resource = registry.resources().get("", "events").unwrap();
     let mut marks = Marks::default();
     let limits = Limits { most: 5, kept: 3 };
@@ -66,7 +66,7 @@ async fn a_storm_leaves_the_newest() {
 
 #[tokio::test]
 async fn many_new_events_are_noticed() {
-    let registry = Registry::open(&Store::Memory).unwrap();
+    let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
     let resource = registry.resources().get("", "events").unwrap();
     let noticed = many_new(&registry, resource, 3);
     tokio::pin!(noticed);

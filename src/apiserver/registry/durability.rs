@@ -12,7 +12,7 @@ pub(super) fn of_write(resource: &Resource, new: &Value, old: Option<&Value>) ->
         _ if is_event(resource) => true,
         ("coordination.k8s.io/leases", Some(old)) => same_but(new, old, &["/spec/renewTime"]),
         ("core/nodes", Some(old)) => same_but(new, old, &[]) && !conditions_differ(new, old),
-        ("core/pods", Some(old)) => same_but(new, old, &["/status"]) && is_untouched(new) && is_untouched(old),
+        ("core/pods", Some(old)) => is_untouched(new) && is_untouched(old) && same_but(new, old, &["/status"]),
         _ => false,
     };
     if relaxed { Durability::Relaxed } else { Durability::Strict }
@@ -29,7 +29,7 @@ fn is_event(resource: &Resource) -> bool {
 }
 
 /// Equal apart from the revision, conditions of the status, and the values at some pointers.
-fn same_but(new: &Value, old: &Value, ignored: &[&str]) -> bool {
+pub(super) fn same_but(new: &Value, old: &Value, ignored: &[&str]) -> bool {
     let stripped = |object: &Value| {
         let mut object = object.clone();
         for pointer in ignored.iter().chain(&["/metadata/resourceVersion", "/metadata/managedFields"]) {

@@ -5,6 +5,7 @@
 
 mod durability;
 mod encode;
+mod purpose;
 mod resource;
 mod row;
 mod rows;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 
 use api::object::{GroupResource, Object, ObjectIndex, ObjectKey};
 use serde_json::{Value, json};
-use storage::{Action, Backend, Codec, Entry, Expect, Gone, Key, Options, Scope, Storage, Watch, Write, WriteError};
+use storage::{
+    Action, Backend, Codec, Entry, Expect, Gone, Key, Options, Purpose, Scope, Storage, Watch, Write, WriteError,
+};
 
 use crate::error::ApiError;
 
@@ -60,17 +63,17 @@ pub(crate) enum Refusal {
 }
 
 impl Registry {
-    /// Opens the store and reads everything in it. Blocks.
+    /// Opens the store, which may grow up to so many bytes, and reads everything in it. Blocks.
     ///
     /// # Errors
     /// When the store cannot be opened.
-    pub fn open(store: &Store) -> Result<Self, storage::OpenError> {
+    pub fn open(store: &Store, limit: u64) -> Result<Self, storage::OpenError> {
         let resources = Arc::new(Resources::built_in());
         let backend = match store {
             Store::File { database, marker } => Backend::File { database: database.clone(), marker: marker.clone() },
             Store::Memory => Backend::Memory,
         };
-        let storage = Storage::open(&Options::new(backend), ObjectCodec(Arc::clone(&resources)))?;
+        let storage = Storage::open(&Options { limit, ..Options::new(backend) }, ObjectCodec(Arc::clone(&resources)))?;
         Ok(Self { storage, resources })
     }
 
@@ -292,7 +295,7 @@ impl Registry {
                 let index = Arc::new(ObjectIndex { resource_version: revision, ..(*old.index).clone() });
                 storage::Content { bytes: at_revision(&old.bytes, revision), index }
             })),
-            makes_room: true,
+            purpose: Purpose::Removal,
         };
         self.write(write, durability::of_delete(resource)).await
     }
@@ -302,7 +305,9 @@ impl Registry {
             Ok(entries) => Ok(object_of(&entries[0])),
             Err(WriteError::Failed { .. }) => Err(Refusal::Raced),
             // The store has said so once.
-            Err(error @ WriteError::Full) => Err(Refusal::Failed(ApiError::Unknown(error.to_string()))),
+            Err(error @ (WriteError::Full | WriteError::AtLimit)) => {
+                Err(Refusal::Failed(ApiError::Unknown(error.to_string())))
+            }
             Err(error) => {
                 tracing::warn!(%error, "the store refused a write");
                 Err(Refusal::Failed(ApiError::Unknown(error.to_string())))
@@ -323,8 +328,7 @@ fn prepare(
         key: Key::new(&resource.collection, &resource.item(text(object, "namespace"), text(object, "name"))),
         expect: over.map_or(Expect::Absent, |(_, revision)| Expect::Revision(revision)),
         action: Action::Put(Box::new(|revision| draft.at(Some(revision)))),
-        // Until it is gone, an object that is being deleted is written several times.
-        makes_room: !object["metadata"]["deletionTimestamp"].is_null(),
+        purpose: purpose::of_write(resource, object, over.map(|(old, _)| old)),
     };
     Ok((write, durability::of_write(resource, object, over.map(|(old, _)| old))))
 }

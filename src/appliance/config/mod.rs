@@ -8,12 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
+use api::quantity::Quantity;
 use ipnet::Ipv4Net;
 
 pub(crate) use options::ServerOptions;
 
 use crate::exit::Final;
-use crate::nodeaddress;
+use crate::{memory, nodeaddress};
 
 /// The domain of the cluster's DNS.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -30,6 +31,8 @@ pub(crate) struct ServerConfig {
     pub service_cidr: Ipv4Net,
     pub cluster_dns: Ipv4Addr,
     pub tls_san: Vec<String>,
+    /// Bytes.
+    pub store_limit: u64,
     pub run_agent: bool,
 }
 
@@ -62,6 +65,7 @@ impl ServerConfig {
             service_cidr,
             cluster_dns,
             tls_san,
+            store_limit,
             disable_agent,
             log_level: _,
         } = options;
@@ -102,6 +106,7 @@ impl ServerConfig {
             service_cidr,
             cluster_dns,
             tls_san,
+            store_limit: store_limit_of(store_limit.as_deref(), memory::available())?,
             run_agent: !disable_agent,
         })
     }
@@ -110,6 +115,24 @@ impl ServerConfig {
     pub(crate) fn service_ip(&self) -> Ipv4Addr {
         nth(self.service_cidr, 1)
     }
+}
+
+/// etcd's default quota, and the part of the memory that the objects of a small machine get: they rest in memory, once
+/// as text and, in small, as what they are found by; the rest is for pods.
+const LARGEST_STORE: u64 = 2 << 30;
+const STORES_PART: u64 = 4;
+/// The objects of an empty cluster take some 1 MiB, and one object up to 1.5.
+const SMALLEST_STORE: u64 = 64 << 20;
+
+fn store_limit_of(given: Option<&str>, memory: Option<u64>) -> anyhow::Result<u64> {
+    let Some(given) = given else {
+        let part = memory.map_or(LARGEST_STORE, |memory| memory / STORES_PART);
+        return Ok(part.clamp(SMALLEST_STORE, LARGEST_STORE));
+    };
+    let size: Quantity = given.parse().map_err(|e| anyhow::anyhow!("--store-limit {given:?}: {e}"))?;
+    let bytes = u64::try_from(size.value()).unwrap_or(0);
+    ensure!(bytes >= SMALLEST_STORE, "--store-limit {given}: a store needs 64Mi at least");
+    Ok(bytes)
 }
 
 fn cidr(ip: [u8; 4], length: u8) -> Ipv4Net {

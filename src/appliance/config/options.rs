@@ -49,6 +49,9 @@ pub(crate) struct ServerOptions {
     /// Further name or address for the API server's certificate; may be repeated
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,
+    /// Most that the objects in the store may take, such as 512Mi [default: a quarter of the memory, at most 2Gi]
+    #[arg(long, value_name = "SIZE")]
+    pub store_limit: Option<String>,
     /// Run no pods on this machine
     #[arg(long)]
     pub disable_agent: bool,
@@ -106,6 +109,7 @@ impl ServerOptions {
             service_cidr: self.service_cidr.or(file.service_cidr),
             cluster_dns: self.cluster_dns.or(file.cluster_dns),
             tls_san: if self.tls_san.is_empty() { file.tls_san } else { self.tls_san },
+            store_limit: self.store_limit.or(file.store_limit),
             disable_agent: self.disable_agent || file.disable_agent,
             log_level: self.log_level.or(file.log_level),
         }

@@ -44,6 +44,26 @@ fn what_cannot_work_is_refused_by_name() {
 }
 
 #[test]
+fn the_store_gets_a_quarter_of_the_memory_or_what_is_said() {
+    const GIB: u64 = 1 << 30;
+    for (given, memory, expected) in [
+        (None, Some(16 * GIB), 2 * GIB),
+        (None, Some(GIB), GIB / 4),
+        (None, Some(GIB / 8), GIB / 16),
+        (None, None, 2 * GIB),
+        (Some("512Mi"), Some(GIB), GIB / 2),
+        (Some("4Gi"), Some(GIB), 4 * GIB),
+    ] {
+        assert_eq!(store_limit_of(given, memory).unwrap(), expected, "{given:?} of {memory:?}");
+    }
+    let file = ServerOptions::parse("store-limit: 100Mi\n").unwrap();
+    assert_eq!(resolve(file).unwrap().store_limit, 100 << 20);
+    for wrong in ["1Mi", "-1Gi", "much"] {
+        refused(ServerOptions { store_limit: Some(wrong.to_owned()), ..ServerOptions::default() }, "--store-limit");
+    }
+}
+
+#[test]
 fn a_wrong_key_in_the_file_is_named() {
     let error = format!("{:#}", ServerOptions::parse("node-nam: x\n").unwrap_err());
     assert!(error.contains("node-nam"), "{error}");

@@ -17,6 +17,7 @@ pub(super) fn build(server: &ServerConfig, pki: &Pki) -> apiserver::Config {
             database: datadir::database(&server.data_dir),
             marker: Some(datadir::store_marker(&server.data_dir)),
         },
+        store_limit: server.store_limit,
         version: config::Version {
             git_version: api::version::GIT_VERSION.to_owned(),
             git_commit: option_env!("CORACLE_COMMIT").unwrap_or("unknown").to_owned(),

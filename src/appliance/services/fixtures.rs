@@ -22,6 +22,7 @@ pub(crate) fn config(directory: &Path) -> ServerConfig {
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         cluster_dns: Ipv4Addr::new(10, 96, 0, 10),
         tls_san: Vec::new(),
+        store_limit: u64::MAX,
         run_agent: false,
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    Action, Backend, Codec, Content, Durability, Entry, Expect, Gone, Key, Options, Scope, Storage, Write, WriteError,
+    Action, Backend, Codec, Content, Durability, Entry, Expect, Gone, Key, Options, Purpose, Scope, Storage, Write,
+    WriteError,
 };
 
 /// Values are text; the first word is an index term.
@@ -45,13 +46,18 @@ pub(crate) fn put(item: &str, expect: Expect, text: &str) -> Write<Box<str>> {
         key: Key::new(COLLECTION, item),
         expect,
         action: Action::Put(Box::new(move |_| content(&text))),
-        makes_room: false,
+        purpose: Purpose::Ordinary,
     }
 }
 
 pub(crate) fn delete(item: &str, expect: Expect) -> Write<Box<str>> {
     let tombstone = |_: u64, old: &Entry<Box<str>>| Content { bytes: old.bytes.clone(), index: old.index.clone() };
-    Write { key: Key::new(COLLECTION, item), expect, action: Action::Delete(Box::new(tombstone)), makes_room: false }
+    Write {
+        key: Key::new(COLLECTION, item),
+        expect,
+        action: Action::Delete(Box::new(tombstone)),
+        purpose: Purpose::Ordinary,
+    }
 }
 
 pub(crate) type Written = Result<Arc<Entry<Box<str>>>, WriteError<Box<str>>>;

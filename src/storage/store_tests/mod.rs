@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod fixtures;
+mod limit;
 mod model;
 mod rings;
 mod room;

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use super::fixtures::{COLLECTION, Text, listing, put, write};
-use crate::{Action, Backend, Content, Durability, Expect, Key, Options, RingLimits, Storage, Write};
+use crate::{Action, Backend, Content, Durability, Expect, Key, Options, Purpose, RingLimits, Storage, Write};
 
 #[tokio::test]
 async fn a_busy_collection_does_not_evict_a_quiet_one() {
     let ring = RingLimits { bytes: 64 << 10, floor: 8 << 10, ..RingLimits::default() };
-    let storage = Storage::open(&Options { backend: Backend::Memory, ring }, Text).unwrap();
+    let storage = Storage::open(&Options { ring, ..Options::new(Backend::Memory) }, Text).unwrap();
     let start = storage.revision();
     let quiet = Write {
         key: Key::new("core/quiet", "a"),
         expect: Expect::Absent,
         action: Action::Put(Box::new(|_| Content { bytes: "q".into(), index: "q".into() })),
-        makes_room: false,
+        purpose: Purpose::Ordinary,
     };
     storage.write(vec![quiet], Durability::Strict).await.unwrap();
     let mut busy = storage.watch(COLLECTION, start).unwrap();
@@ -34,7 +34,7 @@ async fn a_busy_collection_does_not_evict_a_quiet_one() {
 #[tokio::test]
 async fn an_old_revision_goes_although_its_collection_is_quiet() {
     let ring = RingLimits { age: Duration::ZERO, ..RingLimits::default() };
-    let storage = Storage::open(&Options { backend: Backend::Memory, ring }, Text).unwrap();
+    let storage = Storage::open(&Options { ring, ..Options::new(Backend::Memory) }, Text).unwrap();
     let first = write(&storage, put("a", Expect::Absent, "1"), Durability::Strict).await.unwrap().revision;
     assert_eq!(listing(&storage, Some(first)).unwrap().len(), 1);
     for item in ["a", "b"] {
@@ -42,7 +42,7 @@ async fn an_old_revision_goes_although_its_collection_is_quiet() {
             key: Key::new("core/other", item),
             expect: Expect::Absent,
             action: Action::Put(Box::new(|_| Content { bytes: "q".into(), index: "q".into() })),
-            makes_room: false,
+            purpose: Purpose::Ordinary,
         };
         storage.write(vec![elsewhere], Durability::Strict).await.unwrap();
     }

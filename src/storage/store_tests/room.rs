@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::fixtures::{COLLECTION, Text, delete, in_directory, put, write};
-use crate::{Durability, Expect, Health, Storage, Write, WriteError};
+use crate::{Durability, Expect, Health, Purpose, Storage, Write, WriteError};
 
 /// Mounts a small file system for this thread and those that it starts.
 fn small_disk(at: &Path) {
@@ -27,7 +27,7 @@ fn fill(directory: &Path) -> PathBuf {
 }
 
 fn update_that_deletes(item: &str) -> Write<Box<str>> {
-    Write { makes_room: true, ..put(item, Expect::Present, "going") }
+    Write { purpose: Purpose::Removal, ..put(item, Expect::Present, "going") }
 }
 
 /// The mount namespace belongs to a thread, so the whole test runs on one.

@@ -43,6 +43,7 @@ const PASSED_ON: Duration = Duration::from_millis(20);
 fn config() -> Config {
     Config {
         store: Store::Memory,
+        store_limit: u64::MAX,
         version: Version {
             git_version: "v1.36.2".into(),
             git_commit: "0000".into(),
