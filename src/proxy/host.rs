@@ -1,9 +1,10 @@
-//! The node's own ports at its own address: no Service is put in front of a program that listens there,
-//! whatever the Service's status, `externalIPs` or node ports say.
+//! Addresses that no Service may claim, whatever its status, `externalIPs` or node ports say: the node's own where
+//! a program of the node listens, and those of pods and other Services.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use network::Protocol;
 use network::services::ServicePort;
 
@@ -20,6 +21,20 @@ pub(crate) fn leave_to_host(ports: &mut [ServicePort], node_ip: Ipv4Addr, listen
     }
 }
 
+/// Takes away what a service port claims in the networks of pods and Services: each of these addresses is somebody's,
+/// or will be.
+pub(crate) fn leave_to_cluster(ports: &mut [ServicePort], networks: &[Ipv4Net]) {
+    for port in ports {
+        let is_outside = |ip: &Ipv4Addr| !is_inside(*ip, networks);
+        port.external_ips.retain(is_outside);
+        port.load_balancer_ips.retain(is_outside);
+    }
+}
+
+pub(crate) fn is_inside(ip: Ipv4Addr, networks: &[Ipv4Net]) -> bool {
+    networks.iter().any(|network| network.contains(&ip))
+}
+
 /// Whether a service port is reached at the node's address at all.
 pub(crate) fn claims_node(port: &ServicePort, node_ip: Ipv4Addr) -> bool {
     port.node_port.is_some() || port.external_ips.contains(&node_ip) || port.load_balancer_ips.contains(&node_ip)
@@ -29,23 +44,43 @@ pub(crate) fn claims_node(port: &ServicePort, node_ip: Ipv4Addr) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_port_of_the_host_stays_the_hosts_at_the_nodes_address() {
-        let (node, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9));
-        let port = |number: u16, protocol: Protocol| ServicePort {
+    const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
+
+    fn port(number: u16, protocol: Protocol) -> ServicePort {
+        ServicePort {
             cluster_ip: Ipv4Addr::new(10, 96, 0, 7),
             protocol,
             port: number,
             node_port: Some(30_001),
-            external_ips: vec![node, other],
-            load_balancer_ips: vec![node],
+            external_ips: vec![NODE, OTHER],
+            load_balancer_ips: vec![NODE],
             source_ranges: Vec::new(),
             internal_policy: network::services::TrafficPolicy::Cluster,
             external_policy: network::services::TrafficPolicy::Cluster,
             affinity: None,
             endpoints: Vec::new(),
             local_endpoints: Vec::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn no_service_claims_an_address_of_a_pod_or_a_service() {
+        let networks = ["10.244.0.0/16", "10.96.0.0/16"].map(|network| network.parse().unwrap());
+        let (pod, service) = (Ipv4Addr::new(10, 244, 3, 4), Ipv4Addr::new(10, 96, 0, 9));
+        let mut ports = [ServicePort {
+            external_ips: vec![pod, OTHER, service],
+            load_balancer_ips: vec![service, NODE],
+            ..port(80, Protocol::Tcp)
+        }];
+        leave_to_cluster(&mut ports, &networks);
+        let left = ServicePort { external_ips: vec![OTHER], ..port(80, Protocol::Tcp) };
+        assert_eq!(ports, [left]);
+    }
+
+    #[test]
+    fn a_port_of_the_host_stays_the_hosts_at_the_nodes_address() {
+        let (node, other) = (NODE, OTHER);
         let inner = ServicePort {
             node_port: None,
             external_ips: vec![other],

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use api::object::{Object, ObjectKey};
 use client::{Change, Cluster, Kind, Query, Subscription};
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::Protocol;
 use network::services::{ServiceTable, ServiceTableError, Sync};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::health::HealthServers;
-use crate::host::{claims_node, leave_to_host};
+use crate::host::{claims_node, is_inside, leave_to_cluster, leave_to_host};
 use crate::service::ServiceInfo;
 use crate::slice::SliceInfo;
 use crate::state::State;
@@ -39,6 +40,8 @@ pub struct Config {
     pub health_check_address: Ipv4Addr,
     /// TCP ports that this process serves itself, also before it does.
     pub own_ports: Vec<u16>,
+    /// Those of pods and of Services.
+    pub cluster_networks: Vec<Ipv4Net>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,8 @@ pub async fn run(cluster: Cluster, rules: ServiceTable, config: Config, token: C
         health: HealthServers::new(config.health_check_address),
         node: config.node_name,
         node_ip: config.node_ip,
+        networks: config.cluster_networks,
+        claims: BTreeSet::new(),
         own_ports: config.own_ports.into_iter().map(|port| (Protocol::Tcp, port)).collect(),
     };
     tokio::select! {
@@ -86,6 +91,9 @@ struct Proxy {
     node: String,
     node_ip: Ipv4Addr,
     own_ports: BTreeSet<(Protocol, u16)>,
+    networks: Vec<Ipv4Net>,
+    /// Services that claim an address of these networks, of which that was said.
+    claims: BTreeSet<ObjectKey>,
 }
 
 impl Proxy {
@@ -126,12 +134,30 @@ impl Proxy {
         match change {
             Change::Applied { object, .. } => {
                 let info = decode::<Service>(&object).and_then(|s| ServiceInfo::of(&object.index, s));
-                self.state.set_service(&object.index.key, info)
+                self.set_service(&object.index.key, info)
             }
-            Change::Deleted { object } => self.state.set_service(&object.index.key, None),
+            Change::Deleted { object } => self.set_service(&object.index.key, None),
             Change::Synced => self.synced(),
             Change::Resync => self.start_over(),
         }
+    }
+
+    fn set_service(&mut self, key: &ObjectKey, service: Option<ServiceInfo>) -> bool {
+        let claim = service.as_ref().and_then(|service| {
+            let mut claimed = service.external_ips.iter().chain(&service.load_balancer_ips);
+            claimed.find(|ip| is_inside(**ip, &self.networks)).copied()
+        });
+        match claim {
+            // Once a Service, for whoever may change it could fill the log.
+            Some(ip) if self.claims.insert(key.clone()) => {
+                warn!(service = %key, %ip, "not served at an address of the networks of pods and Services");
+            }
+            None if service.is_none() => {
+                self.claims.remove(key);
+            }
+            Some(_) | None => {}
+        }
+        self.state.set_service(key, service)
     }
 
     fn take_slice(&mut self, change: Change) -> bool {
@@ -158,7 +184,7 @@ impl Proxy {
         self.state = State::default();
         for object in self.cluster.objects::<Service>(&Query::ALL) {
             let info = decode::<Service>(&object).and_then(|s| ServiceInfo::of(&object.index, s));
-            self.state.set_service(&object.index.key, info);
+            self.set_service(&object.index.key, info);
         }
         for object in self.cluster.objects::<EndpointSlice>(&Query::ALL) {
             self.set_slice(&object);
@@ -171,6 +197,7 @@ impl Proxy {
         self.health.serve(self.state.health_checks());
         let Some(mut rules) = self.rules.take() else { return Ok(false) };
         let mut ports = self.state.service_ports();
+        leave_to_cluster(&mut ports, &self.networks);
         let node_ip = self.node_ip;
         let mut hosts = self.own_ports.clone();
         let started = Instant::now();

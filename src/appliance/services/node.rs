@@ -119,6 +119,7 @@ impl Starting {
                 node_ip: config.node_ip,
                 health_check_address: Ipv4Addr::UNSPECIFIED,
                 own_ports: vec![config.listen.port(), KUBELET_PORT],
+                cluster_networks: vec![config.cluster_cidr, config.service_cidr],
             };
             let (cluster, token) = (self.cluster.clone(), token.clone());
             async move { anyhow::Ok(proxy::run(cluster, rules?, proxy, token).await?) }
