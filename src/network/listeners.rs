@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::Protocol;
 
 /// The tables of the network namespace of the process.
 pub const PROC_NET: &str = "/proc/self/net";
+/// Those of the thread.
+pub(crate) const THREADS_PROC_NET: &str = "/proc/thread-self/net";
 /// A TCP socket that listens, and a UDP socket that is connected to nobody.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
@@ -22,21 +24,28 @@ const EPHEMERAL: u16 = 32768;
 /// # Errors
 /// When a table cannot be read. A host without IPv6 has no tables of it.
 pub fn listeners(proc_net: &Path, addresses: &[IpAddr]) -> io::Result<BTreeSet<(Protocol, u16)>> {
-    let mut ports = BTreeSet::new();
+    let at_these = |at: &SocketAddr| at.ip().is_unspecified() || addresses.contains(&at.ip());
+    let sockets = sockets(proc_net)?.into_iter().filter(|(_, at)| at_these(at));
+    Ok(sockets.map(|(protocol, at)| (protocol, at.port())).collect())
+}
+
+/// Where programs listen in the network namespace whose tables these are.
+pub(crate) fn sockets(proc_net: &Path) -> io::Result<Vec<(Protocol, SocketAddr)>> {
+    let mut sockets = Vec::new();
     for (table, protocol) in
         [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)]
     {
         match std::fs::read_to_string(proc_net.join(table)) {
-            Ok(text) => ports.extend(text.lines().skip(1).filter_map(|line| listener(line, protocol, addresses))),
+            Ok(text) => sockets.extend(text.lines().skip(1).filter_map(|line| listener(line, protocol))),
             Err(e) if e.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(ports)
+    Ok(sockets)
 }
 
 /// A line such as `0: 00000000:0016 00000000:0000 0A …`.
-fn listener(line: &str, protocol: Protocol, addresses: &[IpAddr]) -> Option<(Protocol, u16)> {
+fn listener(line: &str, protocol: Protocol) -> Option<(Protocol, SocketAddr)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (address, port) = fields.next()?.split_once(':')?;
     let (_remote, state) = (fields.next()?, fields.next()?);
@@ -47,7 +56,7 @@ fn listener(line: &str, protocol: Protocol, addresses: &[IpAddr]) -> Option<(Pro
         Protocol::Sctp => false,
     };
     let address = parse_address(address)?;
-    (listens && (address.is_unspecified() || addresses.contains(&address))).then_some((protocol, port))
+    listens.then_some((protocol, SocketAddr::new(address, port)))
 }
 
 /// Addresses are written as words of 32 bits in the machine's byte order.

@@ -11,8 +11,8 @@ mod rules;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -23,9 +23,10 @@ pub use host_port::HostPort;
 
 use crate::address_records::{AddressRecords, Record, RecordError};
 use crate::host::{self, HostError};
+use crate::listeners::{self, THREADS_PROC_NET};
 use crate::netlink::{Kernel, Socket};
 use crate::setting::SettingError;
-use crate::{ipv6, namespace, nft, route};
+use crate::{Protocol, ipv6, namespace, nft, route};
 use interface::{Interface, LinkError};
 use rules::PodRules;
 
@@ -74,6 +75,10 @@ pub enum PodNetworkError {
     Links(Kernel),
     #[error("host port {port} is in use by pod {uid}")]
     HostPortInUse { port: HostPort, uid: String },
+    #[error("host port {port} is in use by a program of this host")]
+    HostPortListened { port: HostPort },
+    #[error("cannot read which ports this host listens on: {0}")]
+    Listeners(std::io::Error),
     #[error("the pod network's worker ended: {0}")]
     Worker(#[from] task::JoinError),
 }
@@ -202,11 +207,16 @@ impl Inner {
         let uid = record.uid.clone();
         let pod = namespace::open_route_socket(namespace)
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
+        let listening = match record.host_ports.as_slice() {
+            [] => Vec::new(),
+            _ => listeners::sockets(Path::new(THREADS_PROC_NET)).map_err(PodNetworkError::Listeners)?,
+        };
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         state.repair()?;
         let held = state.held_address(&uid, namespace)?;
         state.check_host_ports(record, held)?;
+        state.check_listeners(record, &listening)?;
         let address = match held {
             Some(address) => {
                 state.keep(address, record)?;
@@ -319,6 +329,17 @@ impl State {
         self.rules.remove(address, &record.host_ports).map_err(PodNetworkError::Rules)?;
         flows::leave(&self.connections, address, &record.host_ports);
         Ok(Some(address))
+    }
+
+    /// Upstream's plugin takes the clients of such a program away. A port that the pod has stays its own.
+    fn check_listeners(&self, record: &Record, listening: &[(Protocol, SocketAddr)]) -> Result<(), PodNetworkError> {
+        let has = self.records.of_pod(&record.uid).map_or(&[][..], |(_, had)| had.host_ports.as_slice());
+        let dns = self.rules.cluster_dns();
+        let taken = |port: &&HostPort| listening.iter().any(|socket| port.is_listened_on(socket, dns));
+        match record.host_ports.iter().filter(|port| !has.contains(port)).find(taken) {
+            Some(port) => Err(PodNetworkError::HostPortListened { port: *port }),
+            None => Ok(()),
+        }
     }
 
     /// `held`: the pod's own address, under which it may be recorded by another name.

@@ -42,6 +42,10 @@ impl PodRules {
         Self { socket, pod_cidr: config.pod_cidr, cluster_cidr: config.cluster_cidr, cluster_dns: config.cluster_dns }
     }
 
+    pub(super) fn cluster_dns(&self) -> Option<Ipv4Addr> {
+        self.cluster_dns
+    }
+
     /// Replaces whatever table there was by one for these pods.
     pub(super) fn load<'r>(&self, pods: impl Iterator<Item = (Ipv4Addr, &'r Record)>) -> Result<(), Kernel> {
         let mut batch = Batch::new(TABLE);

@@ -18,7 +18,7 @@ fn answer(server: &str, client: Ipv4Addr) -> Answer {
 }
 
 fn port(host_ip: Option<Ipv4Addr>, host_port: u16) -> HostPort {
-    HostPort { host_ip, host_port, container_port: 8080, protocol: crate::Protocol::Tcp }
+    HostPort { host_ip, host_port, container_port: 8080, protocol: Protocol::Tcp }
 }
 
 #[test]
@@ -218,10 +218,36 @@ fn host_ports_answer_from_everywhere() {
 }
 
 #[test]
+fn a_port_that_a_program_of_the_host_listens_on_stays_its_own() {
+    on_a_host(|host: Host| {
+        let network = host.open();
+        let loopback = std::net::TcpListener::bind("127.0.0.1:8081").unwrap();
+        let everywhere = std::net::TcpListener::bind("0.0.0.0:8082").unwrap();
+        let pod = host.start_pod(&network, "a", &[]);
+        let attach = |port: HostPort| block_on(network.attach("a", pod.namespace.file(), &[port]));
+        let localhost = Some(Ipv4Addr::LOCALHOST);
+        for taken in [port(localhost, 8081), port(None, 8081), port(Some(HOST), 8082), port(None, 8082)] {
+            let refused = attach(taken).unwrap_err();
+            assert!(matches!(refused, PodNetworkError::HostPortListened { port } if port == taken), "{refused}");
+        }
+        assert!(attach(port(None, 8081)).unwrap_err().to_string().contains("0.0.0.0:8081/tcp is in use by a program"));
+        attach(port(Some(HOST), 8081)).unwrap();
+        assert_eq!(ask(&format!("{HOST}:8081")).unwrap().server, "a");
+        drop(everywhere);
+        attach(port(None, 8082)).unwrap();
+        assert_eq!(ask("127.0.0.1:8082").unwrap().server, "a");
+        // What it has, it keeps.
+        let late = std::net::TcpListener::bind("0.0.0.0:8082").unwrap();
+        attach(port(None, 8082)).unwrap();
+        drop((loopback, late));
+    });
+}
+
+#[test]
 fn udp_clients_follow_a_host_port_from_pod_to_pod() {
     on_a_host(|host: Host| {
         let network = host.open();
-        let ports = [HostPort { protocol: crate::Protocol::Udp, ..port(None, 8081) }];
+        let ports = [HostPort { protocol: Protocol::Udp, ..port(None, 8081) }];
         let outside = host.outside.run(udp_client);
         let inside = udp_client();
         let ask = |client| ask_udp(client, &format!("{HOST}:8081"));
@@ -299,10 +325,8 @@ fn only_pods_and_the_host_reach_the_dns_server() {
         let network = host.open();
         let pod = host.start_pod(&network, "a", &[]);
         serve_at("dns", SocketAddrV4::new(DNS, 53));
-        serve_at("host", SocketAddrV4::new(HOST, 53));
         let at = format!("{DNS}:53");
         // The neighbour's default route leads here: it may ask for whatever it likes.
-        assert_eq!(host.outside.ask(&format!("{HOST}:53")).unwrap().server, "host");
         assert!(host.outside.ask(&at).is_err());
         assert!(host.outside.ask_udp(&at).is_err());
         assert_eq!(pod.namespace.ask(&at).unwrap(), answer("dns", pod.ip));
@@ -310,6 +334,7 @@ fn only_pods_and_the_host_reach_the_dns_server() {
         assert_eq!(ask(&at).unwrap(), answer("dns", DNS));
         // Its address is one of the node's, and still no pod's host port takes it.
         let _thief = host.start_pod(&network, "thief", &[port(None, 53)]);
+        assert_eq!(host.outside.ask(&format!("{HOST}:53")).unwrap().server, "thief");
         assert_eq!(pod.namespace.ask(&at).unwrap(), answer("dns", pod.ip));
         assert_eq!(ask(&at).unwrap(), answer("dns", DNS));
     });
