@@ -164,7 +164,7 @@ impl Rollout {
         }
         annotations::copy(&self.deployment.metadata, &mut set.metadata);
         annotations::raise_revision(&mut set.metadata, annotations::max_revision(&self.old) + 1);
-        annotations::set_sizes(&mut set.metadata, self.wanted(), self.wanted() + self.max_surge());
+        annotations::set_sizes(&mut set.metadata, self.wanted(), self.most());
         let name = replicasets::name(&set).to_owned();
         let scaled = (size > 0).then(|| scaled_message(&name, 0, size)).into_iter().collect();
         self.steps.push(Step::Create { set: set.clone(), scaled });
@@ -175,7 +175,7 @@ impl Rollout {
 
     /// Sets a set's size and the size annotations; `true` if the size changed.
     pub(super) fn resize(&mut self, set: &ReplicaSet, size: i32) -> bool {
-        let (desired, max) = (self.wanted(), self.wanted() + self.max_surge());
+        let (desired, max) = (self.wanted(), self.most());
         let from = replicasets::size(set);
         if from == size && annotations::sizes_are(&set.metadata, desired, max) {
             return false;
@@ -216,6 +216,16 @@ impl Rollout {
         self.old.iter().chain(self.new.iter())
     }
 
+    /// The sum of a count over all sets. Each may be as large as its type: the sum is larger.
+    pub(super) fn total(&self, count: fn(&ReplicaSet) -> i32) -> i64 {
+        self.all().map(|set| i64::from(count(set))).sum()
+    }
+
+    /// How many pods there may be at a time.
+    pub(super) fn most(&self) -> i32 {
+        self.wanted().saturating_add(self.max_surge())
+    }
+
     pub(super) fn wanted(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
     }
@@ -238,7 +248,7 @@ impl Rollout {
         self.spec.progress_deadline_seconds.is_some_and(|s| s != i32::MAX)
     }
 
-    pub(super) fn max_surge(&self) -> i32 {
+    fn max_surge(&self) -> i32 {
         if is_recreate(&self.deployment) { 0 } else { self.fenceposts().0 }
     }
 

@@ -30,6 +30,11 @@ pub(super) fn ready(rs: &ReplicaSet) -> i32 {
     rs.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
 }
 
+/// A number of pods, as an object can hold it.
+pub(super) fn clamped(count: i64) -> i32 {
+    i32::try_from(count).unwrap_or(if count < 0 { i32::MIN } else { i32::MAX })
+}
+
 pub(super) fn name(rs: &ReplicaSet) -> &str {
     rs.metadata.name.as_deref().unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 //! first and then the new ones.
 
 use super::plan::{Rollout, is_recreate};
-use super::replicasets::{available, by_creation, name, size};
+use super::replicasets::{available, by_creation, clamped, name, size};
 use super::scaling;
 
 pub(super) fn roll(rollout: &mut Rollout) {
@@ -37,7 +37,7 @@ pub(super) fn size_of_new(rollout: &Rollout, current: i32) -> i32 {
     if is_recreate(&rollout.deployment) {
         return wanted;
     }
-    let room = wanted + rollout.max_surge() - rollout.all().map(size).sum::<i32>();
+    let room = clamped(i64::from(rollout.most()) - rollout.total(size));
     if room <= 0 { current } else { current + room.min(wanted - current) }
 }
 
@@ -58,8 +58,8 @@ fn shrink_old(rollout: &mut Rollout) -> bool {
     }
     let Some(new) = &rollout.new else { return false };
     let min_available = rollout.wanted() - rollout.max_unavailable();
-    let new_unavailable = size(new) - available(new);
-    let most = rollout.all().map(size).sum::<i32>() - min_available - new_unavailable;
+    let new_unavailable = i64::from(size(new)) - i64::from(available(new));
+    let most = clamped(rollout.total(size) - i64::from(min_available) - new_unavailable);
     if most <= 0 {
         return false;
     }
@@ -87,7 +87,7 @@ fn clean_up_unhealthy(rollout: &mut Rollout, most: i32) -> i32 {
 }
 
 fn shrink_healthy(rollout: &mut Rollout, min_available: i32) -> i32 {
-    let most = rollout.all().map(available).sum::<i32>() - min_available;
+    let most = clamped(rollout.total(available) - i64::from(min_available));
     let mut total = 0;
     for set in old_by_creation(rollout) {
         if total >= most {

@@ -6,12 +6,12 @@ use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaS
 
 use super::conditions::{self, AVAILABLE, PROGRESSING, REPLICA_FAILURE};
 use super::plan::Rollout;
-use super::replicasets::{actual, available, name, ready, size};
+use super::replicasets::{actual, available, clamped, name, ready, size};
 use crate::moment;
 
 /// Counts and availability, without a judgement of progress: when nothing rolls.
 pub(super) fn plain(rollout: &Rollout) -> DeploymentStatus {
-    let sum = |of: fn(&ReplicaSet) -> i32| rollout.all().map(of).sum::<i32>();
+    let sum = |of: fn(&ReplicaSet) -> i32| clamped(rollout.total(of));
     let up = sum(available);
     let before = rollout.deployment.status.as_ref();
     let mut status = DeploymentStatus {
@@ -20,7 +20,7 @@ pub(super) fn plain(rollout: &Rollout) -> DeploymentStatus {
         updated_replicas: nonzero(rollout.new.as_ref().map_or(0, actual)),
         ready_replicas: nonzero(sum(ready)),
         available_replicas: nonzero(up),
-        unavailable_replicas: nonzero((sum(size) - up).max(0)),
+        unavailable_replicas: nonzero(clamped(rollout.total(size) - i64::from(up)).max(0)),
         collision_count: before.and_then(|s| s.collision_count),
         terminating_replicas: terminating(rollout),
         conditions: before.and_then(|s| s.conditions.clone()),
@@ -51,7 +51,8 @@ pub(super) fn rolling(rollout: &Rollout) -> DeploymentStatus {
 
 /// Known only once every set tells it.
 fn terminating(rollout: &Rollout) -> Option<i32> {
-    rollout.all().map(|rs| rs.status.as_ref().and_then(|s| s.terminating_replicas)).sum()
+    let all: Option<i64> = rollout.all().map(|rs| rs.status.as_ref()?.terminating_replicas.map(i64::from)).sum();
+    all.map(clamped)
 }
 
 fn nonzero(count: i32) -> Option<i32> {
@@ -92,7 +93,7 @@ fn judge_progress(rollout: &Rollout, status: &mut DeploymentStatus) {
 
 fn has_moved(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {
     let n = |count: Option<i32>| count.unwrap_or(0);
-    let old = |s: &DeploymentStatus| n(s.replicas) - n(s.updated_replicas);
+    let old = |s: &DeploymentStatus| i64::from(n(s.replicas)) - i64::from(n(s.updated_replicas));
     n(after.updated_replicas) > n(before.updated_replicas)
         || old(after) < old(before)
         || n(after.ready_replicas) > n(before.ready_replicas)

@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use super::annotations;
 use super::plan::{Rollout, Step, is_recreate};
-use super::replicasets::{actual, available, by_creation, name, size};
+use super::replicasets::{actual, available, by_creation, clamped, name, size};
 
 /// The wanted size differs from the one that an active set was last sized for.
 pub(super) fn is_scaling_event(rollout: &Rollout) -> bool {
@@ -51,15 +51,15 @@ fn is_saturated(new: &ReplicaSet, wanted: i32) -> bool {
 fn scale_proportionally(rollout: &mut Rollout) {
     let mut sets: Vec<_> = rollout.all().filter(|rs| size(rs) > 0).cloned().collect();
     let wanted = rollout.wanted();
-    let allowed = if wanted > 0 { wanted + rollout.max_surge() } else { 0 };
-    let to_add = allowed - sets.iter().map(size).sum::<i32>();
+    let max = rollout.most();
+    let allowed = if wanted > 0 { max } else { 0 };
+    let to_add = clamped(i64::from(allowed) - rollout.total(size));
     // Growth favours the newer of two equal sets, shrinking takes from the older.
     if to_add >= 0 {
         sets.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| by_creation(b, a)));
     } else {
         sets.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| by_creation(a, b)));
     }
-    let max = wanted + rollout.max_surge();
     let status_size = rollout.deployment.status.as_ref().and_then(|s| s.replicas).unwrap_or(0);
     let mut sizes: Vec<i32> = Vec::with_capacity(sets.len());
     let mut added = 0;
@@ -71,7 +71,7 @@ fn scale_proportionally(rollout: &mut Rollout) {
     if let Some(largest) = sizes.first_mut()
         && to_add != 0
     {
-        *largest = (*largest + to_add - added).max(0);
+        *largest = clamped(i64::from(*largest) + i64::from(to_add) - i64::from(added)).max(0);
     }
     for (set, new_size) in sets.iter().zip(sizes) {
         rollout.resize(set, new_size);

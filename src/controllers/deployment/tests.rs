@@ -171,6 +171,26 @@ fn rolling_steps_stay_within_surge_and_unavailability() {
 }
 
 #[test]
+fn sizes_as_large_as_their_type_are_sized_as_any_other() {
+    const MOST: i32 = i32::MAX;
+    let quarter = || Some(IntOrString::String("25%".into()));
+    let rolling = RollingUpdateDeployment { max_surge: quarter(), max_unavailable: quarter() };
+    let mut huge = deployment(MOST, "v2", 1, 0);
+    huge.spec.as_mut().unwrap().strategy.as_mut().unwrap().rolling_update = Some(rolling);
+    let Step::Create { set: made, scaled } = &run(&huge, &[]).steps[0] else { panic!() };
+    assert_eq!(replicasets::size(made), MOST);
+    assert_eq!(annotations::number(&made.metadata, annotations::MAX_REPLICAS), Some(MOST));
+    assert!(scaled[0].ends_with("from 0 to 2147483647"), "{scaled:?}");
+    // In the middle of a rollout, and when the size changes there.
+    let (old, new) = (set("a", "v1", 1, MOST, 5, MOST, MOST), set("b", "v2", 2, MOST, MOST, MOST, MOST));
+    assert_eq!(sizes(&run(&huge, &[old.clone(), new.clone()])), [("a".to_owned(), 0)]);
+    let status = run(&huge, &[old.clone(), new.clone()]).deployment.unwrap().status.unwrap();
+    assert_eq!((status.available_replicas, status.unavailable_replicas), (Some(MOST), None));
+    let fewer = sizes(&run(&deployment(10, "v2", MOST, 0), &[old, new]));
+    assert_eq!(fewer, [("a".to_owned(), 0)]);
+}
+
+#[test]
 fn a_rollback_raises_the_revision_and_remembers_the_old_one() {
     let sets = [set("a", "v1", 1, 0, 0, 1, 2), set("b", "v2", 2, 0, 0, 1, 2), set("c", "v3", 3, 1, 1, 1, 2)];
     let plan = run(&deployment(1, "v2", 1, 0), &sets);

@@ -1,6 +1,7 @@
 //! Completion indexes of an Indexed Job, and their text form such as `1,3-5,7`.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use crate::pods::PodView;
 
@@ -8,14 +9,32 @@ pub(super) const ANNOTATION: &str = "batch.kubernetes.io/job-completion-index";
 
 /// Reads the text form; indexes from `completions` on are left out, for the Job may have shrunk.
 pub(super) fn parse(text: &str, completions: i32) -> BTreeSet<i32> {
-    let mut indexes = BTreeSet::new();
-    for part in text.split(',').filter(|p| !p.is_empty()) {
+    intervals(text, completions).flatten().collect()
+}
+
+fn intervals(text: &str, completions: i32) -> impl Iterator<Item = RangeInclusive<i32>> {
+    text.split(',').filter_map(move |part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) else { continue };
-        indexes.extend(first..=last.min(completions - 1));
+        let interval = first.parse::<i32>().ok()?..=last.parse::<i32>().ok()?.min(completions.saturating_sub(1));
+        (!interval.is_empty()).then_some(interval)
+    })
+}
+
+/// How many indexes a text names, and how many of them are among `done`. The text is the user's: few letters may
+/// name two billion, which are not put into a list.
+pub(super) fn named_and_done(text: &str, completions: i32, done: &BTreeSet<i32>) -> (usize, usize) {
+    let mut parts: Vec<_> = intervals(text, completions).collect();
+    parts.sort_by_key(|part| *part.start());
+    let (mut named, mut matched, mut from) = (0, 0, i32::MIN);
+    for part in parts {
+        let (first, last) = ((*part.start()).max(from), *part.end());
+        if first <= last {
+            named += usize::try_from(i64::from(last) - i64::from(first) + 1).unwrap_or(usize::MAX);
+            matched += done.range(first..=last).count();
+            from = last.saturating_add(1);
+        }
     }
-    indexes.retain(|&i| i < completions);
-    indexes
+    (named, matched)
 }
 
 /// Three and more in a row are written as an interval, two as two numbers.
@@ -58,6 +77,14 @@ mod tests {
             assert_eq!(parse(text, 10), set);
         }
         assert_eq!(parse("1,3-5,7", 5), BTreeSet::from([1, 3, 4]));
+    }
+
+    #[test]
+    fn indexes_of_a_rule_are_counted_without_a_list() {
+        let done = BTreeSet::from([0, 4, 9]);
+        assert_eq!(named_and_done("0-2147483646", i32::MAX, &done), (2_147_483_647, 3));
+        assert_eq!(named_and_done("3-5,0,4-6,x,7-6", 10, &done), (5, 2));
+        assert_eq!(named_and_done("5-20", 8, &done), (3, 0));
     }
 
     #[test]

@@ -283,13 +283,12 @@ impl Round<'_> {
             return false;
         }
         let runs = |p: &&PodView| matches!(p.status.phase, Phase::Running | Phase::Pending);
-        let restarts: i32 = self
+        let restarts = self
             .pods
             .iter()
             .filter(runs)
             .flat_map(|p| p.status.container_statuses.iter().chain(&p.status.init_container_statuses))
-            .map(|s| s.restart_count)
-            .sum();
+            .fold(0, |sum: i32, s| sum.saturating_add(s.restart_count));
         if limit == 0 { restarts > 0 } else { restarts >= limit }
     }
 
@@ -302,11 +301,11 @@ impl Round<'_> {
         let (policy, completions) = (self.spec.success_policy.as_ref()?, self.completions?);
         let done = indexes::parse(status.completed_indexes.as_deref().unwrap_or(""), completions);
         policy.rules.iter().position(|rule| {
-            let wanted = rule.succeeded_indexes.as_deref().map(|text| indexes::parse(text, completions));
-            let matched = wanted.as_ref().map_or(done.len(), |wanted| wanted.intersection(&done).count());
-            match (rule.succeeded_count, wanted) {
+            let named = rule.succeeded_indexes.as_deref().map(|text| indexes::named_and_done(text, completions, &done));
+            let matched = named.map_or(done.len(), |(_, matched)| matched);
+            match (rule.succeeded_count, named) {
                 (Some(count), _) => usize::try_from(count).is_ok_and(|count| matched >= count),
-                (None, Some(wanted)) => matched == wanted.len(),
+                (None, Some((named, _))) => matched == named,
                 (None, None) => false,
             }
         })

@@ -56,7 +56,7 @@ pub(super) fn changed_owners(
 ) -> Option<Vec<OwnerReference>> {
     let set_name = set.metadata.name.as_deref().unwrap_or_default();
     let start = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
-    let wanted = start..start + spec.replicas.unwrap_or(1);
+    let wanted = start..start.saturating_add(spec.replicas.unwrap_or(1));
     let scaled_away = ordinal(set_name, pod.name()).is_none_or(|n| !wanted.contains(&n));
     let is_ours = |o: &&OwnerReference| {
         (o.kind == "StatefulSet" && o.name == set_name)

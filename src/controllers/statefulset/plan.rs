@@ -3,6 +3,7 @@
 //! Ordered sets take one step at a time and wait for each pod to become available; parallel ones
 //! take all steps of scaling at once. Updates go from the highest ordinal down, either way.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +12,10 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus
 use super::pods::{REVISION_LABEL, ordinal};
 use crate::percent::{Round as Rounding, scaled};
 use crate::pods::{Phase, PodView};
+
+/// Ordinals that a round looks at beyond as many as there are pods: so many are made in a round at the most, as
+/// a ReplicaSet's are. The size of a set is anybody's number, and must not be the length of a list.
+const BURST: i32 = 500;
 
 /// What to do next, in order.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ pub(super) struct Revisions<'a> {
 struct Round<'a> {
     spec: &'a StatefulSetSpec,
     revisions: &'a Revisions<'a>,
-    /// One entry an ordinal, from `start` on.
+    /// One entry an ordinal, from `start` on; the last ones may be left for a later round.
     replicas: Vec<Option<&'a PodView>>,
     /// Beyond the wanted ordinals, highest first.
     condemned: Vec<&'a PodView>,
@@ -60,11 +65,17 @@ pub(super) fn plan(
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let start = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
     let wanted = spec.replicas.unwrap_or(1);
-    let at = |n: i32| pods.iter().find(move |p| ordinal(name, p.name()) == Some(n));
-    let mut condemned: Vec<&PodView> =
-        pods.iter().filter(|p| ordinal(name, p.name()).is_some_and(|n| n < start || n >= start + wanted)).collect();
-    condemned.sort_by_key(|p| std::cmp::Reverse(ordinal(name, p.name())));
-    let replicas = (start..start + wanted).map(at).collect();
+    let mut by_ordinal = BTreeMap::new();
+    for pod in pods {
+        if let Some(n) = ordinal(name, pod.name()) {
+            by_ordinal.entry(n).or_insert(pod);
+        }
+    }
+    let end = start.saturating_add(wanted);
+    let is_condemned = |n: &i32| *n < start || *n >= end;
+    let condemned = by_ordinal.iter().rev().filter(|(n, _)| is_condemned(n)).map(|(_, pod)| *pod).collect();
+    let looked_at = i32::try_from(pods.len()).unwrap_or(i32::MAX).saturating_add(BURST).min(wanted);
+    let replicas = (start..start.saturating_add(looked_at)).map(|n| by_ordinal.get(&n).copied()).collect();
     let round = Round { spec, revisions, replicas, condemned, start, now };
     let steps = if set.metadata.deletion_timestamp.is_some() { Vec::new() } else { round.steps() };
     let status = round.status(set, pods, &steps);
@@ -104,7 +115,7 @@ impl Round<'_> {
 
     /// A missing pod below the partition, or one that the update has not reached, is made as it was.
     fn revision_for(&self, ordinal: i32) -> String {
-        let below = self.is_rolling() && ordinal < self.start + self.partition();
+        let below = self.is_rolling() && ordinal < self.start.saturating_add(self.partition());
         if below { self.revisions.current } else { self.revisions.update }.to_owned()
     }
 
@@ -118,7 +129,7 @@ impl Round<'_> {
 
     /// `false` when the round ends here.
     fn scale_up(&self, steps: &mut Vec<Step>) -> bool {
-        for (ordinal, pod) in (self.start..).zip(&self.replicas) {
+        for (ordinal, pod) in (self.start..=i32::MAX).zip(&self.replicas) {
             let settled = match pod {
                 None => {
                     steps.push(Step::Create { ordinal, revision: self.revision_for(ordinal) });
@@ -167,8 +178,8 @@ impl Round<'_> {
     fn update(&self, steps: &mut Vec<Step>) {
         let most = self.max_unavailable();
         let mut down = 0;
-        let lowest = self.start + self.partition();
-        let from_top = (self.start..).zip(&self.replicas).collect::<Vec<_>>().into_iter().rev();
+        let lowest = self.start.saturating_add(self.partition());
+        let from_top = (self.start..=i32::MAX).zip(&self.replicas).collect::<Vec<_>>().into_iter().rev();
         for pod in from_top.filter(|(ordinal, _)| *ordinal >= lowest).filter_map(|(_, pod)| *pod) {
             let is_old = revision_of(pod) != self.revisions.update && !pod.index.deleting;
             if is_old {
@@ -318,6 +329,21 @@ mod tests {
         check(&parted, &[up("web-0", "old"), up("web-1", "old"), up("web-2", "new")], &[]);
         check(&parted, &[up("web-0", "old")], &["create 1 old"]);
         check(&parted, &[up("web-0", "old"), up("web-1", "old")], &["create 2 new"]);
+    }
+
+    #[test]
+    fn a_set_of_any_size_is_made_in_bursts() {
+        let huge = |policy: &str| set(i32::MAX, policy, 0);
+        check(&huge("OrderedReady"), &[], &["create 0 new"]);
+        let steps = run(&huge("Parallel"), &[up("web-0", "new"), up("web-2147483646", "new")]).steps;
+        assert_eq!(steps.len(), 501);
+        assert!(
+            matches!(steps[0], Step::Create { ordinal: 1, .. })
+                && matches!(steps[500], Step::Create { ordinal: 501, .. })
+        );
+        let mut last = set(2, "Parallel", i32::MAX);
+        last.spec.as_mut().unwrap().ordinals = Some(StatefulSetOrdinals { start: Some(i32::MAX - 1) });
+        check(&last, &[up("web-0", "new")], &["create 2147483646 old"]);
     }
 
     #[test]
