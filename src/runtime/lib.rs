@@ -24,6 +24,7 @@ pub use node::{EventReceiver, Input, Output, Resizer, Runtime, RuntimeConfig, SH
 pub use shim::{shim_main, shim_main_of};
 pub use sys::memory::trim_memory;
 pub use sys::mount::{mount_points, unswapped_tmpfs};
+pub use sys::process::process_age;
 pub use sys::rootdir::{Links, RootDir, by_descriptor};
 pub use sys::tree::{TreeCount, TreeUsage, remove_tree, walk_tree};
 pub use types::*;

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use runtime::{ContainerStatus, Lane};
 use tracing::debug;
 
@@ -43,7 +42,6 @@ impl Worker {
             for &kind in wanted {
                 let key = (status.id.clone(), kind);
                 let Some(probe) = kind.of(&c).filter(|_| !self.probes.contains_key(&key)) else { continue };
-                let started_at = status.started_at_ns.and_then(|ns| Timestamp::from_nanosecond(i128::from(ns)).ok());
                 let prober = Prober {
                     runtime: self.kubelet.runtime.clone(),
                     recorder: self.kubelet.recorder.clone(),
@@ -53,7 +51,8 @@ impl Worker {
                     container: c.clone(),
                     container_id: status.id.clone(),
                     pod_ip: self.ips.first().map(IpAddr::to_string).unwrap_or_default(),
-                    started_at: started_at.unwrap_or_else(Timestamp::now),
+                    // Without a process it is about to be told of as ended.
+                    age: status.pid.and_then(runtime::process_age).unwrap_or_default(),
                     adopted,
                     reports: self.reports_tx.clone(),
                 };

@@ -1,10 +1,13 @@
 //! Forking, descriptors and terminals of single-threaded processes.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{ForkResult, Pid, SysconfVar, fork, sysconf};
 
 /// Forks; the child runs `work` and exits with its result, without running the parent's destructors.
 ///
@@ -92,6 +95,24 @@ pub(crate) fn close_others(keep: &[RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// How long a process has run, by the clock that nobody sets; `None` when there is no such process.
+#[must_use]
+pub fn process_age(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks_a_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok())?;
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+    Some(now.saturating_sub(since_boot(&stat, ticks_a_second)?))
+}
+
+/// When a process started, from its /proc/PID/stat. Its name, in brackets, may hold anything.
+fn since_boot(stat: &str, ticks_a_second: u64) -> Option<Duration> {
+    // The 22nd field in all.
+    let ticks = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse::<u64>().ok()?;
+    let seconds = Duration::from_secs(ticks.checked_div(ticks_a_second)?);
+    let rest = (ticks % ticks_a_second).saturating_mul(1_000_000_000) / ticks_a_second;
+    Some(seconds + Duration::from_nanos(rest))
+}
+
 /// Sets a terminal's size.
 #[expect(unsafe_code, reason = "ioctl")]
 pub(crate) fn resize(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
@@ -116,4 +137,34 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: SIOCSIFFLAGS reads one ifreq from the pointer.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_process_is_read_behind_its_name() {
+        let stat = "4711 (a) b) (c) S 1 4711 4711 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 2 3";
+        assert_eq!(since_boot(stat, 100), Some(Duration::from_millis(123_450)));
+        assert_eq!(since_boot("4711 (a) S 1", 100), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a process that starts now")]
+    fn the_age_of_a_process_goes_by_the_kernels_own_clock() {
+        let uptime = || {
+            let text = fs::read_to_string("/proc/uptime").unwrap();
+            Duration::from_secs_f64(text.split_whitespace().next().unwrap().parse().unwrap())
+        };
+        let grain = Duration::from_millis(20);
+        let before = uptime();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let age = process_age(child.id());
+        let took = uptime() - before;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(age.is_some_and(|age| age <= took + grain), "{age:?} {took:?}");
+        assert_eq!(process_age(child.id()), None);
+    }
 }
