@@ -8,6 +8,7 @@ mod health;
 mod identity;
 mod last_words;
 mod mailbox;
+mod namesakes;
 mod plan;
 mod resize;
 mod setup;
@@ -27,7 +28,7 @@ use api::object::{GroupResource, Object, ObjectKey};
 use client::{Change, Owned, Query, Subscription};
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use runtime::{Event, Resources};
+use runtime::{Event, Resources, SandboxStatus};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at};
@@ -45,6 +46,7 @@ use crate::pod::PodExt;
 use crate::registry::Entry;
 use crate::volumes::Referenced;
 use clock::Clock;
+use namesakes::Namesake;
 use worker::{Origin, Worker};
 
 /// The feeds should tell everything; this finds what they did not.
@@ -187,6 +189,9 @@ impl Manager {
     }
 
     fn begin(&mut self, pod: Arc<Pod>) {
+        if self.end_namesakes(&pod) {
+            return;
+        }
         let known = self.kubelet.runtime.sandbox_status(pod.uid()).is_ok();
         let fresh = !known && !pod.is_deleting() && !pod.is_terminal();
         let node = match self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) {
@@ -206,6 +211,30 @@ impl Manager {
             Some(Ok(())) | None => Origin::Admitted,
         };
         self.spawn(pod, origin);
+    }
+
+    /// Ends what the API server no longer has under this pod's name. True while there is any: the pod is looked
+    /// at again when that has ended.
+    fn end_namesakes(&mut self, pod: &Pod) -> bool {
+        let key = ObjectKey::new(pod.namespace(), pod.name());
+        let current = self.kubelet.cluster.source().get(&GroupResource::new("", "pods"), &key);
+        if current.is_none_or(|object| *object.index.uid != *pod.uid()) {
+            // News of it comes late: it may itself be the one before.
+            return false;
+        }
+        let (workers, sandboxes) = (self.kubelet.pods.all(), self.kubelet.runtime.list_sandboxes());
+        let found = namesakes::of(pod, &workers, &sandboxes);
+        for namesake in &found {
+            match namesake {
+                Namesake::Worked(entry) if entry.mailbox.is_removed() => {}
+                Namesake::Worked(entry) => entry.mailbox.remove(),
+                Namesake::Orphan(sandbox) => self.spawn_orphan((*sandbox).clone()),
+            }
+        }
+        if !found.is_empty() {
+            info!(pod = %pod.full_name(), "the pod waits for the end of the one that had its name before");
+        }
+        !found.is_empty()
     }
 
     fn admit(&self, pod: &Pod, node: Option<&Node>) -> Result<(), admission::Refusal> {
@@ -282,7 +311,11 @@ impl Manager {
 
     fn on_end(&mut self, ended: Ended) {
         match ended {
-            Ended::Done { uid } => self.on_worker_end(&uid),
+            Ended::Done { uid } => {
+                let entry = self.kubelet.pods.all().into_iter().find(|e| e.pod.uid() == uid);
+                self.on_worker_end(&uid);
+                entry.into_iter().for_each(|e| self.begin_next(e.pod.namespace(), e.pod.name()));
+            }
             Ended::Panicked { uid } => {
                 error!(uid, "a pod worker panicked");
                 let entry = self.kubelet.pods.all().into_iter().find(|e| e.pod.uid() == uid);
@@ -305,6 +338,18 @@ impl Manager {
                     Err(_) => self.begin(pod),
                 }
             }
+        }
+    }
+
+    /// Begins the pod that waits for the end of the one that had its name before.
+    fn begin_next(&mut self, namespace: &str, name: &str) {
+        if self.token.is_cancelled() {
+            return;
+        }
+        let key = ObjectKey::new(namespace, name);
+        let current = self.kubelet.cluster.source().get(&GroupResource::new("", "pods"), &key);
+        if let Some(object) = current.filter(|object| self.is_ours(object)) {
+            self.apply(&object);
         }
     }
 
@@ -390,20 +435,24 @@ impl Manager {
                 unreadable.push(sandbox.uid);
                 continue;
             }
-            info!(pod = %key, "ending a pod that is not in the API");
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(sandbox.name);
-            pod.metadata.namespace = Some(sandbox.namespace);
-            pod.metadata.uid = Some(sandbox.uid);
-            let grace = sandbox.labels.get(label::GRACE_PERIOD).and_then(|g| g.parse().ok());
-            pod.spec.get_or_insert_default().termination_grace_period_seconds = grace;
-            self.spawn(Arc::new(pod), Origin::Orphan);
+            self.spawn_orphan(sandbox);
         }
         let kept = [self.kubelet.pods.uids(), unreadable].concat();
         if let Err(e) = self.kubelet.network.retain(&kept).await {
             warn!("addresses of pods that are gone not released: {e}");
         }
         self.remove_strays(kept);
+    }
+
+    fn spawn_orphan(&mut self, sandbox: SandboxStatus) {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(sandbox.name);
+        pod.metadata.namespace = Some(sandbox.namespace);
+        pod.metadata.uid = Some(sandbox.uid);
+        let grace = sandbox.labels.get(label::GRACE_PERIOD).and_then(|g| g.parse().ok());
+        pod.spec.get_or_insert_default().termination_grace_period_seconds = grace;
+        info!(pod = %pod.full_name(), "ending a pod that is not in the API");
+        self.spawn(Arc::new(pod), Origin::Orphan);
     }
 
     /// The API server has the pod, but nobody here can read it, or its worker rests.
