@@ -12,7 +12,7 @@ use futures::StreamExt;
 use super::connection::{Connection, OpenError, ShimProcess};
 use super::findings::{ContainerFiles, Finding, Known, OnDisk, Reading, Told, find, placeholder};
 use super::living::{self, Living};
-use super::state::{Container, Sandbox};
+use super::state::{Container, Phase, Sandbox};
 use super::{Runtime, RuntimeConfig, blocking};
 use crate::contract::held::HeldRecords;
 use crate::contract::protocol::{Answer, Request};
@@ -52,15 +52,20 @@ impl Runtime {
         for root in roots {
             uids.extend(self.blocking("", move || directories(&root)).await?);
         }
-        let jobs = uids.into_iter().map(|uid| self.adopt_or_leave(uid)).collect::<Vec<_>>();
+        // Once for all of them: after a reboot there are many sandboxes and no shim. Where they cannot be listed,
+        // each is looked for.
+        let shims = self.blocking("", living::data_dirs).await.ok();
+        let may_live = |uid: &str| shims.as_ref().is_none_or(|dirs| dirs.contains(&self.sandbox_paths(uid).data));
+        let jobs = uids.into_iter().map(|uid| (may_live(&uid), uid));
+        let jobs = jobs.map(|(may_live, uid)| self.adopt_or_leave(uid, may_live)).collect::<Vec<_>>();
         futures::stream::iter(jobs).for_each_concurrent(ADOPTED_AT_ONCE, |job| job).await;
         Ok(())
     }
 
     /// One pod that resists, such as by a process that hangs in the kernel, is no reason to leave the others
     /// alone: the kubelet tries again.
-    async fn adopt_or_leave(self: &Arc<Self>, uid: String) {
-        if let Err(error) = self.adopt_sandbox(&uid).await {
+    async fn adopt_or_leave(self: &Arc<Self>, uid: String, may_live: bool) {
+        if let Err(error) = self.adopt_sandbox(&uid, may_live).await {
             tracing::warn!(sandbox = uid, %error, "cannot take over a sandbox");
             let unknown = || Sandbox { unknown: Some(error.to_string()), ..Sandbox::new(placeholder(&uid)) };
             self.sandboxes.lock().entry(uid.clone()).or_insert_with(unknown);
@@ -69,13 +74,19 @@ impl Runtime {
 
     /// Tries to find out what a sandbox is that was left alone.
     pub async fn recover_sandbox(self: &Arc<Self>, uid: &str) -> Result<()> {
+        // Where a connection has just broken, somebody is at it.
+        loop {
+            let mut found_out = std::pin::pin!(self.found_out.notified());
+            found_out.as_mut().enable();
+            if self.with_sandbox(uid, |sandbox| sandbox.lost.is_none())? {
+                break;
+            }
+            found_out.await;
+        }
         if self.with_sandbox(uid, |sandbox| sandbox.unknown.is_none())? {
             return Ok(());
         }
-        // Where a connection has just broken, somebody is at it.
-        if self.with_sandbox(uid, |sandbox| sandbox.lost.is_none())? {
-            self.adopt_sandbox(uid).await?;
-        }
+        self.adopt_sandbox(uid, true).await?;
         match self.known_sandbox(uid) {
             Err(Error::SandboxNotFound(_)) => Ok(()),
             known => known,
@@ -90,11 +101,17 @@ impl Runtime {
         }
     }
 
-    async fn adopt_sandbox(self: &Arc<Self>, uid: &str) -> Result<()> {
+    /// `may_live`: a process of its shim's has been seen, or was not looked for.
+    async fn adopt_sandbox(self: &Arc<Self>, uid: &str, may_live: bool) -> Result<()> {
         let paths = self.sandbox_paths(uid);
+        let opened = match Connection::open(&paths.socket(), self.config.shim_timeout).await {
+            Err(OpenError::Gone) if may_live => Err(self.look_for_shim(&paths).await),
+            opened => opened,
+        };
+        let (told, shim) = ask_shim(&self.disk, &paths, opened).await;
+        // Afterwards: a shim that ends meanwhile has written by then how its containers ended.
         let at = paths.clone();
         let found = self.blocking(uid, move || read_disk(&at)).await?;
-        let (told, shim) = ask_shim(&self.disk, &paths, self.config.shim_timeout).await;
         let doubtful = matches!(told, Told::Gone) && !matches!(found.sandbox, Reading::There(_));
         let at = paths.clone();
         // Where they cannot be counted, there may be some.
@@ -117,16 +134,48 @@ impl Runtime {
         }
         heal(&self.disk, &paths, uid, &known).await;
         let unfinished = known.unfinished.clone();
+        let lost = known.containers.values().filter(|(_, phase)| *phase == Phase::Lost).count();
         self.enter(uid, known, unknown.clone());
         match (shim, unknown) {
             (Some((connection, process)), None) => {
                 self.attach_shim(uid, connection, process);
             }
-            (None, None) => self.release_sandbox(uid).await?,
+            (None, None) => {
+                if lost > 0 {
+                    tracing::warn!(sandbox = uid, lost, "the pod's shim is gone, and how its containers ended");
+                }
+                self.release_sandbox(uid).await?;
+            }
             (_, Some(_)) => return Ok(()),
         }
         let remove = move || unfinished.iter().try_for_each(|id| durable::remove_tree(&paths.container(id).data));
         self.blocking(uid, remove).await
+    }
+
+    /// Connects to a pod's shim.
+    pub(super) async fn open_shim(
+        &self,
+        paths: &SandboxPaths,
+    ) -> std::result::Result<(Arc<Connection>, ShimProcess), OpenError> {
+        match Connection::open(&paths.socket(), self.config.shim_timeout).await {
+            Err(OpenError::Gone) => Err(self.look_for_shim(paths).await),
+            opened => opened,
+        }
+    }
+
+    /// What it means that nobody listens at a shim's socket: somebody may have removed the file, and the shim
+    /// and its containers run on.
+    async fn look_for_shim(&self, paths: &SandboxPaths) -> OpenError {
+        let at = paths.clone();
+        match self.blocking("", move || living::shim(&at)).await {
+            Ok(None) => OpenError::Gone,
+            Ok(Some((_, shim))) if shim.is_ending().await => OpenError::Gone,
+            Ok(Some((pid, _))) => OpenError::Unclear(std::io::Error::other(format!(
+                "process {pid} lives and does not listen at {}; delete the pod to have it ended",
+                paths.socket().display()
+            ))),
+            Err(error) => OpenError::Unclear(std::io::Error::other(error)),
+        }
     }
 
     fn enter(&self, uid: &str, known: Known, unknown: Option<String>) {
@@ -191,9 +240,9 @@ impl Runtime {
 async fn ask_shim(
     disk: &DiskRoom,
     paths: &SandboxPaths,
-    timeout: Duration,
+    opened: std::result::Result<(Arc<Connection>, ShimProcess), OpenError>,
 ) -> (Told, Option<(Arc<Connection>, ShimProcess)>) {
-    let (connection, process) = match Connection::open(&paths.socket(), timeout).await {
+    let (connection, process) = match opened {
         Ok(opened) => opened,
         Err(OpenError::Gone) => return (Told::Gone, None),
         Err(error @ OpenError::Unclear(_)) => return (Told::Unclear(error.to_string()), None),

@@ -56,7 +56,7 @@ impl ShimProcess {
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum OpenError {
-    /// Nobody listens: the shim has ended.
+    /// Nobody listens. The shim has ended, unless somebody took its socket away (`Runtime::open_shim`).
     Gone,
     /// It may live, and the pod with it.
     Unclear(io::Error),

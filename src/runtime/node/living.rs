@@ -2,9 +2,12 @@
 //! by the directories that it was started with, the others by the containers' cgroups.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Pid, getsid};
 
 use crate::contract::records::SandboxPaths;
 use crate::error::{IoContext, Result};
@@ -17,14 +20,53 @@ pub(super) struct Living {
     pub cgroup: Option<String>,
 }
 
+fn pids() -> Result<impl Iterator<Item = u32>> {
+    let proc = Path::new("/proc");
+    let entries = fs::read_dir(proc).at("list", proc)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Empty of a process that is about to end, and of a kernel's thread.
+fn command_line(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+/// The sandbox's shim itself, where it lives: of what it forks, which shows the same, none leads its session.
+pub(super) fn shim(paths: &SandboxPaths) -> Result<Option<(u32, ProcessFd)>> {
+    let ids = container_ids(paths);
+    let leads = |pid: u32| {
+        let pid_of = Pid::from_raw(pid.cast_signed());
+        is_shim(&command_line(pid), paths)
+            && getsid(Some(pid_of)) == Ok(pid_of)
+            && belongs(pid, paths, &ids) == Some(None)
+    };
+    for pid in pids()?.filter(|pid| leads(*pid)) {
+        let Some(fd) = ProcessFd::open(pid).at("open a process of", &paths.data)? else { continue };
+        // As in `processes`.
+        if leads(pid) {
+            return Ok(Some((pid, fd)));
+        }
+    }
+    Ok(None)
+}
+
+/// The data directories of all sandboxes whose shims, or what these forked, live.
+pub(super) fn data_dirs() -> Result<BTreeSet<PathBuf>> {
+    let dir = |pid| {
+        let command = command_line(pid);
+        let mut args = command.split(|byte| *byte == 0).skip(1);
+        let is_shim = args.next() == Some(b"shim");
+        let dir = args.next().filter(|_| is_shim)?;
+        Some(PathBuf::from(OsString::from_vec(dir.to_vec())))
+    };
+    Ok(pids()?.filter_map(dir).collect())
+}
+
 /// All that live now. The names of directories below the sandbox's are its containers' ids.
 pub(super) fn processes(paths: &SandboxPaths) -> Result<Vec<Living>> {
     let ids = container_ids(paths);
-    let proc = Path::new("/proc");
-    let entries = fs::read_dir(proc).at("list", proc)?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut found = Vec::new();
-    for pid in pids {
+    for pid in pids()? {
         if belongs(pid, paths, &ids).is_none() {
             continue;
         }
@@ -53,8 +95,7 @@ fn belongs(pid: u32, paths: &SandboxPaths, ids: &BTreeSet<String>) -> Option<Opt
     if let Some(parent) = cgroups.lines().find_map(|line| pod_cgroup(line, ids)) {
         return Some(Some(parent.to_owned()));
     }
-    let command = fs::read(proc.join("cmdline")).unwrap_or_default();
-    is_shim(&command, paths).then_some(None)
+    is_shim(&command_line(pid), paths).then_some(None)
 }
 
 /// The part before a container's id in a line of /proc/PID/cgroup.

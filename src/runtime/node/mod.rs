@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
 pub use containers::Scope;
@@ -92,6 +92,8 @@ pub struct Runtime {
     puller: Puller,
     sandboxes: Mutex<HashMap<String, Sandbox>>,
     events: broadcast::Sender<Event>,
+    /// It is found out what the loss of some connection means.
+    found_out: Notify,
     /// One task per live shim, which ends with it.
     readers: Mutex<JoinSet<()>>,
 }
@@ -117,6 +119,7 @@ impl Runtime {
             puller,
             sandboxes: Mutex::default(),
             events,
+            found_out: Notify::new(),
             readers: Mutex::default(),
         });
         runtime.adopt().await?;

@@ -114,14 +114,19 @@ impl Runtime {
         }
     }
 
+    async fn on_gone(self: &Arc<Self>, uid: &str, broken: &Arc<Connection>) {
+        self.find_out(uid, broken).await;
+        self.found_out.notify_waiters();
+    }
+
     /// A connection broke without our doing. Where the shim is gone, nothing can be known of its containers
     /// any more, so they are ended; where that is not certain, the pod is left alone.
-    async fn on_gone(self: &Arc<Self>, uid: &str, broken: &Arc<Connection>) {
+    async fn find_out(self: &Arc<Self>, uid: &str, broken: &Arc<Connection>) {
         let ours = self.sandboxes.lock().get_mut(uid).is_some_and(|sandbox| sandbox.lose(broken));
         if !ours {
             return;
         }
-        match Connection::open(&self.sandbox_paths(uid).socket(), self.config.shim_timeout).await {
+        match self.open_shim(&self.sandbox_paths(uid)).await {
             Ok((connection, process)) => {
                 let shim = Shim { process: Arc::new(process), connection: Arc::clone(&connection) };
                 if self.if_missing(uid, broken, |sandbox| sandbox.attach(shim)) {

@@ -97,6 +97,39 @@ pub(crate) async fn out_of_reach(node: &mut Node) {
     assert!(node.runtime().list_sandboxes().is_empty());
 }
 
+/// As when somebody cleans up below /run.
+pub(crate) async fn missing_socket(node: &mut Node) {
+    let socket = socket(node);
+    let shim = node.sandbox("p1").await.shim_pid;
+    let id = node.start("p1", node.shell(POLITE)).await;
+    let pid = pid_of(node, &id);
+    fs::remove_file(&socket).unwrap();
+    node.restart().await;
+    check_left_alone(node, pid);
+    let told = node.runtime().recover_sandbox("p1").await.unwrap_err().to_string();
+    let reason = format!(
+        "sandbox \"p1\" is left alone: its shim cannot be reached: process {shim} lives and does not listen at {}; \
+         delete the pod to have it ended",
+        socket.display()
+    );
+    assert_eq!(told, reason);
+    let refused = node.runtime().run_sandbox(node.sandbox_config("p1")).await.unwrap_err();
+    assert!(matches!(&refused, Error::SandboxUnknown { .. }), "nothing is started beside it: {refused}");
+    assert!(running(pid) && running(shim));
+    tokio::time::timeout(PATIENCE, node.runtime().remove_sandbox("p1")).await.unwrap().unwrap();
+    assert!(!running(pid) && !running(shim), "it can be deleted");
+
+    let shim = node.sandbox("p1").await.shim_pid;
+    let id = node.start("p1", node.shell(POLITE)).await;
+    let pid = pid_of(node, &id);
+    let events = node.runtime().subscribe();
+    fs::remove_file(&socket).unwrap();
+    break_connection();
+    gone(events).await;
+    check_left_alone(node, pid);
+    assert!(running(shim), "also where the connection breaks");
+}
+
 /// As when each of them waits for a slow disk.
 pub(crate) async fn hanging_shims(node: &mut Node) {
     const SHIMS: u32 = 8;
