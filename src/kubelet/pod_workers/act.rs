@@ -81,6 +81,7 @@ impl Worker {
                 Some(retry) if retry > now => at(retry),
                 _ if self.busy.setup || !self.busy.kills.is_empty() => {}
                 _ if groundwork == Groundwork::Recover => self.recover(),
+                _ if plan.sandbox != SandboxPlan::Keep && !self.is_done_with_old_sandbox() => {}
                 _ => self.set_up(plan.sandbox),
             }
             return wake;
@@ -102,6 +103,15 @@ impl Worker {
         wake
     }
 
+    /// A start that is under way belongs to the sandbox before. How its containers ended decides whether there
+    /// is another one, and is told first.
+    fn is_done_with_old_sandbox(&self) -> bool {
+        if let Some((_, cancel)) = &self.busy.start {
+            cancel.cancel();
+        }
+        self.busy.start.is_none() && self.busy.words.is_empty()
+    }
+
     fn recover(&mut self) {
         self.busy.setup = true;
         let (kubelet, pod) = (self.kubelet.clone(), self.pod.clone());
@@ -112,6 +122,8 @@ impl Worker {
         self.busy.setup = true;
         if matches!(sandbox, SandboxPlan::Create { .. }) {
             self.mounted = None;
+            // What failed in the sandbox before may succeed in this one.
+            self.held.clear();
             self.pod_limits = resources::pod_resources(&self.pod, self.kubelet.cfg.pod_pids_limit);
         }
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());

@@ -47,6 +47,8 @@ pub(crate) struct Inputs<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SandboxPlan {
     Keep,
+    /// There is none any more, and no container comes back: the pod ends.
+    Over,
     /// Nobody can say what runs of it: that is to be found out before anything else is done.
     Recover,
     /// `changed`: there was one before.
@@ -94,6 +96,7 @@ impl Plan {
     pub(crate) fn groundwork(&self, mounted: bool) -> Groundwork {
         match self.sandbox {
             SandboxPlan::Recover => Groundwork::Recover,
+            SandboxPlan::Over => Groundwork::Done,
             SandboxPlan::Keep if mounted => Groundwork::Done,
             SandboxPlan::Keep | SandboxPlan::Create { .. } => Groundwork::SetUp,
         }
@@ -135,6 +138,10 @@ impl Planner<'_> {
     /// Whatever still runs outside of a sandbox is stopped; the containers follow once there is one.
     fn new_sandbox(&mut self) {
         let changed = self.cx.observed.sandbox.is_some();
+        if changed && !self.cx.pod.containers().iter().any(|(role, c)| self.is_wanted(*role, c)) {
+            self.plan.sandbox = SandboxPlan::Over;
+            return;
+        }
         let attempt = if changed { self.cx.observed.sandbox_attempt() + 1 } else { 0 };
         self.plan.sandbox = SandboxPlan::Create { attempt, changed };
         for c in self.cx.observed.running() {
@@ -150,6 +157,19 @@ impl Planner<'_> {
             let ended = self.cx.observed.latest(&c.name).is_some_and(has_ended);
             if ended && role != Role::Ephemeral {
                 self.plan.returning.push(c.name.clone());
+            }
+        }
+    }
+
+    /// Whether a sandbox is made for this container's sake. All others serve the app containers.
+    fn is_wanted(&self, role: Role, c: &Container) -> bool {
+        let Some(status) = self.cx.observed.latest(&c.name).filter(|_| role == Role::App) else {
+            return role == Role::App;
+        };
+        match status.state {
+            ContainerState::Created | ContainerState::Running => true,
+            ContainerState::Exited | ContainerState::Unknown => {
+                self.comes_back(role, c, status) || self.cx.replaced.contains(&status.id)
             }
         }
     }
@@ -239,9 +259,14 @@ impl Planner<'_> {
         });
     }
 
-    fn restart(&mut self, role: Role, c: &Container, status: &ContainerStatus) {
+    /// As far as its restart policy goes.
+    fn comes_back(&self, role: Role, c: &Container, status: &ContainerStatus) -> bool {
         let code = if succeeded(status) { Some(0) } else { status.exit_code.filter(|&code| code != 0) };
-        let comes_back = self.cx.pod.restarts(role, c, code);
+        self.cx.pod.restarts(role, c, code)
+    }
+
+    fn restart(&mut self, role: Role, c: &Container, status: &ContainerStatus) {
+        let comes_back = self.comes_back(role, c, status);
         // In a new sandbox an init container runs again even though it had succeeded.
         let again = role == Role::Init && self.cx.observed.latest_here(&c.name).is_none();
         let anew = self.cx.replaced.contains(&status.id);

@@ -2,7 +2,8 @@
 //! when the shim does, which ends everything in the namespace.
 //!
 //! The namespace is held open: should its first process die, containers that join it fail, instead of
-//! entering the namespace of whoever got its number.
+//! entering the namespace of whoever got its number. The kernel ends everything in a namespace with its first
+//! process and makes nothing in it afterwards, so the shim ends then (`server`), and the pod gets another sandbox.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,13 +16,18 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
-use nix::unistd::pipe2;
+use nix::unistd::{Pid, pipe2};
 
+use super::launch::set_oom_score;
 use crate::error::{Error, IoContext, Result};
 use crate::sys::{memory, packet, process};
 
+/// As other runtimes give the process that holds a pod: after all containers, before its shim.
+const OOM_SCORE: i32 = -998;
+
 /// Keeps the namespace's first process alive.
 pub(super) struct Pause {
+    pid: Pid,
     namespace: OwnedFd,
     _life: OwnedFd,
 }
@@ -51,8 +57,14 @@ impl Pause {
             return Err(Error::Start("cannot make the pod's pid namespace".to_owned()));
         }
         // It is our child by now and not buried yet, so the number is still its own.
-        let namespace = PathBuf::from(format!("/proc/{}/ns/pid", i32::from_ne_bytes(pid)));
-        Ok(Self { namespace: File::open(&namespace).at("open", &namespace)?.into(), _life: life })
+        let pid = Pid::from_raw(i32::from_ne_bytes(pid));
+        let namespace = PathBuf::from(format!("/proc/{pid}/ns/pid"));
+        Ok(Self { pid, namespace: File::open(&namespace).at("open", &namespace)?.into(), _life: life })
+    }
+
+    /// The namespace's first process, a child of the shim.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
     }
 
     pub(super) fn namespace(&self) -> BorrowedFd<'_> {
@@ -68,6 +80,7 @@ fn run(death: &OwnedFd) -> i32 {
     if !prepared || nix::sys::prctl::set_name(c"pause").is_err() {
         return 1;
     }
+    set_oom_score("self", OOM_SCORE);
     memory::trim_memory();
     loop {
         let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(death.as_fd(), PollFlags::POLLIN)];

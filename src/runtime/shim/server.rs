@@ -441,6 +441,9 @@ impl Server {
                 let command = self.commands.swap_remove(index);
                 self.send(command.client, &Message::ExecExited { exec: command.exec, code }, &[]);
             }
+            // The kernel ends it after everything else in its namespace, so all ends are told by now. Nothing can
+            // be started in that namespace any more: the sandbox has ended, and the daemon learns it from our end.
+            self.done |= self.pause.as_ref().is_some_and(|pause| pause.pid() == pid);
         }
     }
 

@@ -67,6 +67,43 @@ fn a_lost_sandbox_is_made_again_with_the_next_attempt() {
 }
 
 #[test]
+fn no_sandbox_is_made_again_for_a_pod_whose_containers_do_not_come_back() {
+    let (over, again) = (SandboxPlan::Over, SandboxPlan::Create { attempt: 1, changed: true });
+    for (policy, codes, expected) in [
+        ("Never", &[Some(137), Some(0)][..], &over),
+        ("Never", &[Some(137), None], &again),
+        ("OnFailure", &[Some(0), Some(0)], &over),
+        ("OnFailure", &[Some(0), Some(137)], &again),
+        ("Always", &[Some(0), Some(0)], &again),
+    ] {
+        let pod = pod(json!({"restartPolicy": policy, "initContainers": [{"name": "i"}],
+            "containers": [{"name": "a"}, {"name": "b"}]}));
+        let ended = codes.iter().zip(["a", "b"]).filter_map(|(code, name)| Some(exited(&pod, name, 0, (*code)?)));
+        let containers = ended.chain([exited(&pod, "i", 0, 0)]).collect();
+        let seen = Observed::new(Some(sandbox(SandboxState::NotReady)), containers, vec![]);
+        let plan = run(&pod, &seen, &Given::default());
+        assert_eq!(&plan.sandbox, expected, "{policy} {codes:?}");
+        let groundwork = if expected == &over { Groundwork::Done } else { Groundwork::SetUp };
+        assert_eq!((plan.groundwork(false), plan.start.len()), (groundwork, 0));
+    }
+}
+
+#[test]
+fn everything_is_started_again_in_a_new_sandbox_but_what_is_done() {
+    let pod = pod(json!({"restartPolicy": "OnFailure", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a"}, {"name": "b"}]}));
+    let mut anew = sandbox(SandboxState::Ready);
+    anew.labels.insert(label::SANDBOX_ATTEMPT.to_owned(), "1".to_owned());
+    let before = || vec![exited(&pod, "i", 0, 0), exited(&pod, "a", 0, 0), exited(&pod, "b", 0, 137)];
+    let seen = Observed::new(Some(anew.clone()), before(), vec![]);
+    assert_eq!(run(&pod, &seen, &Given::default()).start, ["i"]);
+    let mut again = exited(&pod, "i", 1, 0);
+    again.labels.insert(label::SANDBOX_ATTEMPT.to_owned(), "1".to_owned());
+    let seen = Observed::new(Some(anew), [before(), vec![again]].concat(), vec![]);
+    assert_eq!(run(&pod, &seen, &Given::default()).start, ["b"]);
+}
+
+#[test]
 fn nothing_is_ended_or_started_in_a_sandbox_that_nobody_can_look_into() {
     let pod = two();
     let seen = Observed::new(Some(sandbox(SandboxState::Unknown)), vec![running(&pod, "a", 0)], vec![]);

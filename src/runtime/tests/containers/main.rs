@@ -49,6 +49,7 @@ const TESTS: &[Test] = &[
     ("newer_records_are_refused", |node| Box::pin(upgrade::newer_records(node))),
     ("a_pod_that_cannot_be_looked_into_is_left_alone", |node| Box::pin(upgrade::left_alone(node))),
     ("a_dead_shim_is_noticed", |node| Box::pin(restart::a_dead_shim_is_noticed(node))),
+    ("a_pod_ends_with_its_pause_process_and_comes_back", |node| Box::pin(restart::pause_killed(node))),
     ("a_shim_without_its_socket_is_not_taken_for_gone", |node| Box::pin(lost::missing_socket(node))),
     ("a_broken_connection_is_made_again", |node| Box::pin(lost::broken_connection(node))),
     ("a_pod_that_cannot_be_reached_again_can_be_deleted", |node| Box::pin(lost::out_of_reach(node))),

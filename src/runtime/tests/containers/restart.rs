@@ -65,6 +65,49 @@ pub(crate) async fn a_dead_shim_is_noticed(node: &mut Node) {
     assert_eq!(node.runtime().list_containers().len(), 2, "their records stay until they are removed");
 }
 
+/// The pause process of a pod whose containers share their processes, by its name and its parent.
+fn pause_of(shim: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let named = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "pause\n");
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).find(named).unwrap()
+}
+
+/// As by the kernel for want of memory.
+pub(crate) async fn pause_killed(node: &mut Node) {
+    let mut config = node.sandbox_config("p1");
+    config.share_pid = true;
+    let shim = node.runtime().run_sandbox(config.clone()).await.unwrap().shim_pid;
+    let mut other = node.shell("sleep 1000");
+    other.name = "other".to_owned();
+    let ids = [node.start("p1", node.shell("sleep 1000")).await, node.start("p1", other).await];
+    let mut events = node.runtime().subscribe();
+    kill(Pid::from_raw(pause_of(shim).cast_signed()), Signal::SIGKILL).unwrap();
+    let gone = async { while events.recv().await != Some(Event::SandboxGone { sandbox_uid: "p1".to_owned() }) {} };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the sandbox ends with it");
+    assert_eq!(node.runtime().sandbox_status("p1").unwrap().state, SandboxState::NotReady);
+    for id in &ids {
+        let status = node.runtime().container_status(id).unwrap();
+        assert_eq!((status.state, status.exit_code), (ContainerState::Exited, Some(137)), "its end is known");
+    }
+
+    node.runtime().run_sandbox(config.clone()).await.unwrap();
+    let (status, log) = node.run("p1", node.shell("echo there")).await;
+    assert_eq!((status.exit_code, log.as_str()), (Some(0), "there\n"), "a new one serves");
+
+    let shim = node.runtime().sandbox_status("p1").unwrap().shim_pid;
+    let id = node.start("p1", node.shell("sleep 1000")).await;
+    node.stop_daemon();
+    kill(Pid::from_raw(pause_of(shim).cast_signed()), Signal::SIGKILL).unwrap();
+    node.start_daemon().await;
+    let ended = async {
+        while node.runtime().sandbox_status("p1").unwrap().state != SandboxState::NotReady {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("also while there is no daemon");
+    assert_eq!(node.runtime().container_status(&id).unwrap().exit_code, Some(137));
+}
+
 pub(crate) async fn stopping_goes_on(node: &mut Node) {
     node.sandbox("p1").await;
     let id = node.start("p1", node.shell("sleep 1000")).await;
