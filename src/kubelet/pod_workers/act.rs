@@ -16,6 +16,7 @@ use super::plan::{Groundwork, Plan, SandboxPlan, backoff_key};
 use super::setup;
 use super::start::{Start, StartError, message_file};
 use super::stop::{Stopper, ending_grace};
+use super::verdict;
 use super::worker::{Done, Op, Worker};
 use crate::container_config::{log_path, pod_log_dir};
 use crate::events;
@@ -218,7 +219,11 @@ impl Worker {
         }
         let containers: Vec<_> = observed.running().cloned().collect();
         let stopper = self.stopper();
+        let sentence = self.condemned.clone();
         let handle = self.spawn(Op::Stop, async move {
+            if let Some(sentence) = sentence {
+                verdict::note(&stopper.kubelet, stopper.pod.uid(), sentence).await;
+            }
             stopper.stop_all(containers, grace).await;
             Done::AllStopped
         });

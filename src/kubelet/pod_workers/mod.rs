@@ -16,6 +16,7 @@ mod start;
 mod state;
 mod stop;
 mod strays;
+mod verdict;
 mod worker;
 
 use std::collections::HashSet;

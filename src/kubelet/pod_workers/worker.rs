@@ -266,6 +266,10 @@ impl Worker {
     /// Runs until the pod is gone or the kubelet ends; then its containers run on.
     pub(crate) async fn run(mut self, token: CancellationToken) {
         let mut first = true;
+        let had_sandbox = self.kubelet.runtime.sandbox_status(self.pod.uid()).is_ok();
+        if had_sandbox && self.condemned.is_none() && !self.finished && !self.removed {
+            self.condemned = super::verdict::recall(&self.kubelet, self.pod.uid()).await;
+        }
         loop {
             self.read_mail();
             let now = Timestamp::now();

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use api::k8s_openapi::api::core::v1::{HostIP, LinuxContainerUser, Pod, PodIP, PodStatus, ResourceRequirements};
 use api::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use containers::{ID_PREFIX, asks_recursive, end_of};
 pub(crate) use writer::{StatusWriter, Urgency};
@@ -51,7 +52,7 @@ pub(crate) struct Resize {
 }
 
 /// The kubelet's own verdict over the whole pod, such as `Evicted`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) reason: String,
     pub(crate) message: String,

@@ -94,6 +94,17 @@ impl Record for Stopping {
     const VERSION: u32 = 1;
 }
 
+/// `verdict.json`: the pod is to end, and the kubelet's own words on why. It outlives the run directory, because
+/// how the pod ended is told after its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SandboxVerdict {
+    pub words: String,
+}
+
+impl Record for SandboxVerdict {
+    const VERSION: u32 = 1;
+}
+
 /// The files of one sandbox.
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxPaths {
@@ -104,6 +115,10 @@ pub(crate) struct SandboxPaths {
 impl SandboxPaths {
     pub(crate) fn record(&self) -> PathBuf {
         self.data.join("sandbox.json")
+    }
+
+    pub(crate) fn verdict(&self) -> PathBuf {
+        self.data.join("verdict.json")
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::protocol::{Call, Message};
-use super::records::{ContainerRecord, Exit, SandboxRecord, Stopping};
+use super::records::{ContainerRecord, Exit, SandboxRecord, SandboxVerdict, Stopping};
 use crate::durable::{Record, encode, open};
 
 /// Decodes the forms of all versions; the newest has to come out as it is written today.
@@ -56,6 +56,12 @@ fn containers() {
 fn requests_to_end() {
     let since = std::time::Duration::new(4711, 375_350_014);
     assert_eq!(check::<Stopping>(&[include_str!("golden/stopping-1.json")])[0], Stopping { since });
+}
+
+#[test]
+fn verdicts() {
+    let words = r#"{"reason":"Evicted"}"#.to_owned();
+    assert_eq!(check::<SandboxVerdict>(&[include_str!("golden/verdict-1.json")])[0], SandboxVerdict { words });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::state::{Container, Phase, Sandbox};
 use super::{Runtime, RuntimeConfig, blocking};
 use crate::contract::held::HeldRecords;
 use crate::contract::protocol::{Answer, Request};
-use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord};
+use crate::contract::records::{ContainerRecord, Exit, SandboxPaths, SandboxRecord, SandboxVerdict};
 use crate::disk::DiskRoom;
 use crate::durable::{self, Durability, Record};
 use crate::error::{Error, IoContext, Result};
@@ -37,6 +37,7 @@ pub(super) fn refuse_newer(config: &RuntimeConfig) -> Result<()> {
     for uid in directories(&root)? {
         let paths = SandboxPaths { data: root.join(&uid), run: PathBuf::new() };
         durable::refuse_newer::<SandboxRecord>(&paths.record())?;
+        durable::refuse_newer::<SandboxVerdict>(&paths.verdict())?;
         for id in directories(&paths.data)? {
             durable::refuse_newer::<ContainerRecord>(&paths.container(&id).record())?;
             durable::refuse_newer::<Exit>(&paths.container(&id).exit())?;

@@ -1,7 +1,7 @@
-//! Since when a pod or a container is asked to end: the clock of its grace period, which goes on when the
-//! daemon is started anew.
+//! Since when a pod or a container is asked to end, and why: the clock of its grace period and the kubelet's
+//! verdict, which both go on when the daemon is started anew.
 //!
-//! The record lies in the run directory beside the socket of the pod's shim: it goes with what it is about,
+//! The record of the clock lies in the run directory beside the socket of the pod's shim: it goes with what it is about,
 //! and with the kernel whose clock it counts on.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 
 use super::Runtime;
-use crate::contract::records::Stopping;
+use crate::contract::records::{SandboxVerdict, Stopping};
 use crate::durable::{self, Durability};
 use crate::error::{IoContext, Result};
 
@@ -35,5 +35,30 @@ impl Runtime {
             Ok(Duration::ZERO)
         })
         .await
+    }
+
+    /// Notes why a pod is ended, for the daemon that sees its end. A pod without a sandbox has nothing to end.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn note_verdict(&self, uid: &str, words: String) -> Result<()> {
+        let paths = self.sandbox_paths(uid);
+        self.blocking("", move || {
+            if !paths.data.is_dir() {
+                return Ok(());
+            }
+            durable::write(&paths.verdict(), &SandboxVerdict { words }, Durability::Atomic)
+        })
+        .await
+    }
+
+    /// What was noted of why a pod is ended.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn verdict(&self, uid: &str) -> Result<Option<String>> {
+        let path = self.sandbox_paths(uid).verdict();
+        let read = self.blocking("", move || durable::read_optional::<SandboxVerdict>(&path)).await?;
+        Ok(read.map(|verdict| verdict.words))
     }
 }

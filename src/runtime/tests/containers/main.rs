@@ -56,6 +56,7 @@ const TESTS: &[Test] = &[
     ("shims_that_hang_are_waited_for_together", |node| Box::pin(lost::hanging_shims(node))),
     ("a_silent_shim_is_killed_with_its_pod_alone", |node| Box::pin(lost::silent_shim(node))),
     ("the_clock_of_a_kill_goes_on_in_a_new_daemon", |node| Box::pin(restart::stopping_goes_on(node))),
+    ("why_a_pod_ends_is_known_to_a_new_daemon", |node| Box::pin(restart::verdict_goes_on(node))),
     ("pinned_images_are_told", |node| Box::pin(mounts::pinned_images(node))),
     ("images_come_from_mirrors", |node| Box::pin(registry::images_come_from_mirrors(node))),
     ("twenty_sandboxes_at_once", |node| Box::pin(scale::twenty_sandboxes(node))),

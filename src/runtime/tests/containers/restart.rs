@@ -108,6 +108,19 @@ pub(crate) async fn pause_killed(node: &mut Node) {
     assert_eq!(node.runtime().container_status(&id).unwrap().exit_code, Some(137));
 }
 
+pub(crate) async fn verdict_goes_on(node: &mut Node) {
+    node.runtime().note_verdict("p1", "too early".to_owned()).await.unwrap();
+    node.sandbox("p1").await;
+    assert_eq!(node.runtime().verdict("p1").await.unwrap(), None, "there was nothing to end");
+    node.runtime().note_verdict("p1", "evicted".to_owned()).await.unwrap();
+    node.restart().await;
+    assert_eq!(node.runtime().verdict("p1").await.unwrap().as_deref(), Some("evicted"));
+    node.runtime().stop_sandbox("p1").await.unwrap();
+    assert_eq!(node.runtime().verdict("p1").await.unwrap().as_deref(), Some("evicted"), "until its end is told");
+    node.runtime().remove_sandbox("p1").await.unwrap();
+    assert_eq!(node.runtime().verdict("p1").await.unwrap(), None);
+}
+
 pub(crate) async fn stopping_goes_on(node: &mut Node) {
     node.sandbox("p1").await;
     let id = node.start("p1", node.shell("sleep 1000")).await;
