@@ -252,8 +252,15 @@ impl<I> Cache<I> {
         items.filter_map(|item| collection.items.get(item).cloned()).collect()
     }
 
-    /// At most `limit` events after a revision, and the revision up to which that is everything.
-    pub(crate) fn events_after(&self, collection: &str, revision: u64, limit: usize) -> Result<Events<I>, Gone> {
+    /// At most `limit` events after a revision, none beyond the one that reaches so many bytes, and the revision
+    /// up to which that is everything.
+    pub(crate) fn events_after(
+        &self,
+        collection: &str,
+        revision: u64,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Events<I>, Gone> {
         let Some(collection) = self.collections.get(collection) else {
             return if revision < self.opened_at {
                 Err(Gone { oldest: self.opened_at })
@@ -261,11 +268,16 @@ impl<I> Cache<I> {
                 Ok((Vec::new(), self.revision.max(revision)))
             };
         };
-        let events: Vec<_> = collection.ring.after(revision)?.take(limit).cloned().collect();
-        let complete = match events.last() {
-            Some(last) if events.len() == limit => last.revision(),
-            _ => self.revision.max(revision),
-        };
+        let (mut events, mut taken) = (Vec::new(), 0);
+        let mut complete = self.revision.max(revision);
+        for event in collection.ring.after(revision)? {
+            if events.len() == limit || taken >= bytes {
+                complete = events.last().map_or(revision, |last: &Arc<Event<I>>| last.revision());
+                break;
+            }
+            taken += event.entry.bytes.len();
+            events.push(Arc::clone(event));
+        }
         Ok((events, complete))
     }
 
@@ -284,6 +296,10 @@ impl<I> Cache<I> {
 
     pub(crate) fn collection_bytes(&self, collection: &str) -> usize {
         self.collections.get(collection).map_or(0, |c| c.bytes)
+    }
+
+    pub(crate) fn collection_entries(&self, collection: &str) -> usize {
+        self.collections.get(collection).map_or(0, |c| c.items.len())
     }
 
     pub(crate) fn stats(&self) -> Stats {

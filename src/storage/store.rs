@@ -148,6 +148,12 @@ impl<C: Codec> Storage<C> {
         self.cache.read().collection_bytes(collection)
     }
 
+    /// How many entries a collection has.
+    #[must_use]
+    pub fn collection_entries(&self, collection: &str) -> usize {
+        self.cache.read().collection_entries(collection)
+    }
+
     #[must_use]
     pub fn get(&self, collection: &str, item: &str) -> Option<Arc<Entry<C::Index>>> {
         self.cache.read().get(collection, item).cloned()

@@ -29,7 +29,7 @@ impl<I> Watch<I> {
     pub(crate) fn new(cache: Arc<RwLock<Cache<I>>>, collection: &str, revision: u64) -> Result<Self, Gone> {
         let known = cache.read().subscribe(collection);
         let published = known.unwrap_or_else(|| cache.write().ensure(collection));
-        cache.read().events_after(collection, revision, 0)?;
+        cache.read().events_after(collection, revision, 0, 0)?;
         Ok(Self { cache, collection: collection.into(), position: revision, published })
     }
 
@@ -44,8 +44,12 @@ impl<I> Watch<I> {
     /// # Errors
     /// [`Gone`] when the ring no longer reaches back to the position.
     pub fn ready(&mut self) -> Result<Vec<Arc<Event<I>>>, Gone> {
+        self.take(usize::MAX)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<Vec<Arc<Event<I>>>, Gone> {
         self.published.borrow_and_update();
-        let (events, position) = self.cache.read().events_after(&self.collection, self.position, BATCH)?;
+        let (events, position) = self.cache.read().events_after(&self.collection, self.position, BATCH, bytes)?;
         self.position = position;
         Ok(events)
     }
@@ -55,8 +59,16 @@ impl<I> Watch<I> {
     /// # Errors
     /// [`Gone`] when the ring no longer reaches back to the position.
     pub async fn next(&mut self) -> Result<Vec<Arc<Event<I>>>, Gone> {
+        self.next_within(usize::MAX).await
+    }
+
+    /// The next changes, at least one and none beyond the one that reaches so many bytes. Cancelling loses nothing.
+    ///
+    /// # Errors
+    /// [`Gone`] when the ring no longer reaches back to the position.
+    pub async fn next_within(&mut self, bytes: usize) -> Result<Vec<Arc<Event<I>>>, Gone> {
         loop {
-            let events = self.ready()?;
+            let events = self.take(bytes)?;
             if !events.is_empty() {
                 return Ok(events);
             }

@@ -49,3 +49,24 @@ async fn an_old_revision_goes_although_its_collection_is_quiet() {
     assert!(listing(&storage, Some(first)).is_err());
     assert_eq!(listing(&storage, None).unwrap().len(), 1);
 }
+
+/// A slow connection keeps no more alive than it sends at a time, and misses nothing.
+#[tokio::test]
+async fn changes_are_taken_by_their_bytes() {
+    let storage = Storage::open(&Options::new(Backend::Memory), Text).unwrap();
+    let mut watch = storage.watch(COLLECTION, storage.revision()).unwrap();
+    let mut written = Vec::new();
+    for (i, size) in [100, 100, 100, 5_000, 5_000, 1].into_iter().enumerate() {
+        let op = put(&format!("item{i}"), Expect::Absent, &"x".repeat(size));
+        written.push(write(&storage, op, Durability::Relaxed).await.unwrap().revision);
+    }
+    let mut taken = Vec::new();
+    for expected in [2, 2, 1, 1] {
+        let events = watch.next_within(200).await.unwrap();
+        assert_eq!(events.len(), expected);
+        taken.extend(events.iter().map(|event| event.revision()));
+        assert_eq!(watch.position(), *taken.last().unwrap());
+    }
+    assert_eq!(taken, written);
+    assert!(watch.ready().unwrap().is_empty());
+}
