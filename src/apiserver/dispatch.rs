@@ -15,8 +15,8 @@ use crate::auth::{Attributes, User, user};
 use crate::deadline;
 use crate::error::ApiError;
 use crate::handlers::{self, Context};
-use crate::held::Held;
-use crate::in_flight::{self, Full, Pass, Passes};
+use crate::held::{Held, Initial, Initialized};
+use crate::in_flight::{self, Full, Passes};
 use crate::listener::Origin;
 use crate::negotiate::{Offer, Output};
 use crate::paths;
@@ -46,9 +46,21 @@ impl ApiServer {
         let started = Instant::now();
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
         let running = origin.connection.begin(!info.is_long_running(), started);
+        // The initial events of a watch have the time of an answer.
+        let initial = info.is_watch().then(|| origin.connection.begin(true, started));
         let mut passes = Passes::default();
-        let response = self.complete(&info, started, Some(origin), request, &mut passes).await;
-        response.map(|body| Held::new(body, running, passes))
+        let mut response = self.complete(&info, started, Some(origin), request, &mut passes).await;
+        let initialized = response.extensions_mut().remove::<Initialized>();
+        let place = initialized.as_ref().and_then(|_| passes.place.take());
+        response.map(|body| {
+            let held = Held::new(body, running, passes);
+            match initial {
+                Some(running) => {
+                    held.of_watch(Arc::clone(&origin.connection), Initial::new(running, place, initialized))
+                }
+                None => held,
+            }
+        })
     }
 
     /// The answer to a request, whatever became of it.
@@ -68,7 +80,7 @@ impl ApiServer {
         let answered = match allotted {
             Ok(allotted) => {
                 let request = Request::from_parts(parts, body);
-                deadline::within(allotted, self.answer(info, origin, request, &mut passes.place)).await
+                deadline::within(allotted, self.answer(info, origin, request, passes)).await
             }
             Err(refused) => Err(refused),
         };
@@ -92,13 +104,13 @@ impl ApiServer {
         info: &RequestInfo,
         origin: Option<&Origin>,
         request: Request,
-        pass: &mut Option<Pass>,
+        passes: &mut Passes,
     ) -> Result<Response, ApiError> {
         let (mut parts, body) = request.into_parts();
         let user = self.identify(&parts, origin)?;
         if origin.is_some() {
             match self.in_flight.admit(info, &user) {
-                Ok(place) => *pass = place,
+                Ok(places) => *passes = places,
                 Err(Full) => return Ok(in_flight::too_many()),
             }
         }

@@ -4,6 +4,10 @@
 //! nothing costs one piece beyond the answer itself, and the places are held until the last byte is out,
 //! whatever the windows of its streams are. When the time of the answer is over the body ends with an error,
 //! which resets its stream alone.
+//!
+//! A watch lasts, but holds its place among the requests, and has to keep their time, until its initial events
+//! are out. Later it has to take each large event in that time: till then it holds an object that nothing else
+//! may hold any more.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,9 +18,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use bytes::Buf;
 use futures::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
-use crate::connections::Running;
-use crate::in_flight::Passes;
+use crate::connections::{Connection, Running};
+use crate::in_flight::{Pass, Passes};
 
 /// What the connection has of an answer at the most: a window of HTTP/2 as clients open it.
 const PIECE: usize = 64 * 1024;
@@ -39,6 +44,38 @@ struct Places {
     body: AtomicWaker,
 }
 
+/// Says that the initial events of a watch have left; goes with its answer as an extension.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Initialized(Arc<AtomicBool>);
+
+impl Initialized {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What a watch holds until its initial events have left.
+pub(crate) struct Initial {
+    _running: Running,
+    _place: Option<Pass>,
+    /// Absent where the watch was refused: then all is held as for any answer.
+    initialized: Option<Initialized>,
+}
+
+impl Initial {
+    pub(crate) fn new(running: Running, place: Option<Pass>, initialized: Option<Initialized>) -> Self {
+        Self { _running: running, _place: place, initialized }
+    }
+
+    fn is_over(&self) -> bool {
+        self.initialized.as_ref().is_some_and(Initialized::is_set)
+    }
+}
+
 /// The body of an answer.
 pub(crate) struct Held {
     body: Body,
@@ -46,6 +83,15 @@ pub(crate) struct Held {
     rest: Bytes,
     given: usize,
     places: Arc<Places>,
+    watching: Option<Watching>,
+}
+
+/// What a watch has to keep to.
+struct Watching {
+    connection: Arc<Connection>,
+    initial: Option<Initial>,
+    /// A large event is on its way.
+    event: Option<Running>,
 }
 
 /// Part of an answer, which is dropped when it has been sent.
@@ -58,11 +104,22 @@ impl Held {
     pub(crate) fn new(body: Body, running: Running, passes: Passes) -> Self {
         let places =
             Places { running, _passes: passes, is_under_way: AtomicBool::new(false), body: AtomicWaker::new() };
-        Self { body, rest: Bytes::new(), given: 0, places: Arc::new(places) }
+        Self { body, rest: Bytes::new(), given: 0, places: Arc::new(places), watching: None }
+    }
+
+    /// The same as the answer to a watch on a connection.
+    pub(crate) fn of_watch(self, connection: Arc<Connection>, initial: Initial) -> Self {
+        let initial = Some(initial).filter(|initial| !initial.is_over());
+        Self { watching: Some(Watching { connection, initial, event: None }), ..self }
     }
 
     fn piece(&mut self) -> Piece {
         self.places.is_under_way.store(true, Ordering::Release);
+        if self.rest.len() >= ENDS_APART
+            && let Some(Watching { connection, initial: None, event: event @ None }) = &mut self.watching
+        {
+            *event = Some(connection.begin(true, Instant::now()));
+        }
         let length = self.rest.len().min(PIECE);
         self.given = self.given.saturating_add(length);
         Piece { data: self.rest.split_to(length), places: Arc::clone(&self.places) }
@@ -109,7 +166,16 @@ impl HttpBody for Held {
             }
         }
         if self.rest.is_empty() {
-            let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            if let Some(watching) = &mut self.watching {
+                watching.event = None;
+            }
+            let polled = Pin::new(&mut self.body).poll_frame(cx);
+            if let Some(watching) = &mut self.watching
+                && watching.initial.as_ref().is_some_and(Initial::is_over)
+            {
+                watching.initial = None;
+            }
+            let frame = match ready!(polled) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
@@ -142,12 +208,10 @@ impl HttpBody for Held {
 
 #[cfg(test)]
 mod tests {
-    use futures::poll;
-    use http_body_util::BodyExt;
-    use tokio::time::Instant;
-
     use super::*;
     use crate::connections::{Connections, Limits};
+    use futures::poll;
+    use http_body_util::BodyExt;
 
     fn held(body: Body) -> Held {
         let connection = Connections::new(Limits::DEFAULT, tokio_util::sync::CancellationToken::new())

@@ -1,9 +1,12 @@
 //! The requests that are answered at one time, and the memory that their answers take.
 //!
-//! The numbers are upstream's. Watches, logs and streams are not counted, nor is whoever the cluster
-//! cannot do without: components of this process, administrators, and probes of health. A user gets a
-//! share, so that one cannot keep others out; whoever finds no place is told to come again. The answer to a
-//! write is never refused: what it tells of has been done.
+//! The numbers are upstream's. Logs and streams are not counted, nor is whoever the cluster cannot do
+//! without: components of this process, administrators, and probes of health. A user gets a share, so that
+//! one cannot keep others out; whoever finds no place is told to come again. The answer to a write is never
+//! refused: what it tells of has been done.
+//!
+//! A watch is a read until its initial events are out, as with upstream's priority and fairness. For as long
+//! as it lasts it has one of the places for watches, which upstream does not bound.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +24,15 @@ use crate::room;
 /// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
 const READING: usize = 400;
 const MUTATING: usize = 200;
-/// Of either number, what one user gets.
+/// Of a number, what one user gets.
 const USERS_SHARE: usize = 4;
+/// An idle watch takes some five kilobytes: 50 MB. A hundred nodes have ten each.
+const WATCHING: usize = 10_000;
+/// A DaemonSet's service account on each of a hundred nodes, with ten watches each, twice over.
+const WATCHING_OF_ONE: usize = 2_000;
+/// A selector is kept as long as its watch, and takes twenty times the bytes of its text: for each so many,
+/// the watch takes another place.
+const SELECTOR_OF_PLACE: usize = 256;
 /// Answers that were built and wait for clients to take them: a tenth of a board's gigabyte. Lists of
 /// whole objects are put together as they are sent and do not count.
 const BUFFERED_KIB: usize = 96 * 1024;
@@ -37,11 +47,18 @@ pub(crate) struct InFlight {
     reading: Arc<Pool>,
     mutating: Arc<Pool>,
     buffered: Arc<Pool>,
+    watching: Arc<Pool>,
 }
 
 impl Default for InFlight {
     fn default() -> Self {
-        Self { reading: Pool::new(READING), mutating: Pool::new(MUTATING), buffered: Pool::new(BUFFERED_KIB) }
+        let shared = |limit: usize| Pool::new(limit, limit / USERS_SHARE);
+        Self {
+            reading: shared(READING),
+            mutating: shared(MUTATING),
+            buffered: shared(BUFFERED_KIB),
+            watching: Pool::new(WATCHING, WATCHING_OF_ONE),
+        }
     }
 }
 
@@ -49,6 +66,8 @@ impl Default for InFlight {
 #[derive(Debug)]
 struct Pool {
     limit: usize,
+    /// Of one user.
+    share: usize,
     taken: Mutex<Taken>,
 }
 
@@ -69,8 +88,10 @@ pub(crate) struct Pass {
 /// All that a request has of the pools.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
+    /// Among the requests; a watch gives it back when its initial events are out.
     pub(crate) place: Option<Pass>,
     memory: Option<Pass>,
+    _watch: Option<Pass>,
 }
 
 /// There is no room: the client is to come again in a second.
@@ -78,17 +99,21 @@ pub(crate) struct Passes {
 pub(crate) struct Full;
 
 impl InFlight {
-    /// A place for a request, if it needs one.
+    /// The places that a request needs.
     ///
     /// # Errors
-    /// When there is none.
-    pub(crate) fn admit(&self, info: &RequestInfo, user: &User) -> Result<Option<Pass>, Full> {
-        if user.is_in(user::MASTERS) || info.is_long_running() || info.is_health() {
-            return Ok(None);
+    /// When one of them is not free.
+    pub(crate) fn admit(&self, info: &RequestInfo, user: &User) -> Result<Passes, Full> {
+        let is_watch = info.is_watch();
+        if user.is_in(user::MASTERS) || (info.is_long_running() && !is_watch) || info.is_health() {
+            return Ok(Passes::default());
         }
-        let places = if info.is_mutating() { &self.mutating } else { &self.reading };
         // Accounts are free for whoever may make them: those of a namespace have one share.
-        places.enter(room::turn(user), 1).map(Some)
+        let turn = room::turn(user);
+        let selector = info.label_selector.len() + info.field_selector.len();
+        let watch = is_watch.then(|| self.watching.enter(turn, 1 + selector / SELECTOR_OF_PLACE)).transpose()?;
+        let places = if info.is_mutating() { &self.mutating } else { &self.reading };
+        Ok(Passes { place: Some(places.enter(turn, 1)?), memory: None, _watch: watch })
     }
 
     /// The memory of an answer to a read, unless it is small.
@@ -119,18 +144,24 @@ impl InFlight {
     pub(crate) fn running(&self) -> usize {
         self.reading.taken.lock().all + self.mutating.taken.lock().all
     }
+
+    /// How many places watches have.
+    #[cfg(test)]
+    pub(crate) fn watching(&self) -> usize {
+        self.watching.taken.lock().all
+    }
 }
 
 impl Pool {
-    fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: Mutex::default() })
+    fn new(limit: usize, share: usize) -> Arc<Self> {
+        Arc::new(Self { limit, share, taken: Mutex::default() })
     }
 
     /// Gives a user so much of the pool; one who has nothing may have more than the share.
     fn enter(self: &Arc<Self>, user: &str, amount: usize) -> Result<Pass, Full> {
         let mut taken = self.taken.lock();
         let own = taken.by_user.get(user).copied().unwrap_or(0);
-        if taken.all + amount > self.limit || (own > 0 && own + amount > self.limit / USERS_SHARE) {
+        if taken.all + amount > self.limit || (own > 0 && own + amount > self.share) {
             return Err(Full);
         }
         taken.all += amount;
@@ -175,12 +206,12 @@ mod tests {
         let in_flight = InFlight::default();
         let list = RequestInfo::parse(&Method::GET, "/api/v1/pods", None);
         let admit = |name: &str| in_flight.admit(&list, &named(name, &[]));
-        let of_one: Vec<_> = (0..100).map(|_| admit("a").unwrap().unwrap()).collect();
+        let of_one: Vec<_> = (0..100).map(|_| admit("a").unwrap()).collect();
         assert!(matches!(admit("a"), Err(Full)));
-        let of_others: Vec<_> = (0..300).map(|n| admit(&format!("u{}", n % 10)).unwrap().unwrap()).collect();
+        let of_others: Vec<_> = (0..300).map(|n| admit(&format!("u{}", n % 10)).unwrap()).collect();
         assert!(matches!(admit("b"), Err(Full)));
         drop(of_one);
-        admit("a").unwrap().unwrap();
+        admit("a").unwrap();
         drop(of_others);
         let taken = in_flight.reading.taken.lock();
         assert!(taken.all == 0 && taken.by_user.is_empty());
@@ -194,9 +225,9 @@ mod tests {
             let group = format!("system:serviceaccounts:{namespace}");
             named(&format!("system:serviceaccount:{namespace}:a{n}"), &[user::SERVICE_ACCOUNTS, &group])
         };
-        let _held: Vec<_> = (0..100).map(|n| in_flight.admit(&list, &account("evil", n)).unwrap().unwrap()).collect();
+        let _held: Vec<_> = (0..100).map(|n| in_flight.admit(&list, &account("evil", n)).unwrap()).collect();
         assert!(matches!(in_flight.admit(&list, &account("evil", 200)), Err(Full)));
-        in_flight.admit(&list, &account("good", 1)).unwrap().unwrap();
+        in_flight.admit(&list, &account("good", 1)).unwrap();
     }
 
     #[test]
@@ -205,21 +236,46 @@ mod tests {
         let user = named("a", &[]);
         let request = |method: Method, path: &str, query: Option<&str>| RequestInfo::parse(&method, path, query);
         let create = request(Method::POST, "/api/v1/namespaces/a/pods", None);
-        let held: Vec<_> = (0..50).map(|_| in_flight.admit(&create, &user).unwrap().unwrap()).collect();
+        let held: Vec<_> = (0..50).map(|_| in_flight.admit(&create, &user).unwrap()).collect();
         assert!(matches!(in_flight.admit(&create, &user), Err(Full)));
         for (path, query, counted) in [
             ("/api/v1/pods", None, true),
             ("/openapi/v2", None, true),
-            ("/api/v1/pods", Some("watch=true"), false),
+            ("/api/v1/pods", Some("watch=true"), true),
             ("/api/v1/namespaces/a/pods/p/log", None, false),
             ("/readyz", None, false),
             ("/livez/ping", None, false),
         ] {
             let pass = in_flight.admit(&request(Method::GET, path, query), &user).unwrap();
-            assert_eq!(pass.is_some(), counted, "{path}");
+            assert_eq!(pass.place.is_some(), counted, "{path}");
         }
-        assert!(in_flight.admit(&create, &named("root", &[user::MASTERS])).unwrap().is_none());
+        assert!(in_flight.admit(&create, &named("root", &[user::MASTERS])).unwrap().place.is_none());
         drop(held);
+    }
+
+    #[test]
+    fn watches_are_bounded_for_a_user_and_for_all() {
+        let in_flight = InFlight::default();
+        let watch = |query: &str| RequestInfo::parse(&Method::GET, "/api/v1/pods", Some(query));
+        let start = |name: &str, query: &str, groups: &[&str]| {
+            let mut passes = in_flight.admit(&watch(query), &named(name, groups))?;
+            // As when the initial events are out.
+            passes.place = None;
+            Ok::<Passes, Full>(passes)
+        };
+        let of_one: Vec<_> = (0..2_000).map(|_| start("a", "watch=1", &[]).unwrap()).collect();
+        assert!(matches!(start("a", "watch=1", &[]), Err(Full)));
+        start("root", "watch=1", &[user::MASTERS]).unwrap();
+        let of_others: Vec<_> = (0..8_000).map(|n| start(&format!("u{}", n % 4), "watch=1", &[]).unwrap()).collect();
+        assert!(matches!(start("b", "watch=1", &[]), Err(Full)));
+        assert_eq!((in_flight.watching(), in_flight.running()), (10_000, 0), "a refused one has no place left");
+        start("root", "watch=1", &[user::MASTERS]).unwrap();
+        drop((of_one, of_others));
+        assert!(in_flight.watching.taken.lock().by_user.is_empty());
+        let long = format!("watch=1&labelSelector={}", "k!=a,".repeat(1_600));
+        let of_one: Vec<_> = (0..62).map(|_| start("a", &long, &[]).unwrap()).collect();
+        assert!(matches!(start("a", &long, &[]), Err(Full)), "{} places", in_flight.watching());
+        drop(of_one);
     }
 
     #[test]

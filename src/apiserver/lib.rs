@@ -16,6 +16,7 @@ mod discovery;
 mod dispatch;
 pub mod error;
 mod event_expiry;
+mod frames;
 mod handlers;
 mod health;
 mod held;

@@ -125,7 +125,12 @@ impl RequestInfo {
     #[must_use]
     pub fn is_long_running(&self) -> bool {
         const PARTS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
-        self.is_resource && (self.verb == "watch" || PARTS.contains(&&*self.subresource))
+        self.is_watch() || (self.is_resource && PARTS.contains(&&*self.subresource))
+    }
+
+    #[must_use]
+    pub fn is_watch(&self) -> bool {
+        self.is_resource && self.verb == "watch"
     }
 
     #[must_use]

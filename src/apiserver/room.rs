@@ -40,6 +40,8 @@ const BEGUN_OF_ONE: usize = 2;
 /// Bytes of body and object of those that have begun; a larger one begins alone. An update keeps its
 /// body's tree while it waits, which takes up to some thirty times the bytes: 60 MB.
 const BEGUN_BYTES: usize = 2 * 1024 * 1024;
+/// The turn of work that is done once for many users: none of them makes the others wait for their own queue.
+pub(crate) const SHARED: &str = "";
 /// Nesting is bounded at 128 levels, each of which takes some kilobytes in an unoptimized build.
 const STACK: usize = 8 * 1024 * 1024;
 

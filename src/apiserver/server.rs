@@ -10,6 +10,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
+use crate::frames::Frames;
 use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -38,6 +39,8 @@ pub struct ApiServer {
     pub(crate) in_flight: InFlight,
     /// For the bodies of requests that are being received.
     pub(crate) bodies: Arc<BodyPool>,
+    /// Events as watches are told them.
+    pub(crate) frames: Frames,
     /// Ends watches and turns readiness off.
     pub(crate) shutdown: CancellationToken,
 }

@@ -11,6 +11,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
+use crate::frames::Frames;
 use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
@@ -97,6 +98,7 @@ impl ApiServer {
             room: HeavyRoom::open().map_err(StartError::Threads)?,
             in_flight: InFlight::default(),
             bodies: Arc::default(),
+            frames: Frames::default(),
             shutdown: CancellationToken::new(),
             registry,
             config,

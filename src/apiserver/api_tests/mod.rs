@@ -16,4 +16,5 @@ mod special;
 mod strangers;
 mod updates;
 mod watches;
+mod watching;
 mod writes;

@@ -123,9 +123,7 @@ async fn a_client_who_takes_no_answer_is_cut_off_and_leaves_nothing_behind() {
     assert_eq!(running.server.openapi.len(), 0);
 }
 
-#[tokio::test]
-async fn an_answer_that_is_not_taken_ends_and_the_watch_beside_it_goes_on() {
-    let mut running = Running::start_within(soon()).await;
+async fn devs_may_view(running: &mut Running) {
     let binding = serde_json::json!({
         "metadata": {"name": "devs"}, "subjects": [{"kind": "Group", "name": "devs"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
@@ -134,10 +132,19 @@ async fn an_answer_that_is_not_taken_ends_and_the_watch_beside_it_goes_on() {
     let request = request.header("content-type", "application/json").body(binding.to_string().into()).unwrap();
     let admin = running.admin();
     assert_eq!(running.send(request, admin, false).await.status(), StatusCode::CREATED);
+}
+
+/// A watch of all changes, which has no initial events.
+const CHANGES: &str = "/api/v1/namespaces?watch=1&resourceVersion=1";
+
+#[tokio::test]
+async fn an_answer_that_is_not_taken_ends_and_the_watch_beside_it_goes_on() {
+    let mut running = Running::start_within(soon()).await;
+    devs_may_view(&mut running).await;
     let mut connections = Vec::new();
     for window in WINDOWS {
         let (mut sender, connection) = http2(&running, member(&running, "ann"), window).await;
-        let watch = ask(&mut sender, "/api/v1/namespaces?watch=1&resourceVersion=0").await;
+        let watch = ask(&mut sender, CHANGES).await;
         let stalled = ask(&mut sender, LARGE).await;
         assert_eq!((watch.status(), stalled.status()), (StatusCode::OK, StatusCode::OK));
         connections.push((window, sender, connection, watch.into_body(), stalled.into_body()));
@@ -155,6 +162,23 @@ async fn an_answer_that_is_not_taken_ends_and_the_watch_beside_it_goes_on() {
             timeout(SOON, watch.frame()).await.unwrap().unwrap().unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_watch_whose_initial_events_are_not_taken_ends_and_the_one_beside_it_goes_on() {
+    let mut running = Running::start_within(soon()).await;
+    devs_may_view(&mut running).await;
+    let (mut sender, _connection) = http2(&running, member(&running, "ann"), 0).await;
+    let mut initial = ask(&mut sender, "/api/v1/namespaces?watch=1&resourceVersion=0").await.into_body();
+    let mut changes = ask(&mut sender, CHANGES).await.into_body();
+    let places = || (running.server.in_flight.running(), running.server.in_flight.watching());
+    assert_eq!(places(), (1, 2));
+    let what_was_sent = async { while initial.frame().await.unwrap().is_ok() {} };
+    timeout(SOON, what_was_sent).await.unwrap();
+    nothing_runs(&running).await;
+    assert_eq!(places(), (0, 1));
+    assert_eq!(ask(&mut sender, "/version").await.status(), StatusCode::OK);
+    assert!(futures::poll!(Box::pin(changes.frame())).is_pending());
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub(super) async fn delete(cx: &Context<'_>, body: &[u8]) -> Result<Response, Ap
 /// Deletes what the selectors choose, and answers with the list as it was.
 pub(super) async fn delete_collection(cx: &Context<'_>, body: &[u8]) -> Result<Response, ApiError> {
     let options = Arc::new(read_options(cx, body)?);
-    let page = page(cx, &ListOptions::parse(cx.query, false)?)?;
+    let page = page(cx, &ListOptions::parse(cx.query, false)?).await?;
     for entry in &page.entries {
         match delete_member(cx, entry, &options).await {
             Ok(()) | Err(ApiError::NotFound { .. }) => {}

@@ -20,7 +20,7 @@ pub(super) fn get(cx: &Context<'_>) -> Result<Response, ApiError> {
 
 pub(super) async fn list(cx: &Context<'_>) -> Result<Response, ApiError> {
     let options = ListOptions::parse(cx.query, false)?;
-    let page = page(cx, &options)?;
+    let page = page(cx, &options).await?;
     let mut response = respond::list(cx, page).await?;
     // A client that compares lists would take what is missing for deleted, and nobody else tells it.
     if let Some(damaged) = cx.registry().set_aside_in(cx.resource, Some(cx.namespace()).filter(|n| !n.is_empty())) {

@@ -14,6 +14,7 @@ mod rules;
 mod scale;
 mod selection;
 mod update;
+mod walk;
 mod watch;
 
 use axum::body::Bytes;
@@ -26,6 +27,7 @@ use crate::error::ApiError;
 pub(crate) use body::{Target as BodyTarget, decode as decode_body};
 pub(crate) use context::Context;
 pub(crate) use options::WriteOptions;
+pub(crate) use respond::Kind as EventKind;
 
 /// Answers a request for a stored resource or one of its generic subresources.
 pub(crate) async fn handle(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError> {
@@ -45,7 +47,7 @@ async fn handle_verb(cx: &Context<'_>, body: Bytes) -> Result<Response, ApiError
     match (&*cx.info.verb, collection) {
         ("get", false) => list::get(cx),
         ("list", true) => Box::pin(list::list(cx)).await,
-        ("watch", _) => watch::watch(cx),
+        ("watch", _) => Box::pin(watch::watch(cx)).await,
         ("create", true) => Box::pin(create::create(cx, &body)).await,
         ("update", false) => Box::pin(update::put(cx, &body)).await,
         ("patch", false) => Box::pin(patch::patch(cx, &body)).await,

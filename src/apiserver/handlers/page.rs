@@ -2,17 +2,16 @@
 //!
 //! Pages are consistent with each other for as long as the store knows the revision of the first.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use storage::Scope;
 
 use super::context::Context;
 use super::options::{ListOptions, VersionMatch};
 use super::selection::Selection;
+use super::walk::{self, Found, Range};
 use crate::error::ApiError;
 use crate::registry::ObjectEntry;
 
@@ -44,40 +43,16 @@ struct Position {
     limit: usize,
 }
 
-pub(crate) fn page(cx: &Context<'_>, options: &ListOptions) -> Result<Page, ApiError> {
-    let selection = Selection::new(cx, options)?;
+pub(crate) async fn page(cx: &Context<'_>, options: &ListOptions) -> Result<Page, ApiError> {
+    let selection = Arc::new(Selection::new(cx, options)?);
     let position = position(cx, options, &selection)?;
-    let limit = position.limit;
-    let mut entries: Vec<Arc<ObjectEntry>> = Vec::new();
-    let mut beyond = 0;
-    let prefix = selection.prefix();
-    let count_all = selection.is_everything();
-    let start = selection.name().map(|name| cx.resource.item(&selection.namespace, name));
-    let start = start.filter(|_| !cx.resource.row.namespaced || !selection.namespace.is_empty());
-    let scope = Scope {
-        collection: &cx.resource.collection,
-        prefix: &prefix,
-        start: start.as_deref().unwrap_or("").max(&position.start),
-    };
-    let scanned = cx.registry().storage().scan(scope, position.at, |entry| {
-        if start.as_deref().is_some_and(|only| *entry.key.item != *only) {
-            return ControlFlow::Break(());
-        }
-        if !selection.matches(&entry.index) {
-            return ControlFlow::Continue(());
-        }
-        if limit > 0 && entries.len() == limit {
-            beyond += 1;
-            return if count_all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        }
-        entries.push(Arc::clone(entry));
-        ControlFlow::Continue(())
-    });
-    let revision = scanned.map_err(|_| expired(&position))?;
+    let range = Range { start: position.start.clone(), at: position.at, limit: position.limit };
+    let Found { entries, revision, beyond } =
+        walk::find(cx, &selection, range).await?.map_err(|_| expired(&position))?;
     let next = entries.last().filter(|_| beyond > 0).map(|last| format!("{}\0", last.key.item));
     Ok(Page {
         continue_token: next.map_or_else(String::new, |start| token(revision, start)),
-        remaining: (beyond > 0 && count_all).then_some(beyond),
+        remaining: (beyond > 0 && selection.is_everything()).then_some(beyond),
         entries,
         revision,
     })

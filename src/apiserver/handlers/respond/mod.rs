@@ -32,9 +32,7 @@ pub(crate) fn object(
     warnings: &[String],
 ) -> Result<Response, ApiError> {
     if cx.output.media == Media::Protobuf {
-        let value = served_value(cx, object)?;
-        let bytes = encode_protobuf(&value, cx.served.ty)?;
-        return Ok(respond(cx.headers, code, PROTOBUF, bytes, warnings));
+        return Ok(respond(cx.headers, code, PROTOBUF, protobuf(cx, object)?, warnings));
     }
     let json = shaped_json(cx, object, true)?;
     finish(cx, code, json, warnings)
@@ -64,6 +62,11 @@ pub(super) fn scale(cx: &Context<'_>, scale: &Value, warnings: &[String]) -> Res
     let metadata = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
     let table = write_table(cx, ("autoscaling", "scales"), std::iter::once(object), &metadata, true)?;
     finish(cx, StatusCode::OK, table, warnings)
+}
+
+/// A whole object in protobuf.
+pub(crate) fn protobuf(cx: &Context<'_>, object: &Object) -> Result<Vec<u8>, ApiError> {
+    encode_protobuf(&served_value(cx, object)?, cx.served.ty)
 }
 
 /// An object in the negotiated shape, as JSON. `first` is false for all but the first table of a watch,
@@ -115,12 +118,19 @@ impl Kind {
 pub(crate) fn watch_frame(media: Media, kind: Kind, object: &[u8], out: &mut Vec<u8>) {
     match media {
         Media::Json | Media::Yaml => {
-            out.extend_from_slice(b"{\"type\":\"");
-            out.extend_from_slice(kind.as_str().as_bytes());
-            out.extend_from_slice(b"\",\"object\":");
+            begin_frame(kind, out);
             out.extend_from_slice(object);
-            out.extend_from_slice(b"}\n");
+            out.extend_from_slice(FRAME_END);
         }
         Media::Protobuf => out.extend_from_slice(&api::protobuf::watch_frame(kind.as_str(), object)),
     }
 }
+
+/// What stands before the object of an event in JSON; [`FRAME_END`] follows it.
+pub(crate) fn begin_frame(kind: Kind, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+}
+
+pub(crate) const FRAME_END: &[u8] = b"}\n";

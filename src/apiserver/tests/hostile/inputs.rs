@@ -83,6 +83,17 @@ fn crowd(pod: impl Fn(&str) -> Value) -> Vec<Input> {
     seeds
 }
 
+/// A namespace with many objects that have many labels.
+pub(crate) const LABELLED: &str = "labelled";
+
+fn labelled() -> Vec<Input> {
+    let labels: serde_json::Map<String, Value> = (0..60).map(|i| (format!("k{i}"), json!("v"))).collect();
+    let mut seeds = vec![seed("/api/v1/namespaces", json!({"metadata": {"name": LABELLED}}))];
+    let maps = format!("/api/v1/namespaces/{LABELLED}/configmaps");
+    seeds.extend((0..1_000).map(|i| seed(&maps, json!({"metadata": {"name": format!("m{i}"), "labels": labels}}))));
+    seeds
+}
+
 /// The objects that patches and updates are tried on.
 pub(crate) fn seeds() -> Vec<Input> {
     let env: Vec<Value> = (0..2_000).map(|i| json!({"name": format!("v{i}"), "value": "x"})).collect();
@@ -100,6 +111,7 @@ pub(crate) fn seeds() -> Vec<Input> {
         seed(CONFIG_MAPS, json!({"metadata": {"name": "large"}, "data": data})),
     ];
     seeds.extend(crowd(|name| pod(name, &env[..100])));
+    seeds.extend(labelled());
     seeds
 }
 

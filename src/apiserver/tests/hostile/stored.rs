@@ -1,6 +1,6 @@
 //! Inputs that are small and work on much: on large objects that are stored, and on many of them.
 
-use crate::inputs::{CONFIG_MAPS, CROWD, Input, JSON, PODS, input};
+use crate::inputs::{CONFIG_MAPS, CROWD, Input, JSON, LABELLED, PODS, input, many};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
@@ -24,7 +24,12 @@ pub(crate) fn inputs() -> Vec<Input> {
         content_type: "application/merge-patch+json",
         ..heavy("stored: a level for 400 pods", "PATCH", &format!("/api/v1/namespaces/{CROWD}"), &[200], levels)
     };
+    // Each object is asked for all of its labels, and none is selected.
+    let selector = format!("{},zz", many(990, |i| format!("k{i}!=a")));
+    let labelled = format!("/api/v1/namespaces/{LABELLED}/configmaps?labelSelector={selector}");
     vec![
+        reads("stored: a list with a costly selector", &labelled, JSON),
+        reads("stored: a watch with a costly selector", &format!("{labelled}&watch=1&timeoutSeconds=1"), JSON),
         heavy("stored: a large pod, deleted dry", "DELETE", &format!("{pod}?dryRun=All"), &[200], ""),
         heavy("stored: large maps, deleted dry", "DELETE", &format!("{CONFIG_MAPS}?dryRun=All"), &[200], ""),
         // One by one, so that others have their turn between them.
