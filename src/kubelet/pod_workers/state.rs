@@ -49,6 +49,28 @@ impl State {
         }
     }
 
+    /// As far as these facts go.
+    pub(crate) fn settled(self, facts: Facts) -> Self {
+        let mut state = self;
+        loop {
+            let next = state.next(facts);
+            if next == state {
+                return state;
+            }
+            state = next;
+        }
+    }
+
+    /// Nothing of it runs and nothing can start any more: only now may its phase be final. Of a sandbox that
+    /// nobody can look into that is known once it is torn down.
+    pub(crate) fn has_ended(self, sandbox_unknown: bool) -> bool {
+        match self {
+            Self::Running | Self::Rejected | Self::Stopping => false,
+            Self::TearingDown => !sandbox_unknown,
+            Self::Stopped | Self::Gone => true,
+        }
+    }
+
     /// No container is started any more.
     pub(crate) fn is_ending(self) -> bool {
         match self {

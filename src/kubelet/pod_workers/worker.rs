@@ -107,6 +107,11 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    /// Something of the pod may start yet, or still runs, whatever the runtime was seen to have.
+    pub(super) fn may_run(&self) -> bool {
+        self.setup || self.start.is_some() || self.stop.is_some() || !self.words.is_empty()
+    }
+
     /// The operation ended without a word.
     pub(super) fn release(&mut self, op: &Op) {
         match op {
@@ -382,13 +387,7 @@ impl Worker {
         }
         self.compute_status(observed, now);
         let before = self.state;
-        loop {
-            let next = self.state.next(self.facts(observed));
-            if next == self.state {
-                break;
-            }
-            self.state = next;
-        }
+        self.state = before.settled(self.facts(observed));
         if self.state != before {
             self.end_retry = None;
             self.end_probes();
@@ -406,14 +405,12 @@ impl Worker {
     }
 
     fn facts(&self, observed: &Observed) -> Facts {
-        let busy = &self.busy;
-        let under_way = busy.setup || busy.start.is_some() || busy.stop.is_some() || !busy.words.is_empty();
         Facts {
             deleting: self.pod.is_deleting(),
             removed: self.removed,
             condemned: self.condemned.is_some(),
             finished: self.finished,
-            anything_runs: under_way || observed.running().next().is_some(),
+            anything_runs: self.busy.may_run() || observed.running().next().is_some(),
             torn_down: self.torn_down,
         }
     }
@@ -475,7 +472,7 @@ impl Worker {
             replaced: &self.replaced,
             verdict: self.condemned.as_ref().map(|(verdict, _)| verdict),
             stopping: self.state.is_ending(),
-            ended: matches!(self.state, State::TearingDown | State::Stopped | State::Gone),
+            ended: self.state.has_ended(observed.sandbox_unknown()),
             host_ips: &self.kubelet.cfg.node_ips,
             now,
         });
@@ -557,6 +554,111 @@ async fn sleep_until(wake: Option<Timestamp>, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::{container, exited, observed, pod, running, sandbox};
+    use runtime::SandboxState;
+    use serde_json::json;
+
+    /// The status that a worker publishes which is in this state and sees this, and the state that it is in then.
+    fn published(
+        pod: &Pod,
+        from: State,
+        facts: Facts,
+        seen: &Observed,
+        verdict: Option<&Verdict>,
+    ) -> (State, PodStatus) {
+        let (old, none) = (pod.status().clone(), HashMap::new());
+        let state = from.settled(facts);
+        let computed = status::compute(&status::Inputs {
+            pod,
+            old: &old,
+            observed: seen,
+            waiting: &BTreeMap::new(),
+            health: &HashMap::new(),
+            messages: &none,
+            users: &HashMap::new(),
+            applied: &HashMap::new(),
+            resize: &status::Resize::default(),
+            replaced: &HashSet::new(),
+            verdict,
+            stopping: state.is_ending(),
+            ended: state.has_ended(seen.sandbox_unknown()),
+            host_ips: &[],
+            now: Timestamp::UNIX_EPOCH,
+        });
+        (state, computed.status)
+    }
+
+    /// Every operation that may be under way, alone.
+    fn operations(ops: &mut JoinSet<()>) -> Vec<Busy> {
+        let start = || Some(("a".to_owned(), CancellationToken::new()));
+        vec![
+            Busy::default(),
+            Busy { setup: true, ..Busy::default() },
+            Busy { start: start(), ..Busy::default() },
+            Busy { stop: Some((1, ops.spawn(async {}))), ..Busy::default() },
+            Busy { words: HashSet::from(["a-0".to_owned()]), ..Busy::default() },
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_phase_is_final_only_once_nothing_runs_and_nothing_can_start() {
+        let none = Facts::default();
+        let verdict = Verdict { reason: "Evicted".to_owned(), message: String::new(), disruption: true };
+        let mut ops = JoinSet::new();
+        for policy in ["Always", "OnFailure", "Never"] {
+            let mut pod = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}]}));
+            pod.status = Some(PodStatus { phase: Some("Pending".to_owned()), ..PodStatus::default() });
+            let created = container(&pod, "a", 0, ContainerState::Created);
+            let unknown = Observed::new(Some(sandbox(SandboxState::Unknown)), vec![], vec![]);
+            let views = [
+                Observed::default(),
+                observed(vec![created]),
+                observed(vec![running(&pod, "a", 0)]),
+                observed(vec![exited(&pod, "a", 0, 0)]),
+                observed(vec![exited(&pod, "a", 0, 1)]),
+                unknown,
+            ];
+            for (n, seen) in views.iter().enumerate() {
+                for busy in operations(&mut ops) {
+                    let runs = seen.running().next().is_some();
+                    let held = busy.may_run() || runs;
+                    for (from, cause) in [State::Running, State::Stopping].into_iter().flat_map(|from| {
+                        let causes = [
+                            Facts { deleting: true, ..none },
+                            Facts { condemned: true, ..none },
+                            Facts { finished: true, ..none },
+                        ];
+                        causes.map(|cause| (from, cause))
+                    }) {
+                        let facts = Facts { anything_runs: held, ..cause };
+                        let why = cause.condemned.then_some(&verdict);
+                        let (state, got) = published(&pod, from, facts, seen, why);
+                        let is_final = is_terminal_phase(got.phase.as_deref());
+                        let ended = !held && !seen.sandbox_unknown();
+                        assert_eq!(is_final, ended, "{policy} view {n} {from:?} {facts:?} {state:?}");
+                        let one = &got.container_statuses.as_ref().unwrap()[0].state;
+                        assert!(!is_final || one.as_ref().unwrap().running.is_none(), "{policy} view {n} {facts:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_final_phase_stays_whatever_is_seen() {
+        for phase in ["Succeeded", "Failed"] {
+            let mut pod = pod(json!({"restartPolicy": "Always", "containers": [{"name": "a"}]}));
+            pod.status = Some(PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() });
+            let seen =
+                [observed(vec![running(&pod, "a", 0)]), observed(vec![exited(&pod, "a", 0, 3)]), Observed::default()];
+            for (seen, finished) in seen.iter().flat_map(|seen| [(seen, true), (seen, false)]) {
+                let anything_runs = seen.running().next().is_some();
+                let facts = Facts { finished, anything_runs, ..Facts::default() };
+                let (_, got) = published(&pod, State::Running, facts, seen, None);
+                assert_eq!(got.phase.as_deref(), Some(phase));
+            }
+        }
+    }
 
     #[test]
     fn an_operation_that_panicked_leaves_the_others_busy() {

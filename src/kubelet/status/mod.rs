@@ -82,7 +82,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) verdict: Option<&'a Verdict>,
     /// The pod is being stopped or was: a container that ended is not started again.
     pub(crate) stopping: bool,
-    /// Nothing of the pod runs any more, for good.
+    /// Nothing of the pod runs any more, for good: no start is under way either.
     pub(crate) ended: bool,
     pub(crate) host_ips: &'a [IpAddr],
     pub(crate) now: Timestamp,
@@ -97,8 +97,9 @@ pub(crate) struct Computed {
     pub(crate) finished: bool,
 }
 
-/// The status that follows from everything that is known. A phase is final only once nothing runs:
-/// others take a finished pod's share of the node, its volumes and its place in a set.
+/// The status that follows from everything that is known. A phase is final only once nothing runs or can
+/// start: others take a finished pod's share of the node, its volumes and its place in a set. What is seen of
+/// containers does not decide that, for one that is being started is not seen.
 pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
     let pod = cx.pod;
     let listed = containers::statuses(cx);
@@ -134,8 +135,7 @@ pub(crate) fn compute(cx: &Inputs<'_>) -> Computed {
         None => computed,
     };
     let finished = is_terminal_phase(Some(due));
-    let runs = cx.observed.running().next().is_some() && !cx.ended;
-    if finished && runs && !is_terminal_phase(old_phase) {
+    if finished && !cx.ended && !is_terminal_phase(old_phase) {
         status.phase = Some(old_phase.unwrap_or("Pending").to_owned());
     } else {
         status.phase = Some(due.to_owned());

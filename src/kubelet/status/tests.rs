@@ -33,7 +33,16 @@ impl Given {
     }
 }
 
+/// What a worker publishes that has nothing under way: it has ended where its phase is to be final and nothing runs.
 fn status(pod: &Pod, given: &Given) -> PodStatus {
+    let first = computed(pod, given, &given.old, (given.stopping, given.ended));
+    if first.finished && given.observed.running().next().is_none() {
+        return computed(pod, given, &first.status, (true, true)).status;
+    }
+    first.status
+}
+
+fn computed(pod: &Pod, given: &Given, old: &PodStatus, (stopping, ended): (bool, bool)) -> Computed {
     let health = given
         .observed
         .running()
@@ -42,7 +51,7 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
     let host = ["192.168.1.5".parse().unwrap()];
     compute(&Inputs {
         pod,
-        old: &given.old,
+        old,
         observed: &given.observed,
         waiting: &given.waiting,
         health: &health,
@@ -52,12 +61,11 @@ fn status(pod: &Pod, given: &Given) -> PodStatus {
         resize: &given.resize,
         replaced: &given.replaced,
         verdict: given.verdict.as_ref(),
-        stopping: given.stopping,
-        ended: given.ended,
+        stopping,
+        ended,
         host_ips: &host,
         now: Timestamp::from_second(1000).unwrap(),
     })
-    .status
 }
 
 fn condition(status: &PodStatus, name: &str) -> (String, Option<String>, Option<String>) {
