@@ -2,11 +2,13 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1 as api;
+use serde_json::Value;
 
 use super::config_map::{FROZEN, SIZE_MAX};
 use crate::field::{self, ErrorList, Path};
 use crate::kinds::Kind;
 use crate::meta::format;
+use crate::schema::explain;
 
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account.name";
 
@@ -65,14 +67,27 @@ impl Kind for Secret {
     }
 }
 
+/// Why Go reads no object out of these bytes, in its words. It takes null for an empty one.
+fn object_error(bytes: &[u8]) -> Option<String> {
+    let found = match serde_json::from_slice::<Value>(bytes) {
+        Err(error) => return Some(explain(bytes, &error).to_string()),
+        Ok(Value::Object(_) | Value::Null) => return None,
+        Ok(Value::Bool(_)) => "bool",
+        Ok(Value::Number(_)) => "number",
+        Ok(Value::String(_)) => "string",
+        Ok(Value::Array(_)) => "array",
+    };
+    Some(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
+}
+
 fn validate_type(obj: &api::Secret, path: &Path<'_>, errs: &mut ErrorList) {
     let value = |key: &str| obj.data.as_ref().and_then(|d| d.get(key)).map(|v| v.0.as_slice());
     let require = |key: &str, errs: &mut ErrorList| errs.push(field::required(&path.key(key), ""));
     let json = |key: &str, errs: &mut ErrorList| match value(key) {
         None => require(key, errs),
         Some(bytes) => {
-            if let Err(error) = serde_json::from_slice::<serde_json::Map<_, _>>(bytes) {
-                errs.push(field::invalid(&path.key(key), "<secret contents redacted>", error.to_string()));
+            if let Some(why) = object_error(bytes) {
+                errs.push(field::invalid(&path.key(key), "<secret contents redacted>", why));
             }
         }
     };
@@ -101,5 +116,28 @@ fn validate_type(obj: &api::Secret, path: &Path<'_>, errs: &mut ErrorList) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_object_is_told_in_gos_words() {
+        for (text, expected) in [
+            ("{\"auths\":{}}", None),
+            ("null", None),
+            ("nope", Some("invalid character 'o' in literal null (expecting 'u')")),
+            ("xyz", Some("invalid character 'x' looking for beginning of value")),
+            ("{\"auths\":{", Some("unexpected end of JSON input")),
+            ("", Some("unexpected end of JSON input")),
+            ("{} x", Some("invalid character 'x' after top-level value")),
+            ("[]", Some("json: cannot unmarshal array into Go value of type map[string]interface {}")),
+            ("\"a\"", Some("json: cannot unmarshal string into Go value of type map[string]interface {}")),
+            ("7", Some("json: cannot unmarshal number into Go value of type map[string]interface {}")),
+        ] {
+            assert_eq!(object_error(text.as_bytes()).as_deref(), expected, "{text}");
+        }
     }
 }

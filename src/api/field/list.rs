@@ -53,6 +53,11 @@ impl ErrorList {
         self.errors.push(error);
     }
 
+    /// Takes back errors that are none after all. What was not kept stays untold.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Error) -> bool) {
+        self.errors.retain(keep);
+    }
+
     pub fn append(&mut self, other: &mut Self) {
         self.extend(std::mem::take(other));
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Admitted, KindRules, Traits, prepare};
 use crate::field::{self, ErrorList, Path};
 use crate::meta;
+use crate::meta::address_form::forgive_old;
 
 /// A kind with rules of its own. Metadata is checked around these hooks, by the same code for all.
 pub(crate) trait Kind: Sync {
@@ -90,6 +91,8 @@ impl<K: Kind> Typed<K> {
     fn check_update(&self, new: &K::Object, old: &K::Object) -> ErrorList {
         let mut errs = meta::validate_object_meta_update(new.metadata(), old.metadata());
         self.kind.validate_update(new, old, &mut errs);
+        // Encoding what was decoded from JSON cannot fail.
+        forgive_old(&mut errs, || serde_json::to_value(old).unwrap_or_default());
         errs
     }
 
@@ -152,6 +155,7 @@ impl<K: Kind> KindRules for Typed<K> {
         let check = |new: &K::Object, old: &K::Object| {
             let mut errs = meta::validate_object_meta_update(new.metadata(), old.metadata());
             self.kind.validate_status_update(new, old, &mut errs);
+            forgive_old(&mut errs, || serde_json::to_value(old).unwrap_or_default());
             errs
         };
         Self::check_two(new, old, check).unwrap_or_else(|e| undecodable(&e))

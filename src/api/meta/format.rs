@@ -4,6 +4,8 @@
 //! They are checked byte by byte: a list of regular expressions would cost more than the rest of a
 //! Pod's validation. The expressions stand in the messages only, where users expect them.
 
+use super::address_form::{HOST_BITS, LEADING_ZEROS, LEADING_ZEROS_IN_RANGE, MAPPED, MAPPED_RANGE, Written, is_mapped};
+
 const LABEL_FORMAT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const QUALIFIED_RULE: &str =
@@ -312,18 +314,25 @@ fn canonical_ip_address(value: &str) -> Vec<String> {
 
 #[must_use]
 pub fn ip_address(value: &str) -> Vec<String> {
-    if value.parse::<std::net::IpAddr>().is_ok() {
-        return Vec::new();
-    }
-    vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    let why = match Written::ip(value) {
+        None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        Some(ip) if ip.zeros => LEADING_ZEROS,
+        Some(ip) if is_mapped(ip.value) => MAPPED,
+        Some(_) => return Vec::new(),
+    };
+    vec![why.to_owned()]
 }
 
 #[must_use]
 pub fn cidr(value: &str) -> Vec<String> {
-    if value.parse::<ipnet::IpNet>().is_ok() {
-        return Vec::new();
-    }
-    vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+    let why = match Written::cidr(value) {
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        Some(range) if range.zeros => LEADING_ZEROS_IN_RANGE,
+        Some(range) if is_mapped(range.value.addr()) => MAPPED_RANGE,
+        Some(range) if range.value.trunc() != range.value => HOST_BITS,
+        Some(_) => return Vec::new(),
+    };
+    vec![why.to_owned()]
 }
 
 /// What may be one segment of a URL path: the weakest rule for a name.
@@ -406,7 +415,7 @@ mod tests {
     #[test]
     fn other_formats_accept_and_refuse() {
         type Check = fn(&str) -> Vec<String>;
-        let rows: [(Check, &str, &str); 12] = [
+        let rows: [(Check, &str, &str); 16] = [
             (label_value, "", "a b"),
             (label_value, "v1.2_x", "-x"),
             (dns1123_subdomain, "a.b-c", "a..b"),
@@ -419,6 +428,10 @@ mod tests {
             (percent, "25%", "%"),
             (path_segment, "system:node", "a/b"),
             (ip_address, "10.0.0.1", "10.0.0"),
+            (ip_address, "FD00:0::1", "::ffff:10.0.0.1"),
+            (ip_address, "0.0.0.0", "010.0.0.5"),
+            (cidr, "10.0.0.0/8", "10.0.0.1/8"),
+            (cidr, "FD00::/64", "10.0.0.0/08"),
         ];
         for (check, good, bad) in rows {
             assert!(check(good).is_empty(), "{good}: {:?}", check(good));

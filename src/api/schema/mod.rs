@@ -29,6 +29,7 @@ pub(crate) use decode::is_absent;
 pub use decode::{Decoded, check_value, decode_any, decode_json};
 pub use error::{DecodeError, FieldIssue};
 pub(crate) use issues::MAX_ISSUES;
+pub(crate) use syntax::explain;
 pub(crate) use table::Numbers;
 pub use table::{Container, FieldRef, ListType, Scalar, Shape, Strategy, Table, Ty, TypeId, TypeRef};
 pub use yaml::{Yaml, check_yaml, decode_yaml, read_yaml};

@@ -6,7 +6,7 @@
 use super::error::DecodeError;
 
 /// The error for bytes that `serde_json` refused.
-pub(super) fn explain(bytes: &[u8], error: &serde_json::Error) -> DecodeError {
+pub(crate) fn explain(bytes: &[u8], error: &serde_json::Error) -> DecodeError {
     if error.to_string().starts_with("recursion limit exceeded") {
         return DecodeError::Depth;
     }

@@ -68,7 +68,7 @@ impl Kind for Pod {
 
     fn validate_update(&self, new: &api::Pod, old: &api::Pod, errs: &mut ErrorList) {
         meta::validate_metadata(&new.metadata, true, NameRule::Subdomain, &Path::new("metadata"), errs);
-        validate_spec::validate_pod(new, errs);
+        validate_spec::validate_changed_pod(new, old, errs);
         update::validate_pod_update(new, old, errs);
     }
 

@@ -21,7 +21,7 @@ const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 #[must_use]
 pub fn validate_resize(new: &Pod, old: &Pod) -> ErrorList {
     let mut errs = ErrorList::new();
-    validate_spec::validate_pod(new, &mut errs);
+    validate_spec::validate_changed_pod(new, old, &mut errs);
     if old.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
         return field::forbidden(&Path::new(""), "static pods cannot be resized").into();
     }

@@ -206,6 +206,70 @@ fn file_keys_are_of_empty_dirs() {
 }
 
 #[test]
+fn stop_signals_are_those_of_the_pods_system() {
+    let of = |system: Option<&str>, signal: &str| {
+        let mut pod =
+            with("/spec/containers", json!([{"name": "a", "image": "i", "lifecycle": {"stopSignal": signal}}]));
+        if let Some(system) = system {
+            set(&mut pod, "/spec/os", json!({"name": system}));
+        }
+        pod
+    };
+    let at = "spec.containers[0].lifecycle.stopSignal";
+    for signal in ["SIGTERM", "SIGRTMIN+15", "SIGRTMAX-14", "SIGIOT"] {
+        check(of(Some("linux"), signal), &[]);
+    }
+    check(of(Some("windows"), "SIGTERM"), &[]);
+    let why = format!("{at}: Forbidden: may not be set for containers with empty `spec.os.name`");
+    check(of(None, "SIGTERM"), &[&why]);
+    let why = format!("{at}: Unsupported value: \"SIGUSR1\": supported values: \"SIGKILL\", \"SIGTERM\"");
+    check(of(Some("windows"), "SIGUSR1"), &[&why]);
+    for signal in ["SIGFOO", "TERM", "SIGRTMIN+16", "9"] {
+        let (_, errors, _) = created(of(Some("linux"), signal));
+        let start =
+            format!("{at}: Unsupported value: {signal:?}: supported values: \"SIGABRT\", \"SIGALRM\", \"SIGBUS\", ");
+        assert!(errors.len() == 1 && errors[0].starts_with(&start), "{errors:?}");
+    }
+    let (mut old, ..) = created(of(Some("linux"), "SIGTERM"));
+    set(&mut old, "/spec/containers/0/lifecycle/stopSignal", json!("SIGFOO"));
+    set(&mut old, "/metadata/finalizers", json!(["a/b"]));
+    set(&mut old, "/metadata/resourceVersion", json!("7"));
+    let mut new = old.clone();
+    set(&mut new, "/metadata/finalizers", json!([]));
+    assert!(rules("", "Pod").admit_update(&mut new, &old).unwrap().errors.is_empty(), "what it has already stays");
+}
+
+#[test]
+fn addresses_in_ambiguous_forms_are_refused_unless_they_were_there() {
+    let aliased = |ip: &str| with("/spec/hostAliases", json!([{"ip": ip, "hostnames": ["x"]}]));
+    let why = "spec.hostAliases[0].ip: Invalid value: \"010.0.0.5\": must not have leading 0s";
+    check(aliased("010.0.0.5"), &[why]);
+    let (mut old, ..) = created(aliased("10.0.0.5"));
+    set(&mut old, "/spec/hostAliases/0/ip", json!("::ffff:10.0.0.5"));
+    set(&mut old, "/metadata/resourceVersion", json!("7"));
+    let mut new = old.clone();
+    set(&mut new, "/metadata/labels", json!({"a": "b"}));
+    assert!(rules("", "Pod").admit_update(&mut new, &old).unwrap().errors.is_empty());
+    let policy = |cidr: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "p", "namespace": "default", "uid": "u", "resourceVersion": "7"},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]}})
+    };
+    let kind = rules("networking.k8s.io", "NetworkPolicy");
+    let mut bad = policy("10.0.0.1/8");
+    let errors = kind.admit_create(&mut bad).unwrap().errors;
+    assert_eq!(
+        errors[0].to_string(),
+        "spec.ingress[0].from[0].ipBlock.cidr: Invalid value: \"10.0.0.1/8\": must not have bits set beyond the \
+         prefix length"
+    );
+    let (old, mut new) = (policy("10.0.0.1/8"), policy("10.0.0.1/8"));
+    assert!(kind.admit_update(&mut new, &old).unwrap().errors.is_empty(), "what it has already stays");
+    let (mut changed, old) = (policy("10.0.0.2/8"), policy("10.0.0.1/8"));
+    assert_eq!(kind.admit_update(&mut changed, &old).unwrap().errors.len(), 1);
+}
+
+#[test]
 fn the_rest_of_the_spec_is_checked() {
     check(
         with("/spec/restartPolicy", json!("Sometimes")),

@@ -27,10 +27,6 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn grace(&self) -> Option<i64> {
-        self.spec.termination_grace_period_seconds
-    }
-
     pub(super) fn host_users(&self) -> bool {
         self.spec.host_users != Some(false)
     }
@@ -60,7 +56,7 @@ fn validate_containers(context: &Context<'_>, path: &Path<'_>, errs: &mut ErrorL
         if !names.insert(ctr.name.as_str()) {
             errs.push(field::duplicate(&at.child("name"), &ctr.name));
         }
-        validate_hooks_and_probes(ctr, context.grace(), &at, errs);
+        validate_hooks_and_probes(ctr, context.spec, &at, errs);
         validate_restart_rules(ctr, &at, errs);
     }
     validate_unique_host_ports(containers, path, errs);
@@ -80,7 +76,7 @@ fn validate_init_containers(context: &Context<'_>, path: &Path<'_>, errs: &mut E
         }
         validate_unique_host_ports(std::slice::from_ref(ctr), path, errs);
         if is_sidecar(ctr) {
-            validate_hooks_and_probes(ctr, context.grace(), &at, errs);
+            validate_hooks_and_probes(ctr, context.spec, &at, errs);
         } else {
             let set = [
                 ("lifecycle", ctr.lifecycle.is_some()),

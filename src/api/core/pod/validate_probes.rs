@@ -1,12 +1,85 @@
 //! Probes, lifecycle hooks and the actions that both are made of.
 
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, GRPCAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, SleepAction, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec, Probe, SleepAction,
+    TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::field::{self, ErrorList, Path};
 use crate::meta::format;
+
+/// Upstream's list, in the order of its messages.
+const LINUX_SIGNALS: &[&str] = &[
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+const WINDOWS_SIGNALS: &[&str] = &["SIGKILL", "SIGTERM"];
+/// A stop signal that names no system is refused with this.
+const NO_SYSTEM: &str = "may not be set for containers with empty `spec.os.name`";
 
 #[derive(Default)]
 struct Handler<'a> {
@@ -42,9 +115,15 @@ impl<'a> From<&'a LifecycleHandler> for Handler<'a> {
 }
 
 /// The hooks and probes of a container that runs for as long as the pod.
-pub(super) fn validate_hooks_and_probes(ctr: &Container, grace: Option<i64>, path: &Path<'_>, errs: &mut ErrorList) {
+pub(super) fn validate_hooks_and_probes(ctr: &Container, spec: &PodSpec, path: &Path<'_>, errs: &mut ErrorList) {
+    let grace = spec.termination_grace_period_seconds;
     if let Some(lifecycle) = ctr.lifecycle.as_ref() {
-        validate_lifecycle(lifecycle, grace, &path.child("lifecycle"), errs);
+        let at = path.child("lifecycle");
+        validate_lifecycle(lifecycle, grace, &at, errs);
+        if let Some(signal) = lifecycle.stop_signal.as_deref() {
+            let system = spec.os.as_ref().map_or("", |os| &os.name);
+            validate_stop_signal(signal, system, &at.child("stopSignal"), errs);
+        }
     }
     if let Some(probe) = ctr.liveness_probe.as_ref() {
         validate_once_probe(probe, grace, &path.child("livenessProbe"), errs);
@@ -94,8 +173,18 @@ fn validate_lifecycle(lifecycle: &Lifecycle, grace: Option<i64>, path: &Path<'_>
             validate_handler(&Handler::from(hook), grace, &path.child(name), errs);
         }
     }
-    if let Some(signal) = lifecycle.stop_signal.as_deref().filter(|s| !s.starts_with("SIG")) {
-        errs.push(field::not_supported(&path.child("stopSignal"), signal, &[]));
+}
+
+/// Which signals there are depends on the system; of one that nobody knows its name is refused elsewhere.
+fn validate_stop_signal(signal: &str, system: &str, path: &Path<'_>, errs: &mut ErrorList) {
+    let known = match system {
+        "" => return errs.push(field::forbidden(path, NO_SYSTEM)),
+        "linux" => LINUX_SIGNALS,
+        "windows" => WINDOWS_SIGNALS,
+        _ => return,
+    };
+    if !known.contains(&signal) {
+        errs.push(field::not_supported(path, signal, known));
     }
 }
 

@@ -44,6 +44,28 @@ pub(super) fn validate_pod(pod: &Pod, errs: &mut ErrorList) {
     }
 }
 
+/// The spec of a pod that exists. A stop signal that was accepted once stays: who takes a finalizer off must be
+/// able to.
+pub(super) fn validate_changed_pod(new: &Pod, old: &Pod, errs: &mut ErrorList) {
+    let known = stop_signals(old);
+    if known.iter().all(Option::is_none) || known != stop_signals(new) {
+        return validate_pod(new, errs);
+    }
+    let mut without = new.clone();
+    for c in without.spec.iter_mut().flat_map(|s| s.containers.iter_mut().chain(s.init_containers.iter_mut().flatten()))
+    {
+        if let Some(lifecycle) = c.lifecycle.as_mut() {
+            lifecycle.stop_signal = None;
+        }
+    }
+    validate_pod(&without, errs);
+}
+
+fn stop_signals(pod: &Pod) -> Vec<Option<&str>> {
+    let containers = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    containers.map(|c| c.lifecycle.as_ref()?.stop_signal.as_deref()).collect()
+}
+
 fn validate_pod_annotations(
     annotations: Option<&std::collections::BTreeMap<String, String>>,
     spec: &PodSpec,

@@ -97,7 +97,7 @@ fn annotation_warnings(
 
 fn volume_warnings(volume: &Volume, path: &str, out: &mut Vec<String>) {
     let rows = [
-        (volume.git_repo.is_some(), "gitRepo: deprecated in v1.11"),
+        (volume.git_repo.is_some(), "gitRepo: deprecated in v1.11, and disabled by default in v1.33+"),
         (
             volume.photon_persistent_disk.is_some(),
             "photonPersistentDisk: deprecated in v1.11, non-functional in v1.16+",
