@@ -1,72 +1,206 @@
 //! gRPC health checks: one unary call of `grpc.health.v1.Health/Check` over plain HTTP/2. The two
-//! messages have one field each, so they are encoded by hand.
+//! messages have one field each, so they are encoded by hand. Failures read as those of Go's gRPC.
 
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use client::Owned;
-use http::{HeaderMap, Request};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::target::{Checked, connect};
+use crate::failures::go_seconds;
 
 const SERVING: u64 = 1;
 const MAX_ANSWER: usize = 4096;
+/// Between two tries to connect.
+const RETRY: Duration = Duration::from_millis(100);
 
-pub(super) async fn probe(host: &str, port: u16, service: &str, limit: Duration) -> Checked {
-    let place = format!("{host}:{port}");
-    match timeout(limit, call(host, port, service, limit)).await {
-        Err(_) => {
-            Checked::Failure(format!("timeout: health rpc to {place:?} did not complete within {}s", limit.as_secs()))
-        }
-        Ok(Err(why)) => Checked::Failure(why),
-        Ok(Ok(SERVING)) => Checked::Success,
-        Ok(Ok(status)) => {
-            let name = match status {
-                0 => "UNKNOWN",
-                2 => "NOT_SERVING",
-                3 => "SERVICE_UNKNOWN",
-                _ => "UNRECOGNIZED",
-            };
-            Checked::Failure(format!("service unhealthy (responded with {name:?})"))
+const DEADLINE_EXCEEDED: u32 = 4;
+const UNIMPLEMENTED: u32 = 12;
+const INTERNAL: u32 = 13;
+
+/// How a call failed.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// Whatever answers does not speak HTTP/2.
+    NotConnected,
+    Status {
+        code: u32,
+        message: String,
+    },
+}
+
+impl Fault {
+    fn status(code: u32, message: impl Into<String>) -> Self {
+        Self::Status { code, message: message.into() }
+    }
+
+    /// In the words of upstream's prober.
+    fn text(&self, place: &str, limit: Duration) -> String {
+        let limit = go_seconds(limit);
+        match self {
+            Self::NotConnected => {
+                format!("timeout: failed to connect service {place:?} within {limit}: context deadline exceeded")
+            }
+            Self::Status { code: UNIMPLEMENTED, message } => format!(
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+            ),
+            Self::Status { code: DEADLINE_EXCEEDED, .. } => {
+                format!("timeout: health rpc did not complete within {limit}")
+            }
+            Self::Status { code, message } => {
+                format!("error: health rpc probe failed: rpc error: code = {} desc = {message}", code_name(*code))
+            }
         }
     }
 }
 
-async fn call(host: &str, port: u16, service: &str, limit: Duration) -> Result<u64, String> {
-    let stream = connect(host, port, limit)
-        .await
-        .map_err(|e| format!("failed to connect service \"{host}:{port}\" within {}s: {e}", limit.as_secs()))?;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(|e| e.to_string())?;
-    let _driver = Owned::spawn(async move {
+pub(super) async fn probe(host: &str, port: u16, service: &str, limit: Duration) -> Checked {
+    let place = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    match check(host, port, service, &place, Instant::now() + limit).await {
+        Err(fault) => Checked::Failure(fault.text(&place, limit)),
+        Ok(SERVING) => Checked::Success,
+        Ok(status) => Checked::Failure(format!("service unhealthy (responded with {:?})", health_name(status))),
+    }
+}
+
+async fn check(host: &str, port: u16, service: &str, place: &str, end: Instant) -> Result<u64, Fault> {
+    // Upstream's waits for a connection as long as it may, whatever refuses it meanwhile.
+    let (sender, _driver) = loop {
+        match timeout_at(end, open(host, port, end)).await {
+            Ok(Some(open)) => break open,
+            Ok(None) if Instant::now() + RETRY < end => sleep(RETRY).await,
+            Ok(None) | Err(_) => {
+                sleep_until(end).await;
+                return Err(Fault::NotConnected);
+            }
+        }
+    };
+    let late = |_| Err(Fault::status(DEADLINE_EXCEEDED, ""));
+    timeout_at(end, call(sender, place, service)).await.unwrap_or_else(late)
+}
+
+type Open = (SendRequest<Full<Bytes>>, Owned);
+
+async fn open(host: &str, port: u16, end: Instant) -> Option<Open> {
+    let stream = connect(host, port, end.saturating_duration_since(Instant::now())).await.ok()?;
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()?;
+    let driver = Owned::spawn(async move {
         // Its errors come back through the request.
         let _ = connection.await;
     });
-    let request = Request::post(format!("http://{host}:{port}/grpc.health.v1.Health/Check"))
-        .header("content-type", "application/grpc")
+    Some((sender, driver))
+}
+
+async fn call(mut sender: SendRequest<Full<Bytes>>, place: &str, service: &str) -> Result<u64, Fault> {
+    let request = Request::post(format!("http://{place}/grpc.health.v1.Health/Check"))
+        .header(CONTENT_TYPE, "application/grpc")
         .header("te", "trailers")
         .header("user-agent", "kube-probe/1.36")
         .body(Full::new(encode_request(service)))
-        .map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(|e| format!("health rpc failed: {e}"))?;
-    let headers = response.headers().clone();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
+        .map_err(|e| Fault::status(INTERNAL, e.to_string()))?;
+    let response = sender.send_request(request).await.map_err(|_| Fault::NotConnected)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|e| Fault::status(INTERNAL, e.to_string()))?;
     let trailers = body.trailers().cloned().unwrap_or_default();
-    check_grpc_status(&headers, &trailers)?;
-    decode_response(&body.to_bytes()).ok_or_else(|| "health rpc failed: malformed answer".to_owned())
+    check_answer(status, &headers, &trailers)?;
+    decode_response(&body.to_bytes())
+        .ok_or_else(|| Fault::status(INTERNAL, "grpc: failed to unmarshal the received message"))
 }
 
 /// The status stands in the trailers, or in the headers of an answer without a body.
-fn check_grpc_status(headers: &HeaderMap, trailers: &HeaderMap) -> Result<(), String> {
+fn check_answer(status: StatusCode, headers: &HeaderMap, trailers: &HeaderMap) -> Result<(), Fault> {
     let find = |name: &str| trailers.get(name).or_else(|| headers.get(name)).and_then(|v| v.to_str().ok());
-    match find("grpc-status") {
-        Some("0") | None => Ok(()),
-        Some("12") => Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned()),
-        Some(code) => Err(format!("health rpc failed: code {code}: {}", find("grpc-message").unwrap_or_default())),
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let is_grpc = kind.is_some_and(|kind| kind.starts_with("application/grpc"));
+    if !is_grpc || status != StatusCode::OK {
+        return Err(not_grpc(status, kind.filter(|_| !is_grpc), is_grpc));
+    }
+    match find("grpc-status").map(str::parse) {
+        Some(Ok(0)) => Ok(()),
+        Some(Ok(code)) => Err(Fault::status(code, unescaped(find("grpc-message").unwrap_or_default()))),
+        Some(Err(_)) => Err(Fault::status(INTERNAL, "transport: malformed grpc-status")),
+        None => Err(Fault::status(INTERNAL, "server closed the stream without sending trailers")),
+    }
+}
+
+/// An answer of some other HTTP server.
+fn not_grpc(status: StatusCode, kind: Option<&str>, is_grpc: bool) -> Fault {
+    let code = match status.as_u16() {
+        200 | 400 => INTERNAL,
+        401 => 16,
+        403 => 7,
+        404 => UNIMPLEMENTED,
+        429 | 502..=504 => 14,
+        _ => 2,
+    };
+    let mut why = Vec::new();
+    if status != StatusCode::OK {
+        let text = status.canonical_reason().unwrap_or_default();
+        why.push(format!("unexpected HTTP status code received from server: {} ({text})", status.as_u16()));
+    }
+    match kind {
+        _ if is_grpc => {}
+        Some(kind) => why.push(format!("transport: received unexpected content-type {kind:?}")),
+        None => why.push("malformed header: missing HTTP content-type".to_owned()),
+    }
+    Fault::status(code, why.join("; "))
+}
+
+/// A message as it was before the server escaped what is no printable ASCII.
+fn unescaped(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|d| std::str::from_utf8(d).ok());
+        if let Some(escaped) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            out.push(escaped);
+            rest = &after[2..];
+        } else {
+            out.push(byte);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn code_name(code: u32) -> String {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
+    ];
+    let known = usize::try_from(code).ok().and_then(|at| NAMES.get(at));
+    known.map_or_else(|| format!("Code({code})"), |name| (*name).to_owned())
+}
+
+/// What is none of the protocol's is a number, as Go prints it.
+fn health_name(status: u64) -> String {
+    match status {
+        0 => "UNKNOWN".to_owned(),
+        2 => "NOT_SERVING".to_owned(),
+        3 => "SERVICE_UNKNOWN".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -123,5 +257,68 @@ mod tests {
         ] {
             assert_eq!(decode_response(body), expected, "{body:?}");
         }
+    }
+
+    #[test]
+    fn failures_read_as_upstreams() {
+        let (place, limit) = ("10.244.0.5:80", Duration::from_secs(1));
+        for (fault, expected) in [
+            (
+                Fault::NotConnected,
+                "timeout: failed to connect service \"10.244.0.5:80\" within 1s: context deadline exceeded",
+            ),
+            (
+                Fault::status(12, "unknown service grpc.health.v1.Health"),
+                "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): \
+                 unknown service grpc.health.v1.Health",
+            ),
+            (Fault::status(4, ""), "timeout: health rpc did not complete within 1s"),
+            (
+                Fault::status(5, "unknown service"),
+                "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service",
+            ),
+            (Fault::status(99, "x"), "error: health rpc probe failed: rpc error: code = Code(99) desc = x"),
+        ] {
+            assert_eq!(fault.text(place, limit), expected);
+        }
+    }
+
+    #[test]
+    fn answers_without_grpc_are_told_apart() {
+        let headers = |list: &[(&'static str, &'static str)]| -> HeaderMap {
+            list.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect()
+        };
+        let grpc = ("content-type", "application/grpc");
+        let check = |status: u16, head: &[_], tail: &[_]| {
+            check_answer(StatusCode::from_u16(status).unwrap(), &headers(head), &headers(tail))
+        };
+        assert_eq!(check(200, &[grpc], &[("grpc-status", "0")]), Ok(()));
+        assert_eq!(
+            check(200, &[grpc, ("grpc-status", "5"), ("grpc-message", "no%20such%C3%A4")], &[]),
+            Err(Fault::status(5, "no suchä"))
+        );
+        assert_eq!(
+            check(404, &[("content-type", "text/plain")], &[]),
+            Err(Fault::status(
+                12,
+                "unexpected HTTP status code received from server: 404 (Not Found); transport: received unexpected \
+                 content-type \"text/plain\""
+            ))
+        );
+        assert_eq!(check(200, &[], &[]), Err(Fault::status(13, "malformed header: missing HTTP content-type")));
+        assert_eq!(
+            check(200, &[grpc], &[]),
+            Err(Fault::status(13, "server closed the stream without sending trailers"))
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_nobody_listens_on_times_out() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let expected =
+            format!("timeout: failed to connect service \"127.0.0.1:{port}\" within 1s: context deadline exceeded");
+        assert_eq!(probe("127.0.0.1", port, "", Duration::from_secs(1)).await, Checked::Failure(expected));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::Container;
 use api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Prober, grpc, http};
 
@@ -86,18 +86,25 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Checked {
 
 /// A connection, or the text that Go's dialer gives.
 pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
-    let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let attempt = async {
-        match host.parse::<IpAddr>() {
-            Ok(ip) => TcpStream::connect(SocketAddr::new(ip, port)).await,
-            Err(_) => TcpStream::connect((host, port)).await,
-        }
+    let end = Instant::now() + limit;
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => match timeout_at(end, lookup_host((host, port))).await {
+            Err(_) => return Err(format!("dial tcp: lookup {host}: i/o timeout")),
+            Ok(Err(_)) => return Err(format!("dial tcp: lookup {host}: no such host")),
+            Ok(Ok(found)) => found.collect(),
+        },
     };
-    match timeout(limit, attempt).await {
-        Err(_) => Err(format!("dial tcp {shown}: i/o timeout")),
-        Ok(Err(e)) => Err(format!("dial tcp {shown}: {}", connect_error(&e))),
-        Ok(Ok(stream)) => Ok(stream),
+    let mut last = format!("dial tcp: lookup {host}: no such host");
+    for address in addresses {
+        match timeout_at(end, TcpStream::connect(address)).await {
+            // Go names the address that it tried, which a name only stands for.
+            Err(_) => return Err(format!("dial tcp {address}: i/o timeout")),
+            Ok(Err(e)) => last = format!("dial tcp {address}: {}", connect_error(&e)),
+            Ok(Ok(stream)) => return Ok(stream),
+        }
     }
+    Err(last)
 }
 
 fn connect_error(e: &io::Error) -> String {
@@ -153,5 +160,13 @@ mod tests {
         drop(listener);
         let expected = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(tcp("127.0.0.1", port, Duration::from_secs(5)).await, Checked::Failure(expected));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_has_reads_as_gos() {
+        // More than a label may have: no server is asked.
+        let name = "a".repeat(70);
+        let got = tcp(&name, 80, Duration::from_secs(5)).await;
+        assert_eq!(got, Checked::Failure(format!("dial tcp: lookup {name}: no such host")));
     }
 }
