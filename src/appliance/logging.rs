@@ -1,6 +1,7 @@
 //! Where the process's own log lines go: standard error, which systemd and containers collect.
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// What is shown unless `--log-level` says otherwise.
 pub(crate) const DEFAULT_LEVEL: &str = "info";
@@ -30,18 +31,30 @@ const CHATTY: [&str; 2] = ["libcontainer", "libcgroups"];
 /// Installs the subscriber.
 ///
 /// # Errors
-/// When the level is not a filter that `tracing` knows.
+/// When the level is neither one nor a filter that `tracing` knows.
 pub(crate) fn install(level: &str) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = filter(level)?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     Ok(())
 }
 
-/// A library that the level names itself is shown as it says.
+/// A library that the level names itself is shown as it says. A word that is no level would be the name of a part of
+/// the program, and all others silent.
 fn filter(level: &str) -> anyhow::Result<EnvFilter> {
+    for directive in level.split(',') {
+        let named = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        if named.trim().is_empty() || named.trim().parse::<LevelFilter>().is_err() {
+            anyhow::bail!(
+                "invalid --log-level {level:?}: {named:?} is none of error, warn, info, debug, trace and off; \
+                 PART=LEVEL sets that of one part of the program"
+            );
+        }
+    }
     let strangers = AT_A_STRANGERS_WILL.iter().map(|library| format!("{library}=off,"));
     let chatty = CHATTY.iter().map(|library| format!("{library}=warn,"));
     let quiet: String = strangers.chain(chatty).collect();
-    EnvFilter::try_new(format!("{quiet}{level}")).map_err(|e| anyhow::anyhow!("invalid --log-level {level:?}: {e}"))
+    EnvFilter::try_new(format!("{DEFAULT_LEVEL},{quiet}{level}"))
+        .map_err(|e| anyhow::anyhow!("invalid --log-level {level:?}: {e}"))
 }
 
 #[cfg(test)]
@@ -97,5 +110,24 @@ mod tests {
         check("debug", &["cgroup", "ours", "detail"]);
         check("info,h2=warn", &["reset", "cgroup", "ours"]);
         assert!(filter("x=y=z").is_err());
+    }
+
+    #[test]
+    fn an_unknown_level_is_refused() {
+        for known in ["info", "DEBUG", "off", "kubelet=debug", "warn,kubelet=trace"] {
+            assert!(filter(known).is_ok(), "{known}");
+        }
+        for unknown in ["blah", "", "kubelet", "info,blah", "kubelet=loud", "verbose"] {
+            let error = filter(unknown).map(drop).unwrap_err().to_string();
+            assert!(error.contains("error, warn, info, debug, trace and off"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_level_of_one_part_leaves_the_others_as_they_are() {
+        let all = filter("kubelet=debug").unwrap().to_string();
+        assert!(all.split(',').any(|directive| directive == "info"), "{all}");
+        let quieter = filter("error").unwrap().to_string();
+        assert!(!quieter.split(',').any(|directive| directive == "info"), "{quieter}");
     }
 }

@@ -8,6 +8,8 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
+/// Characters of a file that an error shows: whatever was named by mistake may hold secrets.
+const SHOWN: usize = 16;
 const DEFAULT_FILE: &str = "/etc/coracle/config.yaml";
 pub(super) const DATA_DIR: &str = "/var/lib/coracle";
 
@@ -92,7 +94,7 @@ impl ServerOptions {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        Ok(serde_yaml_ng::from_str(text)?)
+        serde_yaml_ng::from_str(text).map_err(|e| anyhow::anyhow!("{}", brief(&e)))
     }
 
     /// `self` wins; lists are taken whole from whoever gave one.
@@ -114,4 +116,41 @@ impl ServerOptions {
             log_level: self.log_level.or(file.log_level),
         }
     }
+}
+
+/// What is wrong and where, with no more than a few characters of what stands there.
+fn brief(error: &serde_yaml_ng::Error) -> String {
+    let mut text = shortened(&error.to_string());
+    if let Some(at) = error.location().filter(|_| !text.contains(" at line ")) {
+        text.push_str(&format!(" at line {} column {}", at.line(), at.column()));
+    }
+    text
+}
+
+/// The text with what it quotes cut short. A quote within a quote is escaped.
+fn shortened(text: &str) -> String {
+    let mut out = String::new();
+    let mut quoted: Option<(char, usize)> = None;
+    let mut escaped = false;
+    for c in text.chars() {
+        let ends = quoted.is_some_and(|(quote, _)| c == quote && !escaped);
+        escaped = c == '\\' && !escaped;
+        if ends {
+            quoted = None;
+        } else if let Some((_, length)) = &mut quoted {
+            *length += 1;
+            match (*length).cmp(&(SHOWN + 1)) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => {
+                    out.push_str("...");
+                    continue;
+                }
+                std::cmp::Ordering::Greater => continue,
+            }
+        } else if matches!(c, '"' | '`') {
+            quoted = Some((c, 0));
+        }
+        out.push(c);
+    }
+    out
 }

@@ -70,3 +70,22 @@ fn a_wrong_key_in_the_file_is_named() {
     let error = format!("{:#}", ServerOptions::parse("https-port: eighty\n").unwrap_err());
     assert!(error.contains("https-port"), "{error}");
 }
+
+#[test]
+fn an_error_says_where_it_is_and_shows_little_of_the_file() {
+    let secret = "hunter2hunter2";
+    for text in [
+        format!("root:x:0:0:root:/root:/bin/bash\nuser:{secret}{secret}\"{secret}:/home\n"),
+        format!("{secret}-{secret}: x\n"),
+        format!("https-port: {secret}-{secret}\n"),
+        format!("- {secret}{secret}\n"),
+        format!("token: [{secret}{secret}\n"),
+    ] {
+        let error = format!("{:#}", ServerOptions::parse(&text).unwrap_err());
+        assert!(
+            !error.contains(&format!("{secret}{secret}")) && !error.contains(&format!("{secret}-hunter")),
+            "{error}"
+        );
+        assert!(error.contains("line ") && error.contains("column "), "{error}");
+    }
+}

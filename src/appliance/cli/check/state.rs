@@ -5,19 +5,29 @@ use std::path::Path;
 use super::Finding;
 use crate::{datadir, pki};
 
-/// Nothing is found in a directory that no server has used.
-pub(super) fn findings(data_dir: &Path) -> anyhow::Result<Vec<Finding>> {
-    if !data_dir.join("server").exists() {
-        return Ok(Vec::new());
+/// Nothing is found in a directory that no server has used. What may not be looked at is said.
+pub(super) fn findings(data_dir: &Path) -> Vec<Finding> {
+    match data_dir.join("server").try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Vec::new(),
+        Err(error) => return unseen(&format!("{}: {error}", data_dir.display())),
     }
-    let store = match datadir::try_lock(data_dir)? {
+    let store = match datadir::try_lock(data_dir) {
+        Err(error) => return unseen(&format!("{error:#}")),
         // The server checked all of it when it started, and has it open.
-        None => vec![Finding { what: "store", result: Ok("in use by a server".to_owned()), needed: true }],
-        Some(_lock) => store(data_dir),
+        Ok(None) => vec![Finding { what: "store", result: Ok("in use by a server".to_owned()), needed: true }],
+        Ok(Some(_lock)) => store(data_dir),
     };
     let tls = pki::check(&data_dir.join("server/tls")).map(|()| "belong together".to_owned());
     let tls = Finding { what: "certificates", result: tls.map_err(|e| format!("{e:#}")), needed: true };
-    Ok(store.into_iter().chain([tls]).collect())
+    store.into_iter().chain([tls]).collect()
+}
+
+/// They may be whole or not: only root may read them.
+fn unseen(why: &str) -> Vec<Finding> {
+    let unseen =
+        |what| Finding { what, result: Err(format!("could not be looked at ({why}); run it as root")), needed: false };
+    vec![unseen("store"), unseen("certificates")]
 }
 
 fn store(data_dir: &Path) -> Vec<Finding> {
@@ -55,4 +65,26 @@ fn store(data_dir: &Path) -> Vec<Finding> {
         });
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(findings(dir.path()).is_empty(), "no server has used it");
+        let closed = dir.path().join("file");
+        std::fs::write(&closed, "").unwrap();
+        let found = findings(&closed);
+        assert_eq!(found.iter().map(|f| f.what).collect::<Vec<_>>(), ["store", "certificates"]);
+        for finding in found {
+            let problem = finding.result.unwrap_err();
+            assert!(
+                problem.starts_with("could not be looked at (") && problem.ends_with("; run it as root"),
+                "{problem}"
+            );
+        }
+    }
 }
