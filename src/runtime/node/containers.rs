@@ -19,6 +19,7 @@ use crate::contract::records::{ContainerPaths, ContainerRecord, Exit, cgroup_pat
 use crate::durable::{self, Durability};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::spec::command_line;
+use crate::oci::user::check_image_user;
 use crate::types::{ContainerConfig, ContainerStatus, Event, Resources, TerminalSize};
 
 /// A killed process that does not go away hangs in the kernel; waiting longer would not help.
@@ -58,6 +59,8 @@ impl Runtime {
         let paths = self.sandbox_paths(sandbox_uid).container(&id);
         let (at, kept) = (paths.clone(), record.bare());
         self.blocking(sandbox_uid, move || {
+            let (security, user) = (&record.config.security, &record.defaults.user);
+            check_image_user(&record.layer_dir, &record.layers, security, user)?;
             write_record(&at, &record, version).inspect_err(|_| {
                 // A full disk is asked again and again; what stays behind goes at the next start.
                 let _ = durable::remove_tree(&at.data).and_then(|()| durable::remove_tree(&at.run));

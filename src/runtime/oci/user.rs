@@ -1,6 +1,9 @@
 //! Who a container's process runs as, from the pod's wish, the image's `USER` and the image's own
 //! /etc/passwd and /etc/group.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use crate::error::{Error, IoContext, Result};
@@ -118,6 +121,46 @@ impl Accounts {
     }
 }
 
+/// Refuses a `USER` of the image that its layers, lowest first, do not know, before anything is made for it.
+/// What cannot be told without a mount of the layers is left to the start.
+///
+/// # Errors
+/// When there is no such user or group.
+pub(crate) fn check_image_user(layer_dir: &Path, layers: &[String], security: &Security, user: &str) -> Result<()> {
+    let is_name = |part: &str| !part.is_empty() && part.parse::<u32>().is_err();
+    if security.run_as_user.is_some() || !user.splitn(2, ':').any(is_name) {
+        return Ok(());
+    }
+    let file = |name: &str| find_in_layers(layer_dir, layers, name);
+    let (Some(passwd), Some(group)) = (file("passwd"), file("group")) else { return Ok(()) };
+    let resolved = Accounts::parse(&passwd, &group).resolve(security, user);
+    resolved.map(drop).map_err(|e| Error::Invalid(format!("failed to generate container spec: {e}")))
+}
+
+/// A file of `/etc` as the layers together have it; an empty text where they have none. `None` where a link,
+/// which may lead into another layer, or an error is in the way.
+fn find_in_layers(layer_dir: &Path, layers: &[String], name: &str) -> Option<String> {
+    for layer in layers.iter().rev() {
+        let root = layer_dir.join(layer);
+        for path in [Path::new("etc").to_owned(), Path::new("etc").join(name)] {
+            let kind = match fs::symlink_metadata(root.join(&path)) {
+                Ok(found) if found.is_dir() => continue,
+                // It was deleted here.
+                Ok(found) if found.file_type().is_char_device() && found.rdev() == 0 => return Some(String::new()),
+                Ok(found) => found.file_type(),
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(_) => return None,
+            };
+            if !kind.is_file() {
+                return None;
+            }
+            let bytes = RootDir::open(&root).and_then(|root| root.read(&path, FILE_MAX)).ok()??;
+            return Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+    }
+    Some(String::new())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +195,44 @@ mod tests {
         let error = accounts.resolve(&Security::default(), "ghost").unwrap_err();
         assert_eq!(error.to_string(), "unable to find user ghost: no matching entries in passwd file");
         assert!(accounts.resolve(&Security::default(), "web:ghosts").is_err());
+    }
+
+    #[test]
+    fn an_images_user_is_looked_up_in_its_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("base/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+        write("base/etc/group", GROUP);
+        write("top/etc/passwd", PASSWD);
+        write("empty/usr/x", "");
+        fs::create_dir_all(dir.path().join("link/etc")).unwrap();
+        std::os::unix::fs::symlink("../usr/etc/passwd", dir.path().join("link/etc/passwd")).unwrap();
+        let nobody_asked = Security::default();
+        let asked = Security { run_as_user: Some(5), ..Security::default() };
+        let no_user =
+            Some("failed to generate container spec: unable to find user web: no matching entries in passwd file");
+        let no_group =
+            Some("failed to generate container spec: unable to find group ghosts: no matching entries in group file");
+        for (layers, security, user, expected) in [
+            (&["base", "top", "empty"][..], &nobody_asked, "web", None),
+            (&["base", "empty"], &nobody_asked, "web", no_user),
+            (&["base"], &nobody_asked, "web:log", no_user),
+            (&["base", "top"], &nobody_asked, "web:ghosts", no_group),
+            (&["base"], &nobody_asked, "1000:ghosts", no_group),
+            (&["empty"], &nobody_asked, "web", no_user),
+            (&["empty"], &nobody_asked, "1000:7", None),
+            (&["empty"], &nobody_asked, "", None),
+            (&["base"], &asked, "web", None),
+            // The start will tell.
+            (&["base", "link"], &nobody_asked, "web", None),
+        ] {
+            let layers: Vec<String> = layers.iter().map(|&l| l.to_owned()).collect();
+            let got = check_image_user(dir.path(), &layers, security, user).err().map(|e| e.to_string());
+            assert_eq!(got.as_deref(), expected, "{layers:?} {user}");
+        }
     }
 }
