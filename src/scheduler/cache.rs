@@ -1,7 +1,11 @@
 //! The scheduler's picture of the cluster: nodes with their pods, assumed ones included.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use api::core::node_ports::Port;
+use api::object::ObjectKey;
 
 use crate::node_info::{NodeInfo, NodeView};
 use crate::pod_info::PodInfo;
@@ -15,6 +19,8 @@ pub(crate) struct Cache {
     places: HashMap<Arc<str>, Arc<str>>,
     /// Labels of namespaces, for affinity terms that select namespaces.
     pub namespaces: HashMap<Arc<str>, Labels>,
+    /// What Services of type LoadBalancer have of nodes' addresses.
+    balancers: HashMap<ObjectKey, BTreeSet<(IpAddr, Port)>>,
     /// Pods that preempted others and wait for a node, with that node's name.
     nominated: HashMap<Arc<str>, (Arc<str>, Arc<PodInfo>)>,
 }
@@ -46,6 +52,21 @@ impl Cache {
                 self.nodes.remove(name);
             }
         }
+    }
+
+    pub(crate) fn balanced(&self) -> impl Iterator<Item = &(IpAddr, Port)> {
+        self.balancers.values().flatten()
+    }
+
+    /// Whether the Service has given up any of what it had.
+    pub(crate) fn set_balanced(&mut self, service: &ObjectKey, has: BTreeSet<(IpAddr, Port)>) -> bool {
+        if has.is_empty() {
+            return self.balancers.remove(service).is_some();
+        }
+        let had = self.balancers.entry(service.clone()).or_default();
+        let gave_up = !had.is_subset(&has);
+        *had = has;
+        gave_up
     }
 
     /// Puts the pod on a node, or moves it there.

@@ -69,6 +69,8 @@ pub(crate) enum ClusterEvent {
     PodGone,
     /// A pod was given a node, or its labels changed.
     PodPlaced,
+    /// A load balancer has no longer all the ports that it had.
+    PortFreed,
     /// A claim, volume or storage class changed.
     VolumeChanged,
 }

@@ -1,6 +1,7 @@
 //! A node with the pods on it and what they take.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::core::node_ports::{self, Port};
@@ -20,6 +21,7 @@ pub(crate) struct NodeView {
     pub taints: Vec<Taint>,
     pub allocatable: Resources,
     pub allowed_pods: usize,
+    pub addresses: Vec<IpAddr>,
     /// Host ports of the node's own servers.
     pub reserved_ports: BTreeSet<Port>,
     /// Image names and their sizes in bytes.
@@ -41,6 +43,11 @@ impl NodeView {
             taints: node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default(),
             allocatable: Resources::from_list(allocatable),
             allowed_pods: pods.and_then(|q| usize::try_from(q.value()).ok()).unwrap_or(0),
+            addresses: status
+                .iter()
+                .flat_map(|s| s.addresses.iter().flatten())
+                .filter_map(|a| a.address.parse().ok())
+                .collect(),
             reserved_ports: node_ports::read(&node.metadata, node_ports::RESERVED),
             images: images.collect(),
         }
@@ -60,6 +67,7 @@ impl NodeView {
             || self.taints != old.taints
             || self.allocatable != old.allocatable
             || self.allowed_pods != old.allowed_pods
+            || self.addresses != old.addresses
             || self.reserved_ports != old.reserved_ports
             || self.index.labels != old.index.labels
     }

@@ -1,5 +1,6 @@
 //! What the scheduler remembers of a pod: a small projection, not the pod.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, WeightedPodAffinityTerm};
@@ -23,6 +24,11 @@ impl HostPort {
         self.port == other.port
             && self.protocol == other.protocol
             && (self.ip == other.ip || &*self.ip == "0.0.0.0" || &*other.ip == "0.0.0.0")
+    }
+
+    /// Whether this address of the node is among those that it asks for.
+    pub(crate) fn takes_of(&self, ip: IpAddr) -> bool {
+        self.ip.parse::<IpAddr>().is_ok_and(|own| own.is_unspecified() || own == ip)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The task around the pure parts: reads changes, runs cycles, binds, preempts, reports.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::core::node_ports::{self, Port};
 use api::k8s_openapi::api::core::v1::{
-    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec,
+    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Service,
 };
 use api::object::{GroupResource, Object, ObjectKey};
 use client::{Change, Cluster, Query, Recorder, Subscription};
@@ -46,6 +48,7 @@ enum Watched {
     Pod,
     Node,
     Namespace,
+    Service,
     Volume,
 }
 
@@ -70,12 +73,13 @@ impl Scheduler {
         let mut changes = select_all([
             sub(Watched::Namespace, self.cluster.subscribe::<Namespace>()),
             sub(Watched::Node, self.cluster.subscribe::<Node>()),
+            sub(Watched::Service, self.cluster.subscribe::<Service>()),
             sub(Watched::Volume, self.cluster.subscribe::<PersistentVolume>()),
             sub(Watched::Volume, self.cluster.subscribe::<PersistentVolumeClaim>()),
             sub(Watched::Pod, self.cluster.subscribe::<Pod>()),
         ]);
         // Without the whole picture a pod might be put on a node that is full.
-        let mut unsynced: u8 = 5;
+        let mut unsynced: u8 = 6;
         loop {
             if unsynced == 0 {
                 self.schedule_waiting();
@@ -108,6 +112,10 @@ impl Scheduler {
             (Watched::Namespace, Change::Deleted { object }) => {
                 self.cache.namespaces.remove(&object.index.key.name);
             }
+            (Watched::Service, Change::Applied { object, .. }) => self.service_applied(&object),
+            (Watched::Service, Change::Deleted { object }) => {
+                self.set_balanced(&object.index.key, BTreeSet::new());
+            }
             (Watched::Volume, Change::Applied { .. } | Change::Deleted { .. }) => {
                 self.queue.on_event(ClusterEvent::VolumeChanged, Instant::now());
             }
@@ -125,8 +133,22 @@ impl Scheduler {
         for object in source.list(&GroupResource::of::<Node>(), &Query::ALL) {
             self.node_applied(&object);
         }
+        for object in source.list(&GroupResource::of::<Service>(), &Query::ALL) {
+            self.service_applied(&object);
+        }
         for object in source.list(&GroupResource::of::<Pod>(), &Query::ALL) {
             self.pod_applied(&object, None);
+        }
+    }
+
+    fn service_applied(&mut self, object: &Object) {
+        let Some(service) = decoded::<Service>(object) else { return };
+        self.set_balanced(&object.index.key, node_ports::balanced(&service));
+    }
+
+    fn set_balanced(&mut self, service: &ObjectKey, has: BTreeSet<(IpAddr, Port)>) {
+        if self.cache.set_balanced(service, has) {
+            self.queue.on_event(ClusterEvent::PortFreed, Instant::now());
         }
     }
 

@@ -4,8 +4,11 @@ use crate::cluster::Cluster;
 use crate::machine::text;
 use crate::notes::wait_for_pods;
 
-pub(crate) const TESTS: &[(&str, fn(&Cluster))] =
-    &[("services_leave_the_nodes_own_ports_alone", own_ports), ("services_cluster_dns_is_kube_dns", cluster_dns)];
+pub(crate) const TESTS: &[(&str, fn(&Cluster))] = &[
+    ("services_leave_the_nodes_own_ports_alone", own_ports),
+    ("services_and_host_ports_have_a_port_once", host_ports),
+    ("services_cluster_dns_is_kube_dns", cluster_dns),
+];
 
 fn load_balancer(name: &str, port: u16) -> String {
     format!(
@@ -50,6 +53,35 @@ fn own_ports(c: &Cluster) {
             .contains("node(s) didn't have free ports for the requested pod ports")
     });
     c.kubectl(&["delete", "namespace", "s1", "--wait=false"]);
+}
+
+fn host_ports(c: &Cluster) {
+    c.namespace("s3");
+    let pod = |name: &str, port: u16| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  containers:\n  \
+             - {{name: c, image: 'nginx:alpine', ports: [{{containerPort: 80, hostPort: {port}}}]}}\n"
+        )
+    };
+    let ip = |c: &Cluster| c.value("s3", "service/web", "{.status.loadBalancer.ingress[0].ip}");
+    c.apply("s3", &pod("ingress", 8082));
+    wait_for_pods(c, "s3", "app=ingress", 1);
+    c.apply("s3", &load_balancer("web", 8082));
+    c.wait("the Service waits for the pod", |c| {
+        c.kubectl(&["get", "events", "-ns3", "-o", "jsonpath={.items[*].message}"])
+            .contains("port 8082/TCP is in use by Pod s3/ingress")
+    });
+    assert_eq!(ip(c), "");
+    c.kubectl(&["delete", "pod", "-ns3", "ingress", "--now"]);
+    c.wait("the Service gets the port", |c| ip(c) == "192.168.77.2");
+    c.apply("s3", &pod("late", 8082));
+    c.wait("the pod waits for the Service", |c| {
+        c.value("s3", "pod/late", "{.status.conditions[0].message}")
+            .contains("node(s) didn't have free ports for the requested pod ports")
+    });
+    c.kubectl(&["delete", "service", "-ns3", "web"]);
+    wait_for_pods(c, "s3", "app=late", 1);
+    c.kubectl(&["delete", "namespace", "s3", "--wait=false"]);
 }
 
 fn cluster_dns(c: &Cluster) {

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Ports of the API server and the kubelet.
@@ -82,9 +84,38 @@ pub fn read(node: &ObjectMeta, annotation: &str) -> BTreeSet<Port> {
     text.split(',').filter_map(|port| port.parse().ok()).collect()
 }
 
+/// What a Service of type LoadBalancer has of nodes' addresses: no pod can have it as well.
+#[must_use]
+pub fn balanced(service: &Service) -> BTreeSet<(IpAddr, Port)> {
+    let Some(spec) = service.spec.as_ref().filter(|s| s.type_.as_deref() == Some("LoadBalancer")) else {
+        return BTreeSet::new();
+    };
+    let balancer = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    let ips = balancer.iter().flat_map(|b| b.ingress.iter().flatten()).filter_map(|i| i.ip.as_deref()?.parse().ok());
+    let ports: Vec<Port> =
+        spec.ports.iter().flatten().filter_map(|p| Port::of(p.port, p.protocol.as_deref())).collect();
+    ips.flat_map(|ip: IpAddr| ports.iter().map(move |port| (ip, *port))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_load_balancer_has_its_ports_of_its_addresses() {
+        let service = |kind: &str| -> Service {
+            serde_json::from_value(
+                json!({"spec": {"type": kind, "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}, {"hostname": "x"}]}}}),
+            )
+            .unwrap()
+        };
+        let shown: Vec<String> =
+            balanced(&service("LoadBalancer")).iter().map(|(ip, port)| format!("{ip} {port}")).collect();
+        assert_eq!(shown, ["192.0.2.9 53/UDP", "192.0.2.9 80/TCP"]);
+        assert!(balanced(&service("NodePort")).is_empty());
+    }
 
     #[test]
     fn ports_are_written_and_read_back() {

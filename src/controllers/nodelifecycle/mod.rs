@@ -33,10 +33,26 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// When each node was last heard of, by this machine's clock: the clocks of others may be wrong.
 type Heard = Arc<Mutex<HashMap<ObjectKey, Instant>>>;
 
+/// Nodes that were told of, with their UIDs.
+#[derive(Default)]
+struct Registered(Mutex<HashMap<ObjectKey, String>>);
+
+impl Registered {
+    /// Whether it is seen for the first time: it came, or was made anew, or this controller started.
+    fn is_new(&self, key: &ObjectKey, uid: &str) -> bool {
+        self.0.lock().insert(key.clone(), uid.to_owned()).is_none_or(|before| before != uid)
+    }
+
+    fn forget(&self, key: &ObjectKey) {
+        self.0.lock().remove(key);
+    }
+}
+
 struct Reconciler {
     cluster: Cluster,
     recorder: Recorder,
     heard: Heard,
+    registered: Registered,
 }
 
 /// Runs the node lifecycle controller until cancelled.
@@ -44,7 +60,8 @@ pub(crate) async fn run(cluster: Cluster, token: CancellationToken) {
     let client = cluster.as_service_account("kube-system", ACCOUNT);
     let recorder = Recorder::new(client.clone(), ACCOUNT, "");
     let heard = Heard::default();
-    let reconciler = Reconciler { cluster: cluster.clone(), recorder, heard: heard.clone() };
+    let reconciler =
+        Reconciler { cluster: cluster.clone(), recorder, heard: heard.clone(), registered: Registered::default() };
     let by_lease = heard.clone();
     Controller::new(reconciler, cluster, client)
         .watches::<Node>(move |change| hear_node(&heard, change))
@@ -87,7 +104,14 @@ impl Reconcile for Reconciler {
     const NAME: &'static str = "node-lifecycle-controller";
 
     async fn reconcile(&self, key: &ObjectKey, w: &mut Writes) -> kube::Result<Outcome> {
-        let Some(mut node) = self.cluster.get::<Node>("", &key.name)? else { return Ok(Outcome::Done) };
+        let Some(mut node) = self.cluster.get::<Node>("", &key.name)? else {
+            self.registered.forget(key);
+            return Ok(Outcome::Done);
+        };
+        if self.registered.is_new(key, node.metadata.uid.as_deref().unwrap_or_default()) {
+            let message = format!("Node {0} event: Registered Node {0} in Controller", key.name);
+            self.recorder.event(&pod_control::reference(&node), EventType::Normal, "RegisteredNode", &message);
+        }
         let now = moment::time(Timestamp::now());
         let left = self.left(key);
         if left.is_none()
@@ -153,5 +177,20 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_registered_once_and_anew_when_it_is_made_anew() {
+        let (registered, key) = (Registered::default(), ObjectKey::new("", "n"));
+        assert!(registered.is_new(&key, "1"));
+        assert!(!registered.is_new(&key, "1"));
+        assert!(registered.is_new(&key, "2"));
+        registered.forget(&key);
+        assert!(registered.is_new(&key, "2"));
     }
 }

@@ -1,5 +1,5 @@
 //! Which load balancers get which nodes' addresses: a port of a node's address is given once, and never
-//! one that the node itself listens on. Pure.
+//! one that the node itself listens on or that leads to a pod. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use api::core::node_ports::{LISTENING, Port, RESERVED, read};
 use api::object::ObjectKey;
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Container, LoadBalancerIngress, Node, Pod, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -15,9 +15,20 @@ const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balan
 /// A node as a load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Balancer {
+    name: String,
     addresses: Vec<IpAddr>,
     /// Ports that are the node's own.
     own: BTreeSet<Port>,
+    /// Ports of its addresses that lead to pods.
+    held: BTreeMap<Port, Holder>,
+}
+
+/// The pod that has a port of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    pod: ObjectKey,
+    /// The node took it. One that was only put there may be refused for the port.
+    runs: bool,
 }
 
 impl Balancer {
@@ -39,8 +50,55 @@ impl Balancer {
         let mut own = read(&node.metadata, RESERVED);
         own.extend(read(&node.metadata, LISTENING));
         own.extend(kubelet);
-        Self { addresses: if external.is_empty() { of("InternalIP") } else { external }, own }
+        let addresses = if external.is_empty() { of("InternalIP") } else { external };
+        Self { name: node.metadata.name.clone().unwrap_or_default(), addresses, own, held: BTreeMap::new() }
     }
+
+    /// The node with what its pods have of its ports.
+    pub(super) fn with_pods(mut self, pods: &[Pod]) -> Self {
+        let here = |pod: &&Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&*self.name);
+        for pod in pods.iter().filter(here) {
+            let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                continue;
+            }
+            let runs = phase == Some("Running");
+            let text = |name: &Option<String>| name.clone().unwrap_or_default();
+            let key = ObjectKey::new(&text(&pod.metadata.namespace), &text(&pod.metadata.name));
+            for (ip, port) in host_ports(pod) {
+                let reaches = ip.is_none_or(|ip| self.addresses.contains(&ip));
+                if reaches && !self.held.get(&port).is_some_and(|holder| holder.runs) {
+                    self.held.insert(port, Holder { pod: key.clone(), runs });
+                }
+            }
+        }
+        self
+    }
+
+    /// Why the node is no load balancer for this Service. One that serves gives way to a pod that runs alone.
+    fn refuses(&self, candidate: &Candidate) -> Option<InUse> {
+        candidate.ports.iter().find_map(|port| {
+            if self.own.contains(port) {
+                return Some(InUse::ByNodes(*port));
+            }
+            let holder = self.held.get(port).filter(|holder| holder.runs || !candidate.serves)?;
+            Some(InUse::ByPod(*port, holder.pod.clone()))
+        })
+    }
+}
+
+/// Ports of the node that lead to the pod: at one address, or at all.
+pub(super) fn host_ports(pod: &Pod) -> Vec<(Option<IpAddr>, Port)> {
+    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+    let spec = pod.spec.iter();
+    let containers = spec.flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten().filter(sidecar)));
+    let ports = containers.flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            let ip = p.host_ip.as_deref().and_then(|ip| ip.parse().ok()).filter(|ip: &IpAddr| !ip.is_unspecified());
+            Some((ip, Port::of(p.host_port?, p.protocol.as_deref())?))
+        })
+        .collect()
 }
 
 /// A Service of type LoadBalancer that is this controller's to serve.
@@ -86,6 +144,7 @@ pub(super) fn ingress_of(service: &Service) -> Vec<LoadBalancerIngress> {
 pub(super) enum InUse {
     ByNodes(Port),
     By(Port, ObjectKey),
+    ByPod(Port, ObjectKey),
 }
 
 impl fmt::Display for InUse {
@@ -93,6 +152,7 @@ impl fmt::Display for InUse {
         match self {
             Self::ByNodes(port) => write!(f, "port {port} is in use by the nodes themselves"),
             Self::By(port, key) => write!(f, "port {port} is in use by Service {}/{}", key.namespace, key.name),
+            Self::ByPod(port, key) => write!(f, "port {port} is in use by Pod {}/{}", key.namespace, key.name),
         }
     }
 }
@@ -129,13 +189,13 @@ fn addresses(
     };
     let (mut free, mut taken) = (BTreeSet::new(), None);
     for node in nodes.iter().filter(|node| node.addresses.iter().any(serves)) {
-        match candidate.ports.intersection(&node.own).next() {
+        match node.refuses(candidate) {
             None => free.extend(node.addresses.iter().copied().filter(serves)),
-            Some(port) => taken = Some(*port),
+            Some(why) => taken = Some(why),
         }
     }
     match taken {
-        Some(port) if free.is_empty() => Err(InUse::ByNodes(port)),
+        Some(why) if free.is_empty() => Err(why),
         Some(_) | None => Ok(free),
     }
 }
@@ -160,7 +220,7 @@ mod tests {
         let addresses: Vec<Value> =
             addresses.iter().map(|(kind, address)| json!({"type": kind, "address": address})).collect();
         let node: Node = serde_json::from_value(json!({
-            "metadata": {"annotations": {RESERVED: "6443/TCP,10250/TCP", LISTENING: listening}},
+            "metadata": {"name": "n", "annotations": {RESERVED: "6443/TCP,10250/TCP", LISTENING: listening}},
             "status": {"addresses": addresses, "conditions": [{"type": "Ready", "status": "True"}],
                 "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}},
         }))
@@ -258,6 +318,35 @@ mod tests {
             &nodes,
             &[("a", Err("port 22/TCP is in use by the nodes themselves")), ("b", Ok(one))],
         );
+    }
+
+    #[test]
+    fn a_port_that_leads_to_a_pod_is_no_load_balancers() {
+        let pod = |node: &str, phase: &str, port: Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"namespace": "prod", "name": "ingress"},
+                "spec": {"nodeName": node, "containers": [{"name": "c", "ports": [port]}]}, "status": {"phase": phase}}))
+            .unwrap()
+        };
+        let http = json!({"containerPort": 8080, "hostPort": 80, "protocol": "TCP"});
+        let at = |ip: &str| json!({"containerPort": 8080, "hostPort": 80, "hostIP": ip});
+        let (yes, no) = (Ok(&["192.0.2.9"][..]), Err("port 80/TCP is in use by Pod prod/ingress"));
+        for (pod, serves, expected) in [
+            (pod("n", "Running", http.clone()), false, no),
+            (pod("n", "Pending", http.clone()), false, no),
+            (pod("n", "Running", http.clone()), true, no),
+            // The node may refuse it yet.
+            (pod("n", "Pending", http.clone()), true, yes),
+            (pod("n", "Failed", http.clone()), false, yes),
+            (pod("other", "Running", http.clone()), false, yes),
+            (pod("n", "Running", at("192.0.2.9")), false, no),
+            (pod("n", "Running", at("0.0.0.0")), false, no),
+            (pod("n", "Running", at("127.0.0.1")), false, yes),
+            (pod("n", "Running", json!({"containerPort": 80})), false, yes),
+            (pod("n", "Running", json!({"containerPort": 80, "hostPort": 80, "protocol": "UDP"})), false, yes),
+        ] {
+            let node = node(&[("InternalIP", "192.0.2.9")], "").with_pods(std::slice::from_ref(&pod));
+            check(vec![candidate("web", 0, &["80/TCP"], serves)], &[node], &[("web", expected)]);
+        }
     }
 
     #[test]

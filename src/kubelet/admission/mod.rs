@@ -43,7 +43,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) allocatable: &'a Allocatable,
     pub(crate) pressure: Pressure,
     pub(crate) modules: Modules,
-    /// What the node itself listens on.
+    /// What the node itself listens on, and what load balancers have of its addresses.
     pub(crate) own_ports: &'a [HostPort],
 }
 

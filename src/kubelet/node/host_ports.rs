@@ -1,15 +1,17 @@
-//! The node's own ports, told in annotations of the Node: see [`api::core::node_ports`].
+//! The node's own ports, told in annotations of the Node: see [`api::core::node_ports`]; and those that Services
+//! have of its addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use api::core::node_ports::{LISTENING, Port, RESERVED, write};
+use api::core::node_ports::{self, LISTENING, Port, RESERVED, write};
 use api::k8s_openapi::api::core::v1::{Node, Service};
 use client::kube::api::{Api, Patch, PatchParams};
 use client::{Cluster, Query, kube, status as api_status};
-use network::Protocol;
+use network::{HostPort, Protocol};
 use runtime::Lane;
 use serde_json::json;
 use tracing::warn;
@@ -67,6 +69,28 @@ async fn listening(kubelet: &Kubelet) -> Option<String> {
     None
 }
 
+/// What load balancers have of the node's addresses: a pod cannot have it as well.
+pub(crate) fn balanced(cluster: &Cluster, node_ips: &[IpAddr]) -> Vec<HostPort> {
+    let services = cluster.objects::<Service>(&Query::field("spec.type", "LoadBalancer"));
+    // One that cannot be read is served to nobody.
+    let services = services.iter().filter_map(|o| o.decode::<Service>().ok());
+    services.flat_map(|service| balanced_by(&service, node_ips)).collect()
+}
+
+fn balanced_by(service: &Service, node_ips: &[IpAddr]) -> Vec<HostPort> {
+    let here = node_ports::balanced(service).into_iter().filter(|(ip, _)| node_ips.contains(ip));
+    here.filter_map(|(ip, port)| {
+        let IpAddr::V4(ip) = ip else { return None };
+        let protocol = match port.protocol {
+            node_ports::Protocol::Tcp => Protocol::Tcp,
+            node_ports::Protocol::Udp => Protocol::Udp,
+            node_ports::Protocol::Sctp => Protocol::Sctp,
+        };
+        Some(HostPort { host_ip: Some(ip), host_port: port.number, container_port: port.number, protocol })
+    })
+    .collect()
+}
+
 /// Whether there is a Service that may take a port of this node.
 fn has_load_balancer(cluster: &Cluster) -> bool {
     !cluster.objects::<Service>(&Query::field("spec.type", "LoadBalancer")).is_empty()
@@ -92,4 +116,33 @@ fn port((protocol, number): (Protocol, u16)) -> Option<Port> {
         Protocol::Sctp => "SCTP",
     };
     Port::of(i32::from(number), Some(protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_balancers_ports_of_this_node_are_taken() {
+        let service: Service = serde_json::from_value(json!({
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"ip": "192.0.2.9"}]}},
+        }))
+        .unwrap();
+        let taken = balanced_by(&service, &["192.0.2.9".parse().unwrap()]);
+        let wanted = |ip: Option<&str>, port| HostPort {
+            host_ip: ip.map(|ip| ip.parse().unwrap()),
+            host_port: port,
+            container_port: 8080,
+            protocol: Protocol::Tcp,
+        };
+        for (wanted, conflicts) in [
+            (wanted(None, 80), true),
+            (wanted(Some("192.0.2.9"), 80), true),
+            (wanted(Some("127.0.0.1"), 80), false),
+            (wanted(None, 81), false),
+        ] {
+            assert_eq!(taken.iter().any(|t| wanted.conflicts_with(t)), conflicts, "{wanted}");
+        }
+    }
 }

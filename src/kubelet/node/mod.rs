@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use host_ports::HostPorts;
+pub(crate) use host_ports::balanced;
 use housekeeper::Housekeeper;
 pub(crate) use machine::{Machine, meminfo};
 pub(crate) use status::Pressure;
@@ -138,6 +139,8 @@ struct Keeper {
     pressure: pressure::Watch,
     host_ports: HostPorts,
     repaired_at: Option<Instant>,
+    /// As was told last.
+    unschedulable: bool,
 }
 
 impl Keeper {
@@ -158,6 +161,7 @@ impl Keeper {
             pressure: pressure::Watch::default(),
             host_ports,
             repaired_at: None,
+            unschedulable: false,
         }
     }
 
@@ -195,10 +199,22 @@ impl Keeper {
     fn see_changes_of_others(&mut self) {
         // Unread it is written over whole, as what it was last known to be.
         let Ok(Some(node)) = self.kubelet.cluster.get::<Node>("", &self.kubelet.cfg.node_name) else { return };
+        let unschedulable = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+        if let Some(reason) =
+            schedulable_event(std::mem::replace(&mut self.unschedulable, unschedulable), unschedulable)
+        {
+            self.tell(reason);
+        }
         if node.metadata.resource_version != self.revision {
             self.revision = node.metadata.resource_version;
             self.sent = node.status.unwrap_or_default();
         }
+    }
+
+    fn tell(&self, reason: &str) {
+        let name = &self.kubelet.cfg.node_name;
+        let message = format!("Node {name} status is now: {reason}");
+        self.kubelet.recorder.event(&events::node(name), EventType::Normal, reason, &message);
     }
 
     async fn post_status(&mut self, pressure: Pressure) -> kube::Result<()> {
@@ -228,11 +244,32 @@ impl Keeper {
             Err(e) => return Err(e),
         }
         for reason in status::condition_events(&self.sent, &wanted) {
-            let message = format!("Node {name} status is now: {reason}");
-            kubelet.recorder.event(&events::node(name), EventType::Normal, reason, &message);
+            self.tell(reason);
         }
         self.sent = wanted;
         self.sent_at = Some(Instant::now());
         Ok(())
+    }
+}
+
+/// What is told of a node that was cordoned or uncordoned.
+fn schedulable_event(was_unschedulable: bool, is_unschedulable: bool) -> Option<&'static str> {
+    match (was_unschedulable, is_unschedulable) {
+        (false, true) => Some("NodeNotSchedulable"),
+        (true, false) => Some("NodeSchedulable"),
+        (false, false) | (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cordon_is_told_once() {
+        assert_eq!(schedulable_event(false, true), Some("NodeNotSchedulable"));
+        assert_eq!(schedulable_event(true, true), None);
+        assert_eq!(schedulable_event(true, false), Some("NodeSchedulable"));
+        assert_eq!(schedulable_event(false, false), None);
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use api::object::{GroupResource, Object, ObjectKey};
-use client::{Change, Owned, Query, Subscription};
+use client::{Change, EventType, Owned, Query, Subscription};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use runtime::{Event, Resources, SandboxStatus};
@@ -41,7 +41,9 @@ pub(crate) use mailbox::Mailbox;
 pub(crate) use setup::host_ports;
 
 use crate::admission;
+use crate::events;
 use crate::kubelet::Kubelet;
+use crate::node::balanced;
 use crate::observed::label;
 use crate::pod::PodExt;
 use crate::registry::Entry;
@@ -49,6 +51,9 @@ use crate::volumes::Referenced;
 use clock::Clock;
 use namesakes::Namesake;
 use worker::{Origin, Worker};
+
+/// The cgroup of all pods, which has the node's allocatable resources.
+const ALL_PODS: &str = "kubepods";
 
 /// The feeds should tell everything; this finds what they did not.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
@@ -241,6 +246,8 @@ impl Manager {
     fn admit(&self, pod: &Pod, node: Option<&Node>) -> Result<(), admission::Refusal> {
         let kubelet = &self.kubelet;
         let active = kubelet.pods.all();
+        let mut taken_ports = kubelet.cfg.own_ports.clone();
+        taken_ports.extend(balanced(&kubelet.cluster, &kubelet.cfg.node_ips));
         let others: Vec<&Pod> = active.iter().filter(|e| e.counts()).map(|e| &*e.pod).collect();
         admission::admit(&admission::Inputs {
             pod,
@@ -249,7 +256,7 @@ impl Manager {
             allocatable: &kubelet.allocatable,
             pressure: *kubelet.pressure.lock(),
             modules: kubelet.machine.modules,
-            own_ports: &kubelet.cfg.own_ports,
+            own_ports: &taken_ports,
         })
     }
 
@@ -265,10 +272,16 @@ impl Manager {
         };
         let least = Resources { cpu_shares: Some(2), ..Resources::default() };
         for (path, resources) in
-            [("kubepods", all), ("kubepods/besteffort", least.clone()), ("kubepods/burstable", least)]
+            [(ALL_PODS, all), ("kubepods/besteffort", least.clone()), ("kubepods/burstable", least)]
         {
-            if let Err(e) = self.kubelet.runtime.ensure_cgroup(path, resources).await {
-                warn!("cgroup {path} not made: {e}");
+            match self.kubelet.runtime.ensure_cgroup(path, resources).await {
+                Ok(()) if path == ALL_PODS => {
+                    let about = events::node(&self.kubelet.cfg.node_name);
+                    let message = "Updated Node Allocatable limit across pods";
+                    self.kubelet.recorder.event(&about, EventType::Normal, "NodeAllocatableEnforced", message);
+                }
+                Ok(()) => {}
+                Err(e) => warn!("cgroup {path} not made: {e}"),
             }
         }
     }

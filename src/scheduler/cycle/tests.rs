@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use api::core::node_ports::Port;
+use api::object::ObjectKey;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -219,4 +222,28 @@ fn ports_of_the_nodes_own_servers_are_never_given() {
         "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. \
          no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
     );
+}
+
+#[test]
+fn ports_of_load_balancers_are_given_to_no_pod_of_their_nodes() {
+    let mut cache = nodes(&["b"]);
+    let mut balancing = node("a", &[], "4", &json!({}));
+    balancing.addresses = vec!["192.0.2.9".parse().unwrap()];
+    cache.set_node(balancing);
+    let key = ObjectKey::new("prod", "web");
+    let has = [("192.0.2.9".parse().unwrap(), Port::of(80, None).unwrap())];
+    assert!(!cache.set_balanced(&key, has.into()));
+    let on = |node: &str, port: Value| {
+        pod("p", &[], &json!({ "nodeName": node, "containers": [{ "name": "c", "ports": [port] }] }))
+    };
+    let why = "0/2 nodes are available: 1 node(s) didn't have free ports for the requested pod ports, \
+               1 node(s) didn't match the requested node name. \
+               no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
+    refused(&cache, &on("a", json!({ "containerPort": 80, "hostPort": 80 })), why);
+    refused(&cache, &on("a", json!({ "containerPort": 80, "hostPort": 80, "hostIP": "192.0.2.9" })), why);
+    placed(&cache, &on("a", json!({ "containerPort": 80, "hostPort": 80, "hostIP": "127.0.0.1" })), "a");
+    placed(&cache, &on("a", json!({ "containerPort": 80, "hostPort": 80, "protocol": "UDP" })), "a");
+    placed(&cache, &on("b", json!({ "containerPort": 80, "hostPort": 80 })), "b");
+    assert!(cache.set_balanced(&key, BTreeSet::new()), "what waits for the port is told");
+    placed(&cache, &on("a", json!({ "containerPort": 80, "hostPort": 80 })), "a");
 }

@@ -20,7 +20,7 @@ pub(crate) fn filters<'a>(pending: &'a Pending<'a>, view: View<'a>) -> Vec<Box<d
         Box::new(node_name::NodeName::new(pending.spec)),
         Box::new(taint_toleration::TaintToleration::new(pending.spec)),
         Box::new(node_affinity::NodeAffinity::new(pending.spec)),
-        Box::new(node_ports::NodePorts::new(pending.info)),
+        Box::new(node_ports::NodePorts::new(pending.info, view)),
         Box::new(node_resources_fit::NodeResourcesFit::new(pending.info)),
     ];
     if let Some(spread) = pod_topology_spread::Required::new(pending, view) {
@@ -59,6 +59,7 @@ pub(crate) fn is_helped(plugin: &str, event: ClusterEvent) -> bool {
                 .contains(&plugin)
         }
         ClusterEvent::PodPlaced => [pod_topology_spread::NAME, inter_pod_affinity::NAME].contains(&plugin),
+        ClusterEvent::PortFreed => plugin == node_ports::NAME,
         ClusterEvent::VolumeChanged => plugin == crate::cycle::VOLUMES,
     }
 }
