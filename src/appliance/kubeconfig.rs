@@ -34,7 +34,7 @@ pub(crate) fn write(path: &Path, server: &str, ca_pem: &str, user: &KeyPair) -> 
     });
     let text = serde_yaml_ng::to_string(&config).context("encoding the kubeconfig")?;
     // Written only when it differs: a full disk must not keep the server from starting.
-    if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
+    if statefile::read_text(path).is_ok_and(|known| known == text) {
         return Ok(());
     }
     write_private(path, text.as_bytes()).with_context(|| format!("writing the kubeconfig {}", path.display()))

@@ -77,7 +77,7 @@ impl AddressRecords {
             if name.ends_with(UNFINISHED) {
                 unfinished.push(path);
             } else if let Ok(address) = name.parse::<Ipv4Addr>() {
-                let content = fs::read(&path).map_err(at(&path))?;
+                let content = statefile::read(&path).map_err(at(&path))?;
                 match read_record(&path, &content)? {
                     Some(record) => {
                         if encode(&record) != content {
@@ -91,7 +91,7 @@ impl AddressRecords {
         }
         // Only now: a newer record leaves everything as it is.
         unfinished.iter().try_for_each(|path| remove(path))?;
-        let last = fs::read_to_string(directory.join(LAST)).ok().and_then(|text| text.trim().parse().ok());
+        let last = statefile::read_text(&directory.join(LAST)).ok().and_then(|text| text.trim().parse().ok());
         let records = Self { directory: directory.to_owned(), net, last, records, unrecorded };
         records.seal(&unsealed);
         Ok(records)

@@ -59,12 +59,12 @@ pub(crate) fn write<T: Record>(path: &Path, record: &T, durability: Durability) 
 }
 
 /// Writes a record anew that an earlier release wrote to `path`.
-pub(crate) fn renew<T: Record>(path: &Path, record: &T) -> Result<()> {
+pub(crate) fn renew<T: Record>(path: &Path, record: &T, durability: Durability) -> Result<()> {
     let today = statefile::seal(&encode(record));
-    if fs::read(path).at("read", path)? == today {
+    if statefile::read(path).at("read", path)? == today {
         return Ok(());
     }
-    write_bytes(path, &today, Durability::Atomic)
+    write_bytes(path, &today, durability)
 }
 
 /// For a record that a shim takes over, maybe one of an earlier release.
@@ -94,15 +94,12 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
 }
 
 pub(crate) fn read<T: Record>(path: &Path) -> Result<T> {
-    open(path, &fs::read(path).at("read", path)?)
+    open(path, &statefile::read(path).at("read", path)?)
 }
 
 /// Reads what [`write_for_shim`] wrote; absent is `None`.
 pub(crate) fn read_handed_over<T: Record>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        bytes => decode(path, &bytes.at("read", path)?).map(Some),
-    }
+    statefile::read_optional(path).at("read", path)?.map(|bytes| decode(path, &bytes)).transpose()
 }
 
 /// Absent is `None`; unreadable is an error.
@@ -169,10 +166,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("note.json");
         fs::write(&path, r#"{"text":"hello"}"#).unwrap();
-        renew(&path, &read::<Note>(&path).unwrap()).unwrap();
+        renew(&path, &read::<Note>(&path).unwrap(), Durability::Atomic).unwrap();
         let sealed = fs::read(&path).unwrap();
         assert_eq!(sealed, statefile::seal(r#"{"version":2,"text":"hello"}"#));
-        renew(&path, &read::<Note>(&path).unwrap()).unwrap();
+        renew(&path, &read::<Note>(&path).unwrap(), Durability::Atomic).unwrap();
         assert_eq!(fs::read(&path).unwrap(), sealed);
     }
 

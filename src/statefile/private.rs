@@ -1,12 +1,14 @@
 //! Directories and files that only root may read, however permissive the process's umask is.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::regular;
+
 const DIRECTORY: u32 = 0o700;
-const FILE: u32 = 0o600;
+pub(crate) const FILE: u32 = 0o600;
 const OF_OTHERS: u32 = 0o077;
 
 /// Whether a file has to survive a power cut.
@@ -32,9 +34,10 @@ pub fn make_dir(path: &Path) -> io::Result<()> {
 /// # Errors
 /// When the file system refuses.
 pub fn new_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE).open(path)?;
+    let file = regular::open_or_make(path)?;
     // One that was there has kept its mode.
     file.set_permissions(Permissions::from_mode(FILE))?;
+    file.set_len(0)?;
     Ok(file)
 }
 
@@ -46,6 +49,7 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
     let mut beside = path.as_os_str().to_owned();
     beside.push(".tmp");
     let beside = PathBuf::from(beside);
+    remove_other(&beside)?;
     let write = || -> io::Result<()> {
         let mut file = new_file(&beside)?;
         file.write_all(content)?;
@@ -61,6 +65,14 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
     match path.parent().filter(|_| durability == Durability::Synced) {
         Some(parent) => File::open(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?.sync_all(),
         None => Ok(()),
+    }
+}
+
+/// Under the name of a file that is written beside another nothing is worth keeping.
+fn remove_other(beside: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(beside) {
+        Ok(found) if !found.is_file() && !found.is_dir() => fs::remove_file(beside),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -121,6 +133,22 @@ mod tests {
         ] {
             assert_eq!(mode(&path), expected, "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_link_or_a_fifo_where_a_file_is_written_beside_another_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside, other) = (dir.path().join("file"), dir.path().join("file.tmp"), dir.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, &beside).unwrap();
+        replace(&path, b"1", Durability::Atomic).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&beside).unwrap());
+        replace(&path, b"2", Durability::Atomic).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"2".to_vec(), b"kept".to_vec()));
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        fs::create_dir(&beside).unwrap();
+        let error = replace(&path, b"3", Durability::Atomic).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} is a directory", beside.display())), "{error}");
     }
 
     #[test]

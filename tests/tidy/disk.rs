@@ -10,11 +10,17 @@ const CRATES: [&str; 2] = ["src/kubelet/", "src/runtime/"];
 /// A shim is a process of its own, without async code; only it may do as it likes.
 const SHIM: &str = "src/runtime/shim/";
 /// Calls that reach a file system.
-const REACH: [&str; 26] = [
+const REACH: [&str; 32] = [
     "fs::",
     "statefile::close_tree(",
+    "statefile::length(",
     "statefile::make_dir(",
     "statefile::new_file(",
+    "statefile::open_file(",
+    "statefile::open_or_make(",
+    "statefile::read(",
+    "statefile::read_optional(",
+    "statefile::read_text(",
     "statefile::replace(",
     "File::open(",
     "File::options(",

@@ -72,7 +72,7 @@ impl ServerOptions {
             Some(path) => (path.as_path(), true),
             None => (Path::new(DEFAULT_FILE), false),
         };
-        match std::fs::read_to_string(path) {
+        match statefile::read_text(path) {
             Ok(text) => {
                 let file = Self::parse(&text).with_context(|| format!("configuration file {}", path.display()))?;
                 Ok(self.over(file))

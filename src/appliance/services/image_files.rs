@@ -4,7 +4,6 @@
 //! its images go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -48,15 +47,14 @@ pub(super) async fn import(runtime: &Runtime, directory: &Path, record: &Path) {
         }
     }
     runtime.pin_images(after.images());
-    if after != before
-        && let Err(e) = write_record(record, &after)
-    {
+    if let Err(e) = write_record(record, &after) {
         warn!("the record of imported images could not be written: {e:#}");
     }
 }
 
 async fn import_file(runtime: &Runtime, path: &Path, before: &Imported) -> anyhow::Result<(String, Entry)> {
-    let metadata = std::fs::metadata(path).context("reading its metadata")?;
+    // What is no file has no images, and would hold up who reads it.
+    let metadata = statefile::open_file(path).and_then(|file| file.metadata()).context("reading its metadata")?;
     let name = path.file_name().context("it has no name")?.to_string_lossy().into_owned();
     let (size, modified) = (metadata.len(), metadata.mtime());
     let known = before.0.get(&name).filter(|e| e.size == size && e.modified == modified);
@@ -79,10 +77,8 @@ fn archives(directory: &Path) -> Vec<PathBuf> {
 /// Without a readable record everything is imported again, which does no harm.
 fn read_record(record: &Path) -> Imported {
     let read = || -> anyhow::Result<Option<Imported>> {
-        match std::fs::read(record) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            file => Ok(Some(serde_json::from_slice(statefile::open(&file?)?)?)),
-        }
+        let Some(file) = statefile::read_optional(record)? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(statefile::open(&file)?)?))
     };
     read().unwrap_or_else(|e| {
         warn!(path = %record.display(), "the record of imported images is unreadable, all are imported again: {e:#}");
@@ -90,8 +86,14 @@ fn read_record(record: &Path) -> Imported {
     }).unwrap_or_default()
 }
 
+/// Writes what is not there yet, or was written by a release that gave it no checksum.
 fn write_record(record: &Path, imported: &Imported) -> anyhow::Result<()> {
     let sealed = statefile::seal(&serde_json::to_string(imported)?);
+    match statefile::read_optional(record) {
+        Ok(None) if imported.0.is_empty() => return Ok(()),
+        Ok(Some(known)) if known == sealed => return Ok(()),
+        Ok(_) | Err(_) => {}
+    }
     statefile::replace(record, &sealed, Durability::Synced).with_context(|| format!("writing {}", record.display()))
 }
 
@@ -109,6 +111,7 @@ mod tests {
         std::fs::write(&record, r#"{"app.tar":{"size":1,"modified":2,"images":["sha256:a"]}}"#).unwrap();
         assert_eq!(read_record(&record), imported);
         write_record(&record, &imported).unwrap();
+        assert!(statefile::open(&std::fs::read(&record).unwrap()).is_ok_and(|r| r.starts_with(b"{\"app.tar\"")));
         assert_eq!(read_record(&record), imported);
         let flipped = std::fs::read_to_string(&record).unwrap().replacen("sha256:a", "sha256:c", 1);
         std::fs::write(&record, flipped).unwrap();

@@ -62,7 +62,7 @@ struct Extent {
 
 impl Archive {
     fn open(store: &ImageStore, path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = statefile::open_file(path)?;
         let mut magic = [0; 4];
         let compressed = file.read_exact_at(&mut magic, 0).is_ok()
             && (magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd]);

@@ -1,7 +1,6 @@
 //! `registries.yaml` in k3s's format: mirrors, credentials and TLS settings of registries.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_client::Reference;
@@ -73,10 +72,10 @@ pub(crate) struct Endpoint {
 impl Registries {
     /// Reads the file; without one there are no mirrors.
     pub fn load(path: &Path) -> Result<Self> {
-        if !path.exists() {
+        if statefile::length(path).at("read", path)?.is_none() {
             return Ok(Self::default());
         }
-        let text = fs::read_to_string(path).at("read", path)?;
+        let text = statefile::read_text(path).at("read", path)?;
         let registries = serde_yaml_ng::from_str::<Self>(&text);
         let registries = registries.map_err(|error| Error::Invalid(format!("{}: {error}", path.display())))?;
         registries.check().map_err(|reason| Error::Invalid(format!("{}: {reason}", path.display())))?;
@@ -117,7 +116,7 @@ impl Registries {
     fn endpoint(&self, reference: Reference, plain_http: bool) -> Result<Endpoint> {
         let config = self.configs.get(reference.registry());
         let tls = config.and_then(|config| config.tls.clone()).unwrap_or_default();
-        let ca = tls.ca_file.map(|path| fs::read(&path).at("read", &path)).transpose()?;
+        let ca = tls.ca_file.map(|path| statefile::read(&path).at("read", &path)).transpose()?;
         let auth = config.and_then(|config| config.auth.as_ref()).map(HostAuth::resolve);
         Ok(Endpoint { reference, plain_http, auth, ca, insecure: tls.insecure_skip_verify })
     }
@@ -240,7 +239,7 @@ configs:
             ("mirrors: {a: {rewrite: {'(': x}}}", "rewrite \"(\""),
             ("configs: {a: {tls: {cert_file: /x}}}", "unknown field `cert_file`"),
         ] {
-            fs::write(&path, text).unwrap();
+            std::fs::write(&path, text).unwrap();
             let error = Registries::load(&path).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }

@@ -36,8 +36,8 @@ pub(crate) struct ImageStore {
     /// room. The state is never locked over I/O, because everybody asks for images.
     writing: Mutex<()>,
     state: Mutex<State>,
-    /// The index could not be read: which of the layers are unused is not known.
-    index_was_damaged: bool,
+    /// There is none that can be read: which of the layers are unused is not known.
+    index_is_lost: bool,
 }
 
 #[derive(Debug, Default)]
@@ -208,18 +208,29 @@ impl ImageStore {
             layer_dir: root.join("layers"),
             writing: Mutex::default(),
             state: Mutex::default(),
-            index_was_damaged: false,
+            index_is_lost: false,
         };
         durable::remove_tree(&store.temporary_dir())?;
         for dir in [&store.layer_dir, &store.temporary_dir()] {
             fs::create_dir_all(dir).at("create", dir)?;
         }
         let mut index = match durable::read_optional::<Index>(&store.index_path()) {
-            Ok(index) => index.unwrap_or_default(),
+            Ok(Some(index)) => {
+                store.seal(&index);
+                index
+            }
+            Ok(None) => {
+                store.index_is_lost = !store.all_layers()?.is_empty();
+                if store.index_is_lost {
+                    let path = store.index_path();
+                    tracing::warn!(index = %path.display(), "the record of images is missing and layers of images are there: they stay, and all images are pulled again");
+                }
+                Index::default()
+            }
             // Images can be had again; a node that does not start for their sake cannot even ask.
             Err(error @ Error::Record { .. }) => {
-                tracing::warn!(%error, "the record of images is damaged: all of them are pulled again");
-                store.index_was_damaged = true;
+                tracing::warn!(%error, "the record of images is damaged: the layers stay, and all images are pulled again");
+                store.index_is_lost = true;
                 Index::default()
             }
             Err(error) => return Err(error),
@@ -230,6 +241,14 @@ impl ImageStore {
         index.names.retain(|_, id| images.contains_key(id));
         store.state.lock().index = index;
         Ok(store)
+    }
+
+    /// Gives an index that an earlier release wrote its checksum.
+    fn seal(&self, index: &Index) {
+        if let Err(error) = durable::renew(&self.index_path(), index, Durability::Synced) {
+            // It says as much without one, and the next start tries again.
+            tracing::warn!(%error, "the record of images stays without a checksum");
+        }
     }
 
     fn index_path(&self) -> PathBuf {
@@ -395,7 +414,7 @@ impl ImageStore {
     /// Removes what a crash left of layers. After the loss of the index nothing counts as that: the pulls
     /// that make it anew find their layers.
     pub(crate) fn clean_up(&self, in_use: &BTreeSet<String>) -> Result<()> {
-        if self.index_was_damaged { Ok(()) } else { self.remove_unused_layers(in_use) }
+        if self.index_is_lost { Ok(()) } else { self.remove_unused_layers(in_use) }
     }
 
     /// The names of all layers that are there.
@@ -560,6 +579,45 @@ mod tests {
             store.clean_up(&BTreeSet::new()).unwrap();
             assert!(store.layer(&key(&diff_id)).is_some());
         }
+    }
+
+    #[test]
+    fn a_missing_index_costs_no_layer_and_is_no_matter_where_there_are_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        assert!(!store.index_is_lost);
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
+        let names = ["docker.io/library/app:1".to_owned()];
+        store.put(&id('a'), &ImageConfig::default(), vec![layer.clone()], &names).unwrap();
+        fs::remove_file(store.index_path()).unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        assert_eq!(store.list(), []);
+        store.clean_up(&BTreeSet::new()).unwrap();
+        assert!(store.layer(&key(&diff_id)).is_some());
+        // With an index again, what no image has goes as ever.
+        store.put(&id('a'), &ImageConfig::default(), Vec::new(), &names).unwrap();
+        let store = ImageStore::open(dir.path()).unwrap();
+        store.clean_up(&BTreeSet::new()).unwrap();
+        assert!(store.layer(&key(&diff_id)).is_none());
+    }
+
+    #[test]
+    fn an_index_of_an_earlier_release_is_sealed_by_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tar, diff_id) = empty_layer();
+        let store = ImageStore::open(dir.path()).unwrap();
+        let layer = store.stage(tar.as_slice(), &key(&diff_id)).unwrap().commit().unwrap();
+        store.put(&id('a'), &ImageConfig::default(), vec![layer], &["docker.io/library/app:1".to_owned()]).unwrap();
+        let sealed = fs::read(store.index_path()).unwrap();
+        fs::write(store.index_path(), statefile::open(&sealed).unwrap()).unwrap();
+        assert!(ImageStore::open(dir.path()).unwrap().find("app:1").is_some());
+        assert_eq!(String::from_utf8(fs::read(store.index_path()).unwrap()), String::from_utf8(sealed));
+        let unsealed = include_str!("../contract/golden/index-1.json");
+        fs::write(store.index_path(), unsealed).unwrap();
+        block_index(&store);
+        ImageStore::open(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(store.index_path()).unwrap(), unsealed, "a full disk keeps nobody from starting");
     }
 
     #[test]

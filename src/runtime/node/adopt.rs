@@ -275,7 +275,7 @@ fn reading<T: Record>(path: &Path, is_only_ours: impl FnOnce(&T) -> bool) -> Rea
     match durable::read_optional(path) {
         Ok(Some(value)) => {
             if is_only_ours(&value)
-                && let Err(error) = durable::renew(path, &value)
+                && let Err(error) = durable::renew(path, &value, Durability::Atomic)
             {
                 // It says as much without a checksum, and the next start tries again.
                 tracing::warn!(%error, "cannot write a record again");

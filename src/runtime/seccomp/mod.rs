@@ -8,7 +8,6 @@ mod default;
 mod profile;
 mod syscalls;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +48,7 @@ pub(crate) fn filter(wish: &Seccomp, capabilities: &[String]) -> Result<Option<F
 }
 
 fn read(path: &Path, capabilities: &[String]) -> Result<profile::Profile, SeccompError> {
-    let json = fs::read(path).map_err(|source| SeccompError::Read { path: path.to_owned(), source })?;
+    let json = statefile::read(path).map_err(|source| SeccompError::Read { path: path.to_owned(), source })?;
     profile::parse(&json, capabilities).map_err(|source| SeccompError::Parse { path: path.to_owned(), source })
 }
 
