@@ -6,6 +6,8 @@
 mod decoding;
 #[path = "tidy/disk.rs"]
 mod disk;
+#[path = "tidy/files.rs"]
+mod files;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -397,6 +399,11 @@ fn pod_fields_are_listed_read_and_tested() {
 #[test]
 fn file_systems_are_asked_in_the_disk_room() {
     none(&disk::offenders(&sources()), "move this into a job of the disk room (runtime::DiskRoom)");
+}
+
+#[test]
+fn files_of_ours_are_opened_without_waiting() {
+    none(&files::offenders(&sources()), "open this with statefile, which says what is no file");
 }
 
 #[test]

@@ -47,7 +47,7 @@ mod api_tests;
 
 pub use config::Config;
 pub use reader::{Reader, ReaderEvent, ReaderSubscription};
-pub use registry::check_store;
+pub use registry::{StoreUse, check_store};
 pub use served::ServedResource;
 pub use server::ApiServer;
 pub use start::StartError;

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::{CLUSTER_DOMAIN, ServerConfig};
+use crate::datadir::Start;
 use crate::exit::Final;
 use crate::pki::{Pki, Subjects};
 use crate::{datadir, inprocess, kubeconfig, memory};
@@ -39,10 +40,7 @@ use crate::{datadir, inprocess, kubeconfig, memory};
 pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = listen(config.listen).await?;
     let lock = datadir::lock(&config.data_dir)?;
-    datadir::check_store_of(&config.data_dir).map_err(Final)?;
-    datadir::prepare(&config.data_dir)?;
-    let pki = open_pki(&config, Timestamp::now())?;
-    let server = ApiServer::new(apiserver_config::build(&config, &pki)).await.context("starting the API server")?;
+    let (pki, server) = open(&config, Timestamp::now()).await?;
     write_kubeconfig(&config, &pki)?;
     let mut tasks = Tasks::under(&stop);
     let result = run_parts(&config, &pki, &server, listener, &mut tasks).await;
@@ -54,6 +52,16 @@ pub(crate) async fn run_server(config: ServerConfig, stop: CancellationToken) ->
         (Err(ended), Ok(())) => Err(ended),
         (Err(ended), Err(e)) => Err(ended.context(format!("{e:#}"))),
     }
+}
+
+/// Opens what the data directory has of a cluster; a first start makes it.
+async fn open(config: &ServerConfig, now: Timestamp) -> anyhow::Result<(Pki, Arc<ApiServer>)> {
+    let start = datadir::begin(&config.data_dir)?;
+    datadir::prepare(&config.data_dir)?;
+    let pki = open_pki(config, start, now)?;
+    let server = ApiServer::new(apiserver_config::build(config, &pki)).await.context("starting the API server")?;
+    datadir::end_first_start(&config.data_dir)?;
+    Ok((pki, server))
 }
 
 /// A taken port is an error and not waited for: without the API there is no node that could say what it
@@ -137,7 +145,7 @@ pub(crate) fn report<E: std::error::Error>(part: &str, result: Result<(), E>) {
     }
 }
 
-fn open_pki(config: &ServerConfig, now: Timestamp) -> anyhow::Result<Pki> {
+fn open_pki(config: &ServerConfig, start: Start, now: Timestamp) -> anyhow::Result<Pki> {
     let subjects = Subjects {
         node_name: &config.node_name,
         node_ip: IpAddr::V4(config.node_ip),
@@ -145,7 +153,7 @@ fn open_pki(config: &ServerConfig, now: Timestamp) -> anyhow::Result<Pki> {
         cluster_domain: CLUSTER_DOMAIN,
         extra: &config.tls_san,
     };
-    let opened = Pki::open(&config.data_dir.join("server/tls"), &subjects, now);
+    let opened = Pki::open(&datadir::tls(&config.data_dir), &subjects, start, now);
     // A disk that is full or slow may answer the next time; files that are damaged or gone stay so.
     let by_disk = |e: &anyhow::Error| e.chain().any(|cause| cause.is::<std::io::Error>());
     opened.map_err(|e| if by_disk(&e) { e } else { Final(e).into() }).context("certificates")
@@ -166,11 +174,13 @@ mod tests {
 
     use super::*;
 
+    mod state;
+
     #[tokio::test]
     async fn a_store_that_takes_no_more_writes_ends_the_process_and_an_orderly_stop_does_not() {
         let directory = tempfile::tempdir().unwrap();
         let config = fixtures::config(directory.path());
-        let pki = open_pki(&config, "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
+        let pki = open_pki(&config, Start::First, "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
         for is_stopped in [false, true] {
             let server = fixtures::server(&config, &pki).await;
             let stop = CancellationToken::new();

@@ -36,6 +36,8 @@ pub enum OpenError {
     MarkerDamaged { path: PathBuf },
     #[error("{path}, which says what store there is, has a form that only a later version reads")]
     MarkerNewer { path: PathBuf },
+    #[error(transparent)]
+    NotAFile(std::io::Error),
     #[error("cannot start the store's writer")]
     Writer { source: std::io::Error },
 }
@@ -50,12 +52,10 @@ impl OpenError {
             | Self::Newer { .. }
             | Self::Foreign { .. }
             | Self::MarkerDamaged { .. }
-            | Self::MarkerNewer { .. } => true,
-            Self::Database { .. }
-            | Self::Read { .. }
-            | Self::Replace { .. }
-            | Self::Marker { .. }
-            | Self::Writer { .. } => false,
+            | Self::MarkerNewer { .. }
+            | Self::NotAFile(_) => true,
+            Self::Marker { source, .. } => statefile::NotAFile::is(source),
+            Self::Database { .. } | Self::Read { .. } | Self::Replace { .. } | Self::Writer { .. } => false,
         }
     }
 }

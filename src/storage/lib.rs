@@ -32,7 +32,7 @@ mod store_tests;
 
 pub use cache::{CollectionStats, Scope, Stats};
 pub use codec::{Codec, Content, Entry, Event};
-pub use disk::{Backend, Report, SetAside, check};
+pub use disk::{Backend, Report, SetAside, check, check_in_use};
 pub use error::{Gone, OpenError, WriteError};
 pub use gap::Gap;
 pub use health::Health;

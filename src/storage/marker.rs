@@ -4,9 +4,8 @@
 //! do: they are written in turn, so that a pulled plug spoils one of them at most, and have a checksum.
 //! They change with the ceiling, once in thousands of revisions, and at an orderly close.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -106,7 +105,7 @@ impl Marker {
 }
 
 fn fill(path: &Path, mark: &Mark) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut file = statefile::open_or_make(path)?;
     file.write_all(format(mark).as_bytes())?;
     file.set_len(SIZE as u64)?;
     file.sync_all()
@@ -122,7 +121,7 @@ pub(crate) fn paths(base: &Path) -> [PathBuf; 2] {
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match File::open(path) {
+    match statefile::open_file(path) {
         Ok(file) => {
             let mut bytes = Vec::new();
             file.take(READ_UP_TO).read_to_end(&mut bytes)?;

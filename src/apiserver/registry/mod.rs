@@ -333,13 +333,28 @@ fn prepare(
     Ok((write, durability::of_write(resource, object, over.map(|(old, _)| old))))
 }
 
-/// Looks at a store that no server has open, and changes nothing.
+/// Whether a server has a store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreUse {
+    Closed,
+    Open,
+}
+
+/// Looks at a store, and changes nothing; `None` when a server wrote to it all the while.
 ///
 /// # Errors
 /// What would keep a server from opening it.
-pub fn check_store(database: &Path, marker: &Path) -> Result<storage::Report, storage::OpenError> {
+pub fn check_store(
+    database: &Path,
+    marker: &Path,
+    used: StoreUse,
+) -> Result<Option<storage::Report>, storage::OpenError> {
     let codec = ObjectCodec(Arc::new(Resources::built_in()));
-    storage::check(database, Some(marker), |key, revision, bytes| codec.open(&key, revision, bytes).map(drop))
+    let load = |key: Key, revision, bytes: &[u8]| codec.open(&key, revision, bytes).map(drop);
+    match used {
+        StoreUse::Closed => storage::check(database, Some(marker), load).map(Some),
+        StoreUse::Open => storage::check_in_use(database, Some(marker), load),
+    }
 }
 
 pub(crate) fn object_of(entry: &ObjectEntry) -> Object {

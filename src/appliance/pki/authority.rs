@@ -6,16 +6,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use jiff::{Timestamp, ToSpan};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair as RcgenKey, KeyUsagePurpose, PublicKeyData as _,
 };
+use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::leaf::{KeyPair, Leaf, pem_bytes};
-use super::{read_if_present, write_private};
+use super::leaf::{KeyPair, Leaf};
+use super::pem::{self, Certificate};
+use super::{AUTHORITY_CERTIFICATE, AUTHORITY_KEY, read_if_present, write_private};
+use crate::datadir::Start;
 
 /// Every certificate starts here, whatever the clock says: one issued while the clock was ahead would
 /// else not be valid once it is right, and none would serve on a board that boots in 1970.
@@ -31,31 +33,29 @@ pub(crate) struct Authority {
 /// What the two files of an authority are to each other.
 enum Files {
     Absent,
-    Whole {
-        certificate_pem: String,
-        key_pem: String,
-    },
+    Whole(Authority),
     /// The key is there, and its certificate is not, or is damaged.
-    KeyAlone {
-        key_pem: String,
-    },
+    KeyAlone(Box<RcgenKey>),
 }
 
 impl Authority {
-    pub(super) fn open(dir: &Path, now: Timestamp) -> anyhow::Result<Self> {
+    pub(super) fn open(dir: &Path, start: Start, now: Timestamp) -> anyhow::Result<Self> {
         let (certificate, key) = paths(dir);
         let made = match files(dir)? {
-            Files::Whole { certificate_pem, key_pem } => return Ok(Self { certificate_pem, key_pem }),
-            Files::KeyAlone { key_pem } => {
-                if certificate.exists() {
-                    std::fs::rename(&certificate, dir.join("ca.crt.damaged")).context("keeping the damaged ca.crt")?;
-                }
+            Files::Whole(authority) => return Ok(authority),
+            Files::KeyAlone(key) => {
+                put_aside(&certificate)?;
                 warn!(certificate = %certificate.display(), "missing or damaged: made again from its key");
-                Self::make(key_pem, now)?
+                Self::make(&key, now)?
             }
             Files::Absent => {
-                let made = Self::make(RcgenKey::generate().context("generating the CA's key")?.serialize_pem(), now)?;
-                // The key first: it is what the certificate can be made again from.
+                let key_is_missing =
+                    anyhow!("{} is missing, without which no certificate can be issued", key.display());
+                ensure!(start == Start::First, key_is_missing);
+                put_aside(&certificate)?;
+                let made = Self::make(&RcgenKey::generate().context("generating the CA's key")?, now)?;
+                // The key first: it is what the certificate can be made again from, and what says that there is an
+                // authority.
                 write_private(&key, made.key_pem.as_bytes())?;
                 made
             }
@@ -66,15 +66,18 @@ impl Authority {
 
     /// Says what is wrong with the files of an authority that is there.
     pub(super) fn check(dir: &Path) -> anyhow::Result<Self> {
+        let (certificate, key) = paths(dir);
         match files(dir)? {
-            Files::Whole { certificate_pem, key_pem } => Ok(Self { certificate_pem, key_pem }),
-            Files::KeyAlone { .. } => bail!("ca.crt is missing or damaged; the next start makes it again from ca.key"),
-            Files::Absent => bail!("there are none; the next start makes them"),
+            Files::Whole(authority) => Ok(authority),
+            Files::KeyAlone(_) => bail!(
+                "{} is missing or damaged; the next start makes it again from {AUTHORITY_KEY}",
+                certificate.display()
+            ),
+            Files::Absent => bail!("{} is missing, without which no certificate can be issued", key.display()),
         }
     }
 
-    fn make(key_pem: String, now: Timestamp) -> anyhow::Result<Self> {
-        let key = RcgenKey::from_pem(&key_pem).context("reading the CA's key")?;
+    fn make(key: &RcgenKey, now: Timestamp) -> anyhow::Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
@@ -83,19 +86,24 @@ impl Authority {
         let (from, until) = validity(now, YEARS * 365)?;
         params.not_before = from;
         params.not_after = until;
-        let certificate = params.self_signed(&key).context("signing the CA's certificate")?;
-        Ok(Self { certificate_pem: certificate.pem(), key_pem })
+        let certificate = params.self_signed(key).context("signing the CA's certificate")?;
+        Ok(Self { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// Loads a certificate and its key, or makes them when they are missing, stale, for others, or not of
+    /// Loads a certificate and its key, or makes them when they are missing, damaged, stale, for others, or not of
     /// this authority.
     pub(super) fn leaf(&self, dir: &Path, name: &str, leaf: &Leaf, now: Timestamp) -> anyhow::Result<KeyPair> {
-        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
-        if let (Some(certificate_pem), Some(key_pem)) = (read_if_present(&certificate)?, read_if_present(&key)?) {
-            let pair = KeyPair { certificate_pem, key_pem };
-            match self.problem(leaf, &pair, now) {
-                None => return Ok(pair),
-                Some(problem) => info!(name, problem, "certificate issued anew"),
+        let (certificate, key) = KeyPair::paths(dir, name);
+        if let (Some(certificate_file), Some(key_file)) = (read_if_present(&certificate)?, read_if_present(&key)?) {
+            match KeyPair::read(&certificate_file, &key_file) {
+                Ok(pair) => match self.problem(leaf, &pair, now) {
+                    None => return Ok(pair),
+                    Some(problem) => info!(name, problem, "certificate issued anew"),
+                },
+                Err(part) => {
+                    let damaged = dir.join(format!("{name}.{part}"));
+                    warn!(file = %damaged.display(), "damaged: certificate and key are issued anew");
+                }
             }
         }
         let pair = self.issue(leaf, now).with_context(|| format!("issuing the certificate {name}"))?;
@@ -109,17 +117,13 @@ impl Authority {
         problem.or_else(|| (!self.has_signed(&pair.certificate_pem)).then_some("it is not of this cluster's authority"))
     }
 
-    /// Whether a certificate bears this authority's signature.
+    /// Whether a certificate is whole and bears this authority's signature.
     pub(super) fn has_signed(&self, certificate_pem: &str) -> bool {
-        let (Ok(authority), Ok(leaf)) = (pem_bytes(&self.certificate_pem), pem_bytes(certificate_pem)) else {
+        let read = |pem: &str| Certificate::read(pem.as_bytes());
+        let (Some(authority), Some(leaf)) = (read(&self.certificate_pem), read(certificate_pem)) else {
             return false;
         };
-        let (Ok((_, authority)), Ok((_, leaf))) =
-            (X509Certificate::from_der(&authority), X509Certificate::from_der(&leaf))
-        else {
-            return false;
-        };
-        leaf.verify_signature(Some(authority.public_key())).is_ok()
+        leaf.parsed().verify_signature(Some(authority.parsed().public_key())).is_ok()
     }
 
     fn issue(&self, leaf: &Leaf, now: Timestamp) -> anyhow::Result<KeyPair> {
@@ -136,44 +140,46 @@ impl Authority {
 }
 
 fn paths(dir: &Path) -> (PathBuf, PathBuf) {
-    (dir.join("ca.crt"), dir.join("ca.key"))
+    (dir.join(AUTHORITY_CERTIFICATE), dir.join(AUTHORITY_KEY))
+}
+
+/// Keeps a certificate that another one takes the place of.
+fn put_aside(certificate: &Path) -> anyhow::Result<()> {
+    let mut aside = certificate.as_os_str().to_owned();
+    aside.push(".damaged");
+    match std::fs::rename(certificate, &aside) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed.with_context(|| format!("keeping the damaged {}", certificate.display())),
+    }
 }
 
 /// Reads both files and tells what can go on with them.
 fn files(dir: &Path) -> anyhow::Result<Files> {
-    let (certificate, key) = paths(dir);
-    let (certificate_pem, key_pem) = (read_if_present(&certificate)?, read_if_present(&key)?);
-    let Some(key_pem) = key_pem else {
-        let signed = certificate_pem.is_some() || dir.join("kube-apiserver.crt").exists();
-        ensure!(
-            !signed,
-            "{} is missing, without which no certificate can be issued. Put it and ca.crt back; a new authority, which \
-             none of the kubeconfigs and certificates of this one know, is made once {} is removed",
-            key.display(),
-            dir.display()
-        );
-        return Ok(Files::Absent);
-    };
-    let parsed = RcgenKey::from_pem(&key_pem);
-    let parsed = parsed
-        .with_context(|| format!("{} is damaged: it does not hold a key; put a copy of it back", key.display()))?;
-    let Some(certificate_pem) = certificate_pem else { return Ok(Files::KeyAlone { key_pem }) };
-    let Some(owner) = owner(&certificate_pem) else { return Ok(Files::KeyAlone { key_pem }) };
+    let (certificate_path, key_path) = paths(dir);
+    let (certificate, key) = (read_if_present(&certificate_path)?, read_if_present(&key_path)?);
+    let Some(key) = key else { return Ok(Files::Absent) };
+    let key = pem::key(&key);
+    let key = key
+        .with_context(|| format!("{} is damaged: it does not hold a key; put a copy of it back", key_path.display()))?;
+    let Some(certificate) = certificate.as_deref().and_then(whole) else { return Ok(Files::KeyAlone(key.into())) };
     ensure!(
-        owner == parsed.subject_public_key_info(),
+        certificate.parsed().public_key().raw == key.subject_public_key_info(),
         "{} is not the certificate of {}: put the pair that belongs together back",
-        certificate.display(),
-        key.display()
+        certificate_path.display(),
+        key_path.display()
     );
-    Ok(Files::Whole { certificate_pem, key_pem })
+    if Issuer::from_ca_cert_der(&CertificateDer::from(certificate.der()), &key).is_err() {
+        return Ok(Files::KeyAlone(key.into()));
+    }
+    Ok(Files::Whole(Authority { certificate_pem: certificate.pem, key_pem: key.serialize_pem() }))
 }
 
-/// The public key of a certificate that its owner has signed; `None` when it is damaged.
-fn owner(certificate_pem: &str) -> Option<Vec<u8>> {
-    let der = pem_bytes(certificate_pem).ok()?;
-    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-    certificate.verify_signature(None).ok()?;
-    Some(certificate.public_key().raw.to_vec())
+/// An authority's certificate, which its owner has signed; `None` when it is damaged.
+pub(super) fn whole(file: &[u8]) -> Option<Certificate> {
+    let certificate = Certificate::read(file)?;
+    certificate.parsed().verify_signature(None).ok()?;
+    rustls::RootCertStore::empty().add(CertificateDer::from(certificate.der()).into_owned()).ok()?;
+    Some(certificate)
 }
 
 fn validity(now: Timestamp, days: i64) -> anyhow::Result<(time::OffsetDateTime, time::OffsetDateTime)> {

@@ -2,20 +2,44 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, PublicKeyData as _, SanType};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::X509Certificate;
 
 use super::Subjects;
+use super::pem::{self, Certificate};
 
 /// A certificate and its PKCS#8 key, both PEM.
 #[derive(Clone)]
 pub(crate) struct KeyPair {
     pub certificate_pem: String,
     pub key_pem: String,
+}
+
+impl KeyPair {
+    /// Of the certificate and of the key.
+    pub(super) fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
+    }
+
+    /// Takes what the two files hold; an error is the ending of the one that is damaged.
+    pub(super) fn read(certificate: &[u8], key: &[u8]) -> Result<Self, &'static str> {
+        let certificate = Certificate::read(certificate).ok_or("crt")?;
+        let key = pem::key(key).ok_or("key")?;
+        Ok(Self { certificate_pem: certificate.pem, key_pem: key.serialize_pem() })
+    }
+
+    /// Whether the key is the certificate's.
+    pub(super) fn belongs_together(&self) -> bool {
+        let certificate = Certificate::read(self.certificate_pem.as_bytes());
+        let key = pem::key(self.key_pem.as_bytes());
+        let (Some(certificate), Some(key)) = (certificate, key) else { return false };
+        certificate.parsed().public_key().raw == key.subject_public_key_info()
+    }
 }
 
 /// What a certificate says.
@@ -96,13 +120,13 @@ impl Leaf {
     /// Why a pair does not serve: it must belong together, name these subjects and have enough of its
     /// time left.
     pub(super) fn problem(&self, pair: &KeyPair, now: Timestamp) -> Option<&'static str> {
-        const DAMAGED: Option<&str> = Some("it is damaged");
-        let Ok(pem) = pem_bytes(&pair.certificate_pem) else { return DAMAGED };
-        let Ok((_, certificate)) = X509Certificate::from_der(&pem) else { return DAMAGED };
-        let Ok(key) = rcgen::KeyPair::from_pem(&pair.key_pem) else { return Some("its key is damaged") };
-        if key.subject_public_key_info() != certificate.public_key().raw {
+        let Some(certificate) = Certificate::read(pair.certificate_pem.as_bytes()) else {
+            return Some("it is damaged");
+        };
+        if !pair.belongs_together() {
             return Some("its key is another's");
         }
+        let certificate = certificate.parsed();
         if !self.is_subject_of(&certificate) {
             return Some("it is another subject's");
         }
@@ -142,9 +166,4 @@ impl Leaf {
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
-pub(super) fn pem_bytes(pem: &str) -> anyhow::Result<Vec<u8>> {
-    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("not PEM")?;
-    Ok(parsed.contents)
 }

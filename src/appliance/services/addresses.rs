@@ -131,7 +131,7 @@ mod tests {
     async fn a_service_with_the_address_of_cluster_dns_from_an_earlier_release_is_told_so() {
         let directory = tempfile::tempdir().unwrap();
         let config = fixtures::config(directory.path());
-        let pki = open_pki(&config, "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
+        let pki = open_pki(&config, crate::datadir::Start::First, "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
         // A server that keeps another address for cluster DNS gives this one away, as earlier releases did.
         let before = ServerConfig { cluster_dns: [10, 96, 0, 20].into(), ..config.clone() };
         let server = fixtures::stored_server(&before, &pki).await;

@@ -27,6 +27,12 @@ pub(crate) fn config(directory: &Path) -> ServerConfig {
     }
 }
 
+/// Starts on what is in the directory, as far as to the store, and ends in order.
+pub(crate) async fn start(directory: &Path) -> anyhow::Result<()> {
+    let (_, server) = super::open(&config(directory), "2026-06-01T00:00:00Z".parse()?).await?;
+    Ok(server.close().await?)
+}
+
 pub(super) async fn server(config: &ServerConfig, pki: &Pki) -> Arc<ApiServer> {
     let config = apiserver::Config { store: Store::Memory, ..apiserver_config::build(config, pki) };
     ApiServer::new(config).await.unwrap()

@@ -19,6 +19,7 @@ use super::apiserver_config::kubelet_identity;
 use super::tls::Certificates;
 use super::{open_pki, write_kubeconfig};
 use crate::config::ServerConfig;
+use crate::datadir::Start;
 
 /// Of the ninety days before a certificate's end in which it is renewed, each has two tries.
 const LOOK_EVERY: Duration = Duration::from_secs(12 * 60 * 60);
@@ -79,7 +80,7 @@ async fn whenever_due<F: Future<Output = ()>>(clock: impl Fn() -> Timestamp, mut
 }
 
 fn renew(config: &ServerConfig, certificates: &Certificates, server: &ApiServer, now: Timestamp) -> anyhow::Result<()> {
-    let pki = open_pki(config, now)?;
+    let pki = open_pki(config, Start::Later, now)?;
     certificates.exchange(&pki)?;
     server.renew_kubelet_client(&kubelet_identity(&pki)).context("the API server's certificate for kubelets")?;
     write_kubeconfig(config, &pki).context("the administrator's kubeconfig")
@@ -137,7 +138,7 @@ mod tests {
     async fn what_was_issued_in_1970_is_renewed_without_a_start() {
         let directory = tempfile::tempdir().unwrap();
         let config = fixtures::config(directory.path());
-        let pki = open_pki(&config, time("1970-01-01T00:00:10Z")).unwrap();
+        let pki = open_pki(&config, Start::First, time("1970-01-01T00:00:10Z")).unwrap();
         let certificates = Certificates::new(&pki).unwrap();
         let server = fixtures::server(&config, &pki).await;
         let client = || std::fs::read(directory.path().join("server/tls/kube-apiserver-kubelet-client.crt")).unwrap();

@@ -2,8 +2,8 @@
 //! checked, flipped bits are mended, and a file that is damaged beyond that is replaced by one with all
 //! that can be read of it.
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub(super) fn prepare(path: &Path, marker: Option<&Path>, mark: Option<Mark>) ->
         }
         return create(path);
     }
-    let mut pages = Pages::new(File::open(path)?)?;
+    let mut pages = Pages::new(statefile::open_file(path)?)?;
     let found = pages.inspect()?;
     if !found.is_whole() {
         return replace(path, &mut pages, mark);
@@ -59,15 +59,11 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 /// A pulled plug or a full disk may leave a file of no bytes: the engine would take it for a new one.
 fn is_there(path: &Path) -> io::Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.len() > 0),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
-    }
+    Ok(statefile::length(path)?.is_some_and(|length| length > 0))
 }
 
 fn mend(path: &Path, mends: &[Mend]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = statefile::open_to_write(path)?;
     for mend in mends {
         file.write_all_at(&[mend.byte], mend.offset)?;
     }
@@ -122,7 +118,7 @@ fn is_too_little(readable: usize, found: &Salvaged) -> Option<String> {
 
 /// Makes a new file of one that the engine does not open.
 pub(super) fn write_anew(path: &Path, mark: Option<Mark>) -> Result<(), OpenError> {
-    replace(path, &mut Pages::new(File::open(path)?)?, mark)
+    replace(path, &mut Pages::new(statefile::open_file(path)?)?, mark)
 }
 
 /// Where a damaged file is kept. As long as it is there, what it may hold is not given up.
@@ -151,7 +147,11 @@ fn replace(path: &Path, pages: &mut Pages, mark: Option<Mark>) -> Result<(), Ope
 
 fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            // A directory is not removed, and named.
+            statefile::length(path)?;
+            Err(e)
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -206,7 +206,7 @@ pub fn check(
         let Some(marker) = marker.filter(|_| mark.is_some()) else { return Ok(Report::default()) };
         return Err(OpenError::Missing { path: path.to_owned(), marker: marker::paths(marker) });
     }
-    let mut pages = Pages::new(File::open(path)?)?;
+    let mut pages = Pages::new(statefile::open_file(path)?)?;
     let found = pages.inspect()?;
     let damaged = |what| OpenError::Damaged { path: path.to_owned(), what };
     let mut report = Report { flipped_bits: found.mends.len(), is_damaged: !found.is_whole(), ..Report::default() };
@@ -230,6 +230,40 @@ pub fn check(
         }
     }
     Ok(report)
+}
+
+/// How often a store that is written meanwhile is looked at: a board at rest commits every few seconds, and a look takes
+/// less than one.
+const LOOKS: usize = 5;
+/// Each commit changes something within the first bytes of the file.
+const HEAD: u64 = 512;
+
+/// Looks at a store that a server has open, without holding it up; `None` when it was written during each look.
+///
+/// Pages of a commit are not written over before the next commit is in the header. So what was read between two
+/// reads of one header is what that commit holds.
+///
+/// # Errors
+/// What would keep the store from being opened.
+pub fn check_in_use(
+    path: &Path,
+    marker: Option<&Path>,
+    mut load: impl FnMut(Key, u64, &[u8]) -> Result<(), BoxError>,
+) -> Result<Option<Report>, OpenError> {
+    for _ in 0..LOOKS {
+        let before = head(path)?;
+        let report = check(path, marker, &mut load);
+        if head(path)? == before {
+            return report.map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn head(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    statefile::open_file(path)?.take(HEAD).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The gap that rests in this row, if that is what it is.

@@ -23,7 +23,7 @@ use crate::key::Key;
 use crate::marker::Marker;
 use reserve::Reserve;
 
-pub use file::{Report, check};
+pub use file::{Report, check, check_in_use};
 
 /// Where entries are kept.
 #[derive(Clone, Debug)]
@@ -399,6 +399,9 @@ fn write(database: &Database, changes: Vec<Change>, ceiling: Option<u64>, closin
 
 impl From<io::Error> for OpenError {
     fn from(source: io::Error) -> Self {
+        if statefile::NotAFile::is(&source) {
+            return Self::NotAFile(source);
+        }
         Self::Read { source: Box::new(source.into()) }
     }
 }

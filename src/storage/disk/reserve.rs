@@ -3,10 +3,8 @@
 //! A file of some size lies beside the database. When a commit finds the disk full, the file goes, and
 //! from then on only writes that belong to deletions are done, until there is room again.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::posix_fallocate;
@@ -76,7 +74,11 @@ fn free(reserve: &Path) -> io::Result<u64> {
 
 /// Takes the room for good: the blocks are allocated, not only promised.
 fn make(reserve: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(reserve)?;
+    if statefile::length(reserve).is_err_and(|e| statefile::NotAFile::is(&e)) {
+        // It holds nothing, so that something else under its name has no place there.
+        std::fs::remove_file(reserve)?;
+    }
+    let file = statefile::open_or_make(reserve)?;
     posix_fallocate(file.as_fd(), 0, i64::try_from(RESERVE).expect("2 MiB")).map_err(io::Error::from).inspect_err(
         |_| {
             // Half a reserve would take from what others need.

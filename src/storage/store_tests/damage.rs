@@ -181,6 +181,57 @@ async fn a_damaged_entry_is_named_until_it_is_written_anew() {
 }
 
 #[tokio::test]
+async fn a_store_in_use_is_looked_at_as_of_one_commit_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = fill(directory.path()).await;
+    let (path, mark) = (directory.path().join("state.redb"), directory.path().join("mark"));
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(9).position(|w| w == b"x again\x00\x00" || w == b"33 text t").unwrap();
+    bytes[at..at + 7].fill(b'#');
+    std::fs::write(&path, bytes).unwrap();
+    let storage = Storage::open(&in_directory(directory.path()), Text).unwrap();
+    let looked = crate::check_in_use(&path, Some(&mark), |_, _, _| Ok(())).unwrap().unwrap();
+    assert_eq!((looked.entries, looked.set_aside.len(), looked.is_damaged), (before.len() - 1, 1, false));
+    write(&storage, put("more", Expect::Absent, "x"), Durability::Strict).await.unwrap();
+    let looked = crate::check_in_use(&path, Some(&mark), |_, _, _| Ok(())).unwrap().unwrap();
+    assert_eq!((looked.entries, looked.set_aside.len()), (before.len(), 1));
+    // As if each entry that is read were committed meanwhile: behind the slots the header has room that nobody reads.
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mut commits = 0_u8;
+    let written = crate::check_in_use(&path, Some(&mark), |_, _, _| {
+        commits = commits.wrapping_add(1);
+        std::os::unix::fs::FileExt::write_all_at(&file, &[commits.max(1)], 400)?;
+        Ok(())
+    });
+    assert!(written.unwrap().is_none());
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_named_and_nobody_waits_for_it() {
+    for name in ["state.redb", "state.redb.new", "mark-a", "mark-b"] {
+        let directory = tempfile::tempdir().unwrap();
+        if name != "state.redb.new" {
+            fill(directory.path()).await;
+        }
+        let path = directory.path().join(name);
+        std::fs::remove_file(&path).ok();
+        std::fs::create_dir(&path).unwrap();
+        let error = Storage::open(&in_directory(directory.path()), Text).unwrap_err();
+        assert!(error.is_final(), "{error:?}");
+        let said = format!("{error}: {:?}", error.source().map(ToString::to_string));
+        assert!(said.contains(&format!("{} is a directory", path.display())), "{said}");
+    }
+    // What is only there to hold room is made anew.
+    let directory = tempfile::tempdir().unwrap();
+    fill(directory.path()).await;
+    let reserve = directory.path().join("state.redb.reserve");
+    std::fs::remove_file(&reserve).ok();
+    nix::unistd::mkfifo(&reserve, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    Storage::open(&in_directory(directory.path()), Text).unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_store_that_is_gone_is_not_replaced_by_an_empty_one() {
     for empty in [false, true] {
         let directory = tempfile::tempdir().unwrap();

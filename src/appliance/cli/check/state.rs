@@ -1,26 +1,46 @@
-//! The state of a data directory, looked at without changing anything.
+//! The state of a data directory, looked at without changing anything, also where nothing can be changed.
 
 use std::path::Path;
 
+use apiserver::StoreUse;
+
 use super::Finding;
-use crate::{datadir, pki};
+use crate::datadir::{self, Found, Missing, Start, Use};
+use crate::pki;
 
 /// Nothing is found in a directory that no server has used. What may not be looked at is said.
 pub(super) fn findings(data_dir: &Path) -> Vec<Finding> {
-    match data_dir.join("server").try_exists() {
-        Ok(true) => {}
-        Ok(false) => return Vec::new(),
-        Err(error) => return unseen(&format!("{}: {error}", data_dir.display())),
-    }
-    let store = match datadir::try_lock(data_dir) {
-        Err(error) => return unseen(&format!("{error:#}")),
-        // The server checked all of it when it started, and has it open.
-        Ok(None) => vec![Finding { what: "store", result: Ok("in use by a server".to_owned()), needed: true }],
-        Ok(Some(_lock)) => store(data_dir),
+    let (found, used) = match (Found::look(data_dir), datadir::look_at_use(data_dir)) {
+        (Ok(found), Ok(used)) => (found, used),
+        (Err(e), _) | (_, Err(e)) if !nix::unistd::geteuid().is_root() => return unseen(&format!("{e:#}")),
+        (Err(e), _) | (_, Err(e)) => return vec![finding("data directory", Err(format!("{e:#}")))],
     };
-    let tls = pki::check(&data_dir.join("server/tls")).map(|()| "belong together".to_owned());
-    let tls = Finding { what: "certificates", result: tls.map_err(|e| format!("{e:#}")), needed: true };
-    store.into_iter().chain([tls]).collect()
+    let (start, mut findings) = if found.first_start {
+        let said = "a first start has not come to its end; the next one makes what is missing".to_owned();
+        (Start::First, vec![finding("data directory", Ok(said))])
+    } else {
+        (Start::Later, Vec::new())
+    };
+    let missing = found.missing();
+    findings.extend(missing.iter().map(|missing| match missing {
+        Missing::Store { .. } => finding("store", Err(missing.to_string())),
+        Missing::Authority { .. } => finding("certificates", Err(missing.to_string())),
+    }));
+    if found.database || found.marker.is_some() {
+        let used = match used {
+            Use::Taken => StoreUse::Open,
+            Use::Free(_) => StoreUse::Closed,
+        };
+        findings.extend(store(data_dir, used));
+    }
+    if found.authority {
+        let problems = pki::check(&datadir::tls(data_dir), start);
+        if problems.is_empty() {
+            findings.push(finding("certificates", Ok("belong together".to_owned())));
+        }
+        findings.extend(problems.into_iter().map(|problem| finding("certificates", Err(format!("{problem:#}")))));
+    }
+    findings
 }
 
 /// They may be whole or not: only root may read them.
@@ -30,17 +50,19 @@ fn unseen(why: &str) -> Vec<Finding> {
     vec![unseen("store"), unseen("certificates")]
 }
 
-fn store(data_dir: &Path) -> Vec<Finding> {
-    let whole = |result| Finding { what: "store", result, needed: true };
-    if let Err(error) = datadir::check_store_of(data_dir) {
-        return vec![whole(Err(error.to_string()))];
-    }
-    let checked = apiserver::check_store(&datadir::database(data_dir), &datadir::store_marker(data_dir));
+fn finding(what: &'static str, result: Result<String, String>) -> Finding {
+    Finding { what, result, needed: true }
+}
+
+fn store(data_dir: &Path, used: StoreUse) -> Vec<Finding> {
+    let by = if used == StoreUse::Open { "in use by a server; " } else { "" };
+    let checked = apiserver::check_store(&datadir::database(data_dir), &datadir::store_marker(data_dir), used);
     let report = match checked {
-        Ok(report) => report,
-        Err(error) => return vec![whole(Err(format!("{:#}", anyhow::Error::from(error))))],
+        Ok(Some(report)) => report,
+        Ok(None) => return vec![finding("store", Ok(format!("{by}not looked at: it was written all the while")))],
+        Err(error) => return vec![finding("store", Err(format!("{by}{:#}", anyhow::Error::from(error))))],
     };
-    let mut findings = vec![whole(Ok(format!("{} objects can be read", report.entries)))];
+    let mut findings = vec![finding("store", Ok(format!("{by}{} objects can be read", report.entries)))];
     let warning = |result| Finding { what: "store", result: Err(result), needed: false };
     if report.flipped_bits > 0 {
         findings.push(warning(format!("{} flipped bits; the next start puts them right", report.flipped_bits)));
@@ -49,42 +71,15 @@ fn store(data_dir: &Path) -> Vec<Finding> {
         findings.push(warning("it is damaged; the next start writes anew what can be read of it".to_owned()));
     }
     for gap in report.gaps {
-        findings.push(Finding {
-            what: "object",
-            result: Err(format!(
-                "some {gap} are lost; create them anew, and remove state.redb.damaged to give up what is missing then"
-            )),
-            needed: true,
-        });
+        let help = "create them anew, and remove state.redb.damaged to give up what is missing then";
+        findings.push(finding("object", Err(format!("some {gap} are lost; {help}"))));
     }
     for entry in report.set_aside {
-        findings.push(Finding {
-            what: "object",
-            result: Err(format!("{} cannot be read: {}; creating it anew replaces it", entry.name, entry.reason)),
-            needed: true,
-        });
+        let said = format!("{} cannot be read: {}; creating it anew replaces it", entry.name, entry.reason);
+        findings.push(finding("object", Err(said)));
     }
     findings
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_looked_at_is_said() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(findings(dir.path()).is_empty(), "no server has used it");
-        let closed = dir.path().join("file");
-        std::fs::write(&closed, "").unwrap();
-        let found = findings(&closed);
-        assert_eq!(found.iter().map(|f| f.what).collect::<Vec<_>>(), ["store", "certificates"]);
-        for finding in found {
-            let problem = finding.result.unwrap_err();
-            assert!(
-                problem.starts_with("could not be looked at (") && problem.ends_with("; run it as root"),
-                "{problem}"
-            );
-        }
-    }
-}
+mod tests;
