@@ -47,7 +47,7 @@ fn found(entries: &[Arc<ObjectEntry>]) -> State {
 #[tokio::test]
 async fn slices_are_of_one_revision_whatever_is_written_in_between() {
     for (seed, size) in [(1, 1), (2, 7), (3, 64), (4, usize::MAX)] {
-        let registry = Registry::open(&Store::Memory).unwrap();
+        let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
         for i in 0..200 {
             create(&registry, &format!("m{i:03}")).await;
         }
@@ -87,7 +87,7 @@ async fn slices_are_of_one_revision_whatever_is_written_in_between() {
 
 #[tokio::test]
 async fn a_limit_ends_the_way_and_says_that_there_is_more() {
-    let registry = Registry::open(&Store::Memory).unwrap();
+    let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
     for i in 0..20 {
         create(&registry, &format!("m{i:02}")).await;
     }
@@ -102,7 +102,7 @@ async fn a_limit_ends_the_way_and_says_that_there_is_more() {
 
 #[tokio::test]
 async fn others_have_their_turn_between_the_slices() {
-    let registry = Registry::open(&Store::Memory).unwrap();
+    let registry = Registry::open(&Store::Memory, u64::MAX).unwrap();
     for i in 0..200 {
         create(&registry, &format!("m{i:03}")).await;
     }
