@@ -2,7 +2,8 @@
 //!
 //! A connection is a stranger's until a request on it is authenticated. A stranger is never kept
 //! waiting and never keeps anybody waiting: the newest takes the place of the oldest, of the same
-//! source where that source has had its share. A client who is known keeps its place.
+//! source where that source has had its share. A client who is known keeps its place. What a
+//! stranger sends is limited (`allowance`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,6 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::allowance::Allowance;
 use crate::streams;
 
 /// How many connections there may be, and how long they may stand still.
@@ -83,6 +85,7 @@ pub(crate) struct Connection {
     is_member: AtomicBool,
     /// Cancelled when the connection is to end after the requests that are under way.
     pub(crate) finish: CancellationToken,
+    pub(crate) allowance: Allowance,
     activity: Mutex<Activity>,
 }
 
@@ -180,6 +183,7 @@ impl Connections {
             source,
             is_member: AtomicBool::new(false),
             finish: self.finish.child_token(),
+            allowance: Allowance::default(),
             activity: Mutex::new(Activity { next: 0, running: Vec::new(), idle_since: now }),
         })
     }
@@ -218,6 +222,7 @@ impl Connection {
         if self.is_member.load(Ordering::Relaxed) {
             return;
         }
+        self.allowance.lift();
         let limits = &self.connections.limits;
         let mut places = self.connections.places.lock();
         let all: usize = places.members.values().sum();
@@ -235,6 +240,7 @@ impl Connection {
     /// Counts a request; `has_deadline` unless its answer takes as long as the client likes.
     pub(crate) fn begin(self: &Arc<Self>, has_deadline: bool, now: Instant) -> Running {
         let deadline = has_deadline.then(|| now + self.connections.limits.answered_within);
+        self.allowance.renew();
         let mut activity = self.activity.lock();
         let id = activity.next;
         activity.next += 1;
@@ -314,6 +320,7 @@ impl Drop for Running {
         activity.running.retain(|(id, _)| *id != self.id);
         if activity.running.is_empty() {
             activity.idle_since = Instant::now();
+            self.connection.allowance.reduce();
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod allocate;
+mod allowance;
 mod answer;
 pub mod auth;
 mod bootstrap;

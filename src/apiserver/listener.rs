@@ -12,12 +12,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use wire::{Gated, Paced};
 
+use crate::allowance::Toll;
 use crate::auth::PeerCertificate;
 use crate::connections::{Connection, Connections, Limits, Stale};
 use crate::server::ApiServer;
@@ -110,7 +113,7 @@ impl ApiServer {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection is gone");
         }
-        let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+        let stream = match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(Paced::turns(stream))).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake took too long"),
@@ -118,12 +121,22 @@ impl ApiServer {
         let chain = stream.get_ref().1.peer_certificates();
         let certificate =
             chain.map(|chain| PeerCertificate::new(chain.iter().cloned().map(CertificateDer::into_owned).collect()));
-        let origin = Arc::new(Origin { address: client, connection: Arc::clone(&place), certificate });
+        self.converse(stream, Origin { address: client, connection: place, certificate }).await;
+    }
+
+    /// Answers what is asked on a connection after its handshake, until that ends.
+    pub(crate) async fn converse<S>(self: Arc<Self>, stream: S, origin: Origin)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (place, client) = (Arc::clone(&origin.connection), origin.address);
+        let origin = Arc::new(origin);
         let service = service_fn(move |request: Request<Incoming>| {
             let (server, origin) = (Arc::clone(&self), Arc::clone(&origin));
             async move { Ok::<_, Infallible>(server.serve_request(&origin, request.map(Body::new)).await) }
         });
         let builder = builder();
+        let stream = Gated::new(Paced::turns(stream), Toll(Arc::clone(&place)));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         // What else there is to wait for is asked each time that anything moves here: it is little.

@@ -18,6 +18,7 @@ use crate::reader::Reader;
 use crate::receiving::BodyPool;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, KubeletIdentity, Kubelets};
+use crate::rest::proxy::Pages;
 use crate::rest::tunnel::Tunnels;
 use crate::room::HeavyRoom;
 
@@ -31,6 +32,7 @@ pub struct ApiServer {
     pub(crate) allocator: Allocator,
     pub(crate) kubelets: Kubelets,
     pub(crate) tunnels: Tunnels,
+    pub(crate) pages: Pages,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: Documents,
     pub(crate) metrics: Metrics,

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, Kubelets};
+use crate::rest::proxy::Pages;
 use crate::rest::tunnel::Tunnels;
 use crate::room::HeavyRoom;
 use crate::server::ApiServer;
@@ -92,6 +93,7 @@ impl ApiServer {
             allocator: Allocator::new(&[config.service_cidr], config.cluster_dns),
             kubelets: Kubelets::new(&config.rest)?,
             tunnels: Tunnels::default(),
+            pages: Pages::default(),
             discovery: Discovery::new(registry.resources()),
             openapi: Documents::default(),
             metrics: Metrics::default(),

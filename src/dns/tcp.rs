@@ -21,6 +21,9 @@ pub(crate) const MAX_CONNECTIONS: usize = 64;
 pub(crate) const MAX_CONNECTIONS_OF_CLIENT: usize = 16;
 /// A client that is silent for this long is disconnected.
 const SILENCE: Duration = Duration::from_secs(5);
+/// A question, its options and their padding (RFC 8467) are smaller; records in it are read before anybody
+/// knows that they are of no use.
+const QUESTION: usize = 4096;
 /// Responses waiting for one client to read.
 const RESPONSES: usize = 32;
 /// After an error that may last, such as too many open files.
@@ -54,14 +57,19 @@ pub(crate) async fn serve(listener: TcpListener, handler: Handler) {
     }
 }
 
-/// One question after another, until the client leaves, is silent, or says what is no DNS message.
+/// One question after another, until the client leaves, is silent, or says what is no question.
 async fn converse(stream: tokio::net::TcpStream, from: SocketAddr, handler: Handler) {
     let (stream, responses) = TcpStream::from_stream_with_buffer_size(AsyncIoTokioAsStd(stream), from, RESPONSES);
     let mut messages = TimeoutStream::new(stream, SILENCE);
     while let Some(Ok(message)) = messages.next().await {
         let (bytes, _) = message.into_parts();
+        if bytes.len() > QUESTION {
+            return;
+        }
         let Ok(request) = Request::from_bytes(bytes, from, Protocol::Tcp) else { return };
         let response = ResponseHandle::new(from, responses.clone(), Protocol::Tcp);
         handler.handle_request::<_, TokioTime>(&request, response).await;
+        // Questions may come faster than they are answered: each is a turn.
+        tokio::task::yield_now().await;
     }
 }

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
+use wire::Paced;
 
 /// A balancer has a handful of probers, of which each asks now and then; more connections than this are
 /// somebody else's.
@@ -137,7 +138,8 @@ async fn respond(stream: TcpStream, answer: watch::Receiver<HealthCheck>) {
         let response = answer.borrow().response();
         async move { Ok::<_, Infallible>(response) }
     });
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(Paced::turns(stream)), service);
     match tokio::time::timeout(CONNECTION_TIME, connection).await {
         Ok(Ok(())) | Err(_) => (),
         Ok(Err(e)) => debug!("a health check connection failed: {e}"),

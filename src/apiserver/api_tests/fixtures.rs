@@ -1,6 +1,8 @@
 //! A server in memory and a client that is its administrator.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -8,6 +10,7 @@ use futures::StreamExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::auth::User;
 use crate::auth::user::act_as;
@@ -31,6 +34,21 @@ pub(crate) fn config() -> Config {
         auth: crate::auth::Config::default(),
         rest: crate::rest::Config::default(),
     }
+}
+
+/// What the work gives, and how many turns another task had meanwhile that is always ready.
+pub(crate) async fn beside<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> (T, usize) {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(work);
+    tasks.spawn(std::future::poll_fn(move |cx| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }));
+    let done = tasks.join_next().await.unwrap().unwrap();
+    (done, turns.load(Ordering::Relaxed))
 }
 
 pub(super) struct Client {

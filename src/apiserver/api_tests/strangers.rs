@@ -1,5 +1,6 @@
 //! Clients who hold what others need: connections, streams, answers that they do not take.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
@@ -8,12 +9,15 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::ExtendedKeyUsagePurpose;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::fixtures::beside;
 use super::running::{Leaf, Running};
-use crate::connections::Limits;
+use crate::connections::{Connections, Limits};
+use crate::listener::{ClientAddress, Origin};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -73,6 +77,61 @@ async fn a_connection_that_only_answers_pings_ends() {
     assert!(timeout(SOON, connection.join_next()).await.is_ok());
 }
 
+/// The beginning of a client of HTTP/2: its preface and empty settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// Frames that ask for nothing: a window, a priority, and one of a kind that nobody knows.
+const NOTHING: [&[u8]; 3] =
+    [b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01", b"\0\0\x05\x02\0\0\0\0\x03\0\0\0\0\x01", b"\0\0\0\xbb\0\0\0\0\0"];
+
+#[tokio::test]
+async fn a_stranger_who_floods_is_ended() {
+    let running = Running::start().await;
+    for frame in NOTHING {
+        let mut tls = running.connect(None, b"h2").await;
+        tls.write_all(PREFACE).await.unwrap();
+        let flood = frame.repeat(512 * 1024 / frame.len());
+        let mut sent = 0;
+        while sent < 64 && timeout(SOON, tls.write_all(&flood)).await.unwrap().is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 64, "{frame:?}");
+    }
+}
+
+/// Much more than a stranger may send at once, but with requests in it.
+#[tokio::test]
+async fn a_stranger_who_asks_for_health_may_do_so_for_ever() {
+    let running = Running::start().await;
+    let tls = running.connect(None, b"http/1.1").await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(async move { drop(connection.await) });
+    for _ in 0..200 {
+        let request = Request::get("/livez").header("host", "localhost").header("x", "y".repeat(4000));
+        let asked = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap());
+        let answer = timeout(SOON, asked).await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.into_body().collect().await.unwrap();
+    }
+}
+
+/// Nobody's clock is asked: others have their turns while a connection is read that never runs dry.
+#[tokio::test]
+async fn a_flood_keeps_no_thread() {
+    const FLOOD: usize = 2 << 20;
+    let running = Running::start().await;
+    let places = Connections::new(Limits::DEFAULT, CancellationToken::new());
+    for frame in NOTHING {
+        let flood: &'static [u8] = [PREFACE, &frame.repeat(FLOOD / frame.len())].concat().leak();
+        let connection = places.enter([10, 0, 0, 1].into(), Instant::now());
+        connection.allowance.lift();
+        let origin = Origin { address: ClientAddress([10, 0, 0, 1].into()), connection, certificate: None };
+        let stream = tokio::io::join(flood, tokio::io::sink());
+        let ((), turns) = beside(Arc::clone(&running.server).converse(stream, origin)).await;
+        assert!(turns >= FLOOD / 8192, "{turns} turns beside {frame:?}");
+    }
+}
+
 /// Windows of a stream with which a client takes nothing of an answer, one byte, or what clients open.
 const WINDOWS: [u32; 3] = [0, 1, 65_535];
 /// An answer that is larger than all of them.
@@ -118,7 +177,7 @@ async fn a_client_who_takes_no_answer_is_cut_off_and_leaves_nothing_behind() {
     }
     nothing_runs(&running).await;
     drop(stalled);
-    let later = tokio::time::Instant::now() + Duration::from_secs(120);
+    let later = Instant::now() + Duration::from_secs(120);
     running.server.openapi.forget_unused(later);
     assert_eq!(running.server.openapi.len(), 0);
 }

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use wire::Paced;
 
 use crate::config::Config;
 use crate::error::ApiError;
@@ -97,7 +98,8 @@ pub(super) async fn handshake(
     tls: Arc<ClientConfig>,
     host: &str,
     stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<Paced<TcpStream>>, String> {
+    let stream = Paced::turns(stream);
     let name = ServerName::try_from(host.to_owned()).map_err(text)?;
     match tokio::time::timeout(CONNECT_WITHIN, TlsConnector::from(tls).connect(name, stream)).await {
         Ok(shaken) => shaken.map_err(text),
@@ -116,7 +118,7 @@ fn connect_error(error: &io::Error) -> String {
 }
 
 /// TLS towards whoever answers: pods have certificates of their own making, so upstream checks none.
-pub(super) async fn tls(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn tls(stream: TcpStream, host: &str) -> Result<TlsStream<Paced<TcpStream>>, String> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)

@@ -11,7 +11,7 @@ mod log;
 mod loopback;
 pub(crate) mod openid;
 pub(crate) mod prepare;
-mod proxy;
+pub(crate) mod proxy;
 mod self_subject;
 mod streaming;
 mod token_request;

@@ -1,7 +1,10 @@
 //! Forwarding one request over a connection of its own, and joining both ends when it is upgraded.
+//!
+//! Nothing is known of the server there: it is read in turns, its answer has to begin soon, and a body in
+//! tiny pieces is passed on a few of them at a time.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -13,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::{EndlessHead, Paced, Turn, until_answered};
 
 /// Headers that concern one connection only, and those that are credentials for us alone.
 const NOT_FORWARDED: [HeaderName; 6] = [
@@ -26,6 +30,9 @@ const NOT_FORWARDED: [HeaderName; 6] = [
 /// Headers that say who somebody is, which a server behind the proxy might believe.
 const IDENTITY_PREFIXES: [&str; 5] =
     ["impersonate-", "x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-"];
+/// What passes through a body in one turn, in bytes, of which each piece counts so many more for itself.
+const BODY_TURN: usize = 16 * 1024;
+const PIECE: usize = 256;
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The connections that were upgraded and live on without their request.
@@ -73,11 +80,19 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 /// connections are joined behind it.
 ///
 /// # Errors
-/// When the other end does not speak HTTP or goes away.
-pub(super) async fn forward<S>(stream: S, mut request: Request<Body>, tunnels: &Tunnels) -> hyper::Result<Response>
+/// When the other end does not speak HTTP, goes away, or does not come to its answer.
+pub(super) async fn forward<S>(stream: S, request: Request<Body>, tunnels: &Tunnels) -> Result<Response, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    exchange(stream, request, tunnels).await.map_err(|error| EndlessHead::or(&error))
+}
+
+async fn exchange<S>(stream: S, mut request: Request<Body>, tunnels: &Tunnels) -> hyper::Result<Response>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (stream, answered) = until_answered(Paced::turns(stream));
     let client = request.extensions_mut().remove::<OnUpgrade>();
     clean(request.headers_mut());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -92,6 +107,7 @@ where
             Err(lost) => return Err(ended.err().unwrap_or(lost)),
         },
     };
+    answered.tell();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
     {
@@ -102,7 +118,7 @@ where
     // The framing of the answer is this server's to choose.
     response.headers_mut().remove(header::TRANSFER_ENCODING);
     response.headers_mut().remove(header::CONNECTION);
-    Ok(response.map(|body| Body::new(Driven { driver, body })))
+    Ok(response.map(|body| Body::new(Driven { driver, body, turn: Turn::of(BODY_TURN) })))
 }
 
 /// Whether the client wants to leave HTTP.
@@ -149,6 +165,8 @@ fn hide_token(headers: &mut HeaderMap) {
 struct Driven {
     driver: Option<Driver>,
     body: Incoming,
+    /// The driver reads in turns, but it is asked again for each piece that it gave.
+    turn: Turn,
 }
 
 impl HttpBody for Driven {
@@ -159,12 +177,19 @@ impl HttpBody for Driven {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        ready!(self.turn.poll_left(cx));
         if let Some(driver) = self.driver.as_mut()
             && driver.as_mut().poll(cx).is_ready()
         {
             self.driver = None;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => self.turn.take(PIECE + frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(_)) | None) => {}
+            Poll::Pending => self.turn.renew(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -182,6 +207,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::api_tests::fixtures::beside;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
@@ -230,6 +256,55 @@ mod tests {
         tunnels.close().await;
     }
 
+    /// A server that says this for a long time, all of which can be read at once.
+    fn endless(first: &str, again: &str) -> (tokio::io::DuplexStream, tokio::task::JoinSet<()>) {
+        let flood = [first, &again.repeat((4 << 20) / again.len())].concat();
+        let (near, mut far) = duplex(8 << 20);
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(async move {
+            head(&mut far).await;
+            far.write_all(flood.as_bytes()).await.unwrap();
+        });
+        (near, server)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_come_to_its_answer_is_given_up_and_keeps_no_thread() {
+        let said = "net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded \
+                    262144 bytes; aborted";
+        for (first, again) in [
+            ("", "HTTP/1.1 103 Early Hints\r\n\r\n"),
+            ("", "HTTP/1.1 100 Continue\r\nlink: x\r\n\r\n"),
+            ("HTTP/1.1 200 OK\r\nx: ", "yyyyyyyy"),
+        ] {
+            let (stream, _server) = endless(first, again);
+            let asked = async move {
+                let request = Request::get("/").header("host", "x").body(Body::empty()).unwrap();
+                forward(stream, request, &Tunnels::default()).await.map(drop)
+            };
+            let (answer, turns) = beside(asked).await;
+            assert_eq!(answer, Err(said.to_owned()), "{again:?}");
+            assert!(turns >= 60, "others had {turns} turns beside {again:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_tiny_pieces_keeps_no_thread() {
+        let (stream, _server) = endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n");
+        let read = async move {
+            let request = Request::get("/").header("host", "x").body(Body::empty()).unwrap();
+            let mut body = forward(stream, request, &Tunnels::default()).await.unwrap().into_body();
+            let mut pieces = 0;
+            while pieces < 6_400 && body.frame().await.unwrap().is_ok() {
+                pieces += 1;
+            }
+            pieces
+        };
+        let (pieces, turns) = beside(read).await;
+        assert_eq!(pieces, 6_400);
+        assert!(turns >= pieces / 64, "others had {turns} turns");
+    }
+
     /// Reads until the end of a message's head.
     async fn head(end: &mut tokio::io::DuplexStream) -> String {
         let mut head = Vec::new();
@@ -249,7 +324,7 @@ mod tests {
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let near = near.lock().unwrap().take().unwrap();
             let tunnels = std::sync::Arc::clone(&joined);
-            async move { forward(near, request.map(Body::new), &tunnels).await }
+            async move { exchange(near, request.map(Body::new), &tunnels).await }
         });
         let server =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(front), service).with_upgrades();

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use wire::{Paced, until_answered};
 
 use super::target::{Checked, connect};
 use crate::failures::go_seconds;
@@ -89,6 +90,8 @@ type Open = (SendRequest<Full<Bytes>>, Owned);
 
 async fn open(host: &str, port: u16, end: Instant) -> Option<Open> {
     let stream = connect(host, port, end.saturating_duration_since(Instant::now())).await.ok()?;
+    // The whole answer is small, so the bound on what comes before it is never lifted.
+    let (stream, _answered) = until_answered(Paced::turns(stream));
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()?;
     let driver = Owned::spawn(async move {
         // Its errors come back through the request.

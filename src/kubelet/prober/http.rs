@@ -1,4 +1,6 @@
 //! HTTP probes and HTTP lifecycle hooks: one GET, redirects on the same host followed.
+//!
+//! The server is a container's: it is read in turns, and its answer has to begin soon.
 
 use std::io;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use wire::{EndlessHead, Paced, until_answered};
 
 use super::target::{Checked, connect, port_number};
 use super::tls;
@@ -170,7 +173,7 @@ async fn follow(target: &Target, url: &Url, limit: Duration) -> Result<Answer, N
         let stream = connect(&at.host, at.port, limit).await.map_err(failed)?;
         let (answer, location) = if at.https {
             let name = ServerName::try_from(at.host.clone()).map_err(|e| failed(e.to_string()))?;
-            let stream = TlsConnector::from(tls::config()).connect(name, stream).await;
+            let stream = TlsConnector::from(tls::config()).connect(name, Paced::turns(stream)).await;
             send(request, stream.map_err(|e| failed(handshake_error(&e)))?).await
         } else {
             send(request, stream).await
@@ -204,6 +207,7 @@ async fn send<S>(request: Request<Empty<Bytes>>, stream: S) -> Result<(Answer, O
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (stream, answered) = until_answered(Paced::turns(stream));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     // The connection is driven for this one request and ends with this scope.
@@ -211,7 +215,8 @@ where
         // Its errors come back through the request.
         let _ = connection.await;
     });
-    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let response = sender.send_request(request).await.map_err(|e| EndlessHead::or(&e))?;
+    answered.tell();
     let status = response.status();
     let location = response.headers().get(LOCATION).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
     let location = location.filter(|location| !location.is_empty());
@@ -232,6 +237,10 @@ async fn beginning(mut body: Incoming) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
+
     use super::*;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -302,6 +311,36 @@ mod tests {
         let (port, _server) = server(answers.leak()).await;
         let answer = get(&target(json!({ "port": port })), Duration::from_secs(5)).await.unwrap();
         assert_eq!(answer.body, "x".repeat(MAX_BODY));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_come_to_its_answer_fails_and_keeps_no_thread() {
+        let said = "net/http: HTTP/1.x transport connection broken: net/http: server response headers exceeded \
+                    262144 bytes; aborted";
+        for (first, again) in [("", "HTTP/1.1 103 Early Hints\r\n\r\n"), ("HTTP/1.1 200 OK\r\nx: ", "yy")] {
+            let flood = [first, &again.repeat((4 << 20) / again.len())].concat();
+            let (near, mut far) = tokio::io::duplex(8 << 20);
+            let mut tasks = tokio::task::JoinSet::new();
+            let _server = Owned::spawn(async move {
+                let _asked = far.read(&mut [0; 2048]).await.unwrap();
+                far.write_all(flood.as_bytes()).await.unwrap();
+            });
+            tasks.spawn(async move {
+                let request = Request::get("/").header(HOST, "x").body(Empty::new()).unwrap();
+                send(request, near).await.map(drop)
+            });
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&turns);
+            tasks.spawn(std::future::poll_fn(move |cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }));
+            let answer = tasks.join_next().await.unwrap().unwrap();
+            let turns = turns.load(Ordering::Relaxed);
+            assert_eq!(answer, Err(said.to_owned()), "{again:?}");
+            assert!(turns >= 60, "others had {turns} turns beside {again:?}");
+        }
     }
 
     #[tokio::test]

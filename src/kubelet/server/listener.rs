@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use wire::Paced;
 
 use super::gate::{Credential, Gate};
 use super::respond::Reply;
@@ -128,7 +129,7 @@ where
         }
         let stream = tokio::select! {
             () = place.lost() => return,
-            done = timeout_at(deadline, self.tls.accept(stream)) => match done {
+            done = timeout_at(deadline, self.tls.accept(Paced::turns(stream))) => match done {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(e)) => return debug!("kubelet API: handshake: {e}"),
                 Err(_) => return,
@@ -146,7 +147,7 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Paced::turns(stream)), service)
             .with_upgrades();
         tokio::pin!(connection);
         tokio::select! {
@@ -164,7 +165,7 @@ where
         }
     }
 
-    fn credential(&self, stream: &TlsStream<TcpStream>) -> Credential {
+    fn credential(&self, stream: &TlsStream<Paced<TcpStream>>) -> Credential {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         certificate.map_or(Credential::Nothing, |der| self.gate.credential(der))
     }

@@ -128,6 +128,8 @@ async fn copy(from: Option<impl AsyncRead + Unpin>, channel: u8, to: &mpsc::Send
                 if to.send(websocket::channel(channel, &buffer[..n])).await.is_err() {
                     return;
                 }
+                // A process may write without end, and a client take it as fast: so much is a turn.
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod manifest;
 pub(crate) mod pull;
 pub(crate) mod reference;
 pub(crate) mod registries;
+pub(crate) mod room;
 pub(crate) mod store;
 
 /// Why an image could not be had. The kinds are those that the kubelet tells apart; the text is in

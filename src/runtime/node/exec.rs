@@ -12,6 +12,7 @@ use nix::unistd::pipe2;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
+use wire::Paced;
 
 use super::Runtime;
 use super::connection::Connection;
@@ -185,7 +186,8 @@ async fn capture(streams: Streams) -> Result<ExecResult> {
 
 async fn collect(stream: Option<Output>, into: &mut Vec<u8>) {
     async fn limited(stream: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
-        let mut stream = stream.take(CAPTURE_MAX);
+        // A command may write without end: its probe or hook is read in turns.
+        let mut stream = Paced::turns(stream).take(CAPTURE_MAX);
         // A broken pipe ends the output; what came before it counts.
         let _ = stream.read_to_end(into).await;
         let _ = tokio::io::copy(&mut stream.into_inner(), &mut tokio::io::sink()).await;

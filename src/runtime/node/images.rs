@@ -19,7 +19,11 @@ const IMPORT_DEADLINE: Duration = Duration::from_secs(3600);
 impl Runtime {
     /// Pulls an image unless exactly this one is there already.
     pub async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<ImageStatus, PullError> {
-        self.puller.pull(&self.images, reference, auth.as_ref()).await
+        let (puller, images, name) = (Arc::clone(&self.puller), Arc::clone(&self.images), reference.to_owned());
+        let pull = async move { puller.pull(&images, &name, auth.as_ref()).await };
+        self.pulls.run(pull).await.unwrap_or_else(|error| {
+            Err(PullError::Content { reference: reference.to_owned(), reason: format!("start a thread: {error}") })
+        })
     }
 
     /// An image by id or name; `None` when it is not here.

@@ -31,7 +31,7 @@ use crate::disk::{DiskRoom, Lane};
 use crate::durable;
 use crate::error::{IoContext, Result};
 use crate::image::registries::Registries;
-use crate::image::{pull::Puller, store::ImageStore};
+use crate::image::{pull::Puller, room::PullRoom, store::ImageStore};
 use crate::sys::mount;
 use crate::types::{Event, LogLimit};
 use state::Sandbox;
@@ -89,7 +89,8 @@ pub struct Runtime {
     images: Arc<ImageStore>,
     /// Ids of images that are kept though nothing uses them.
     pinned: Mutex<BTreeSet<String>>,
-    puller: Puller,
+    puller: Arc<Puller>,
+    pulls: PullRoom,
     sandboxes: Mutex<HashMap<String, Sandbox>>,
     events: broadcast::Sender<Event>,
     /// It is found out what the loss of some connection means.
@@ -108,7 +109,7 @@ impl Runtime {
         let at = config.clone();
         let (cgroups, images) = blocking(&disk, "", move || prepare(&at)).await?;
         let images = Arc::new(images);
-        let puller = Puller::new(config.registries.clone(), Arc::clone(&disk));
+        let puller = Arc::new(Puller::new(config.registries.clone(), Arc::clone(&disk)));
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let runtime = Arc::new(Self {
             config,
@@ -117,6 +118,7 @@ impl Runtime {
             images,
             pinned: Mutex::default(),
             puller,
+            pulls: PullRoom::default(),
             sandboxes: Mutex::default(),
             events,
             found_out: Notify::new(),

@@ -1,8 +1,12 @@
 //! What a proxied server answered, on its way back to the client.
+//!
+//! The server is anybody's, so a page costs what its size allows and no more: it is read into one buffer,
+//! has a place among those that are held, and is unpacked, mended and packed again in the heavy room.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::read::{DeflateDecoder, GzDecoder};
@@ -11,11 +15,10 @@ use futures::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, header};
 
 use super::links::Links;
+use super::pages::{COUNTED_FROM, MENDED, PAGE, Pages, Place, held};
 use crate::error::ApiError;
+use crate::room::{HeavyRoom, Load};
 
-/// Pages beyond this pass with the links that they have: it is held in memory, and no page that
-/// people read is so long.
-const PAGE: usize = 4 * 1024 * 1024;
 /// What this server allows to pages of other origins is not for those behind it to say.
 const OWN: [HeaderName; 4] = [
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -31,8 +34,19 @@ enum Encoding {
     Deflate,
 }
 
+/// Where pages are mended, and for whom.
+pub(super) struct Mender<'s> {
+    pub(super) room: &'s HeavyRoom,
+    pub(super) pages: &'s Pages,
+    pub(super) turn: &'s str,
+}
+
 /// Puts the answer's links right: its `Location`, or those of its page.
-pub(super) async fn mend(mut response: Response, links: &Links) -> Result<Response, ApiError> {
+pub(super) async fn mend(
+    mender: &Mender<'_>,
+    mut response: Response,
+    links: &Arc<Links>,
+) -> Result<Response, ApiError> {
     for name in &OWN {
         response.headers_mut().remove(name);
     }
@@ -47,17 +61,61 @@ pub(super) async fn mend(mut response: Response, links: &Links) -> Result<Respon
     let page = headers.get(header::CONTENT_TYPE).is_some_and(is_html);
     let encoding = headers.get(header::CONTENT_ENCODING).map_or(Some(Encoding::Plain), encoding);
     let Some(encoding) = encoding.filter(|_| page) else { return Ok(response) };
+    if response.body().size_hint().lower() > PAGE as u64 {
+        return Ok(response);
+    }
     let (mut parts, body) = response.into_parts();
-    let whole = match whole(body).await? {
+    let (whole, place) = match mender.whole(body).await? {
         Ok(whole) => whole,
         Err(body) => return Ok(Response::from_parts(parts, body)),
     };
     // The answer to HEAD speaks of a page that is not there.
-    let Some(mended) = in_encoding(&whole, encoding, links).filter(|_| !whole.is_empty()) else {
-        return Ok(Response::from_parts(parts, Body::from(whole)));
-    };
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Ok(Response::from_parts(parts, Body::from(mended)))
+    if whole.is_empty() {
+        return Ok(Response::from_parts(parts, Body::empty()));
+    }
+    let (page, is_mended) = mender.in_encoding(whole, encoding, links).await?;
+    if is_mended {
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    Ok(Response::from_parts(parts, Body::from(held(page, place))))
+}
+
+impl Mender<'_> {
+    /// The body's bytes and their place, or the body again if it is too long.
+    async fn whole(&self, body: Body) -> Result<Result<(Vec<u8>, Option<Place>), Body>, ApiError> {
+        let mut rest: BodyDataStream = body.into_data_stream();
+        let (mut read, mut place) = (Vec::new(), None);
+        while let Some(part) = rest.next().await {
+            let part = part.map_err(|e| ApiError::ServiceUnavailable(format!("error trying to reach service: {e}")))?;
+            read.extend_from_slice(&part);
+            if place.is_none() && read.len() > COUNTED_FROM {
+                place = Some(self.pages.enter(self.turn)?);
+            }
+            if read.len() > PAGE {
+                let read = held(read, place);
+                return Ok(Err(Body::from_stream(stream::once(async { Ok(read) }).chain(rest))));
+            }
+        }
+        Ok(Ok((read, place)))
+    }
+
+    /// The page with its links put right, or as it is; and which of both.
+    async fn in_encoding(
+        &self,
+        page: Vec<u8>,
+        encoding: Encoding,
+        links: &Arc<Links>,
+    ) -> Result<(Vec<u8>, bool), ApiError> {
+        // Some bytes of a packed page may become as many as there may be.
+        let passing = if encoding == Encoding::Plain { page.len() } else { PAGE };
+        let load = Load { passing, ..Load::default() };
+        let links = Arc::clone(links);
+        let work = move || match in_encoding(&page, encoding, &links) {
+            Some(mended) => (mended, true),
+            None => (page, false),
+        };
+        if load.is_heavy() { self.room.run(self.turn, load, |_| async { Ok(work()) }).await } else { Ok(work()) }
+    }
 }
 
 fn is_html(value: &HeaderValue) -> bool {
@@ -74,34 +132,19 @@ fn encoding(value: &HeaderValue) -> Option<Encoding> {
     }
 }
 
-/// The body's bytes, or the body again if it is too long.
-async fn whole(body: Body) -> Result<Result<Bytes, Body>, ApiError> {
-    let mut rest: BodyDataStream = body.into_data_stream();
-    let mut read: Vec<Bytes> = Vec::new();
-    let mut length = 0;
-    while let Some(part) = rest.next().await {
-        let part = part.map_err(|e| ApiError::ServiceUnavailable(format!("error trying to reach service: {e}")))?;
-        length += part.len();
-        read.push(part);
-        if length > PAGE {
-            return Ok(Err(Body::from_stream(stream::iter(read.into_iter().map(Ok)).chain(rest))));
-        }
-    }
-    Ok(Ok(read.concat().into()))
-}
-
-/// The page with its links put right; `None` if it is not encoded as it says, or too long.
+/// The page with its links put right; `None` if it is not encoded as it says, or longer than it may
+/// be, before or after.
 fn in_encoding(page: &[u8], encoding: Encoding, links: &Links) -> Option<Vec<u8>> {
     match encoding {
-        Encoding::Plain => Some(links.in_page(page)),
+        Encoding::Plain => links.in_page(page, MENDED),
         Encoding::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-            encoder.write_all(&links.in_page(&decoded(GzDecoder::new(page))?)).ok()?;
+            encoder.write_all(&links.in_page(&decoded(GzDecoder::new(page))?, MENDED)?).ok()?;
             encoder.finish().ok()
         }
         Encoding::Deflate => {
             let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-            encoder.write_all(&links.in_page(&decoded(DeflateDecoder::new(page))?)).ok()?;
+            encoder.write_all(&links.in_page(&decoded(DeflateDecoder::new(page))?, MENDED)?).ok()?;
             encoder.finish().ok()
         }
     }

@@ -44,8 +44,8 @@ impl Links {
         Some(format!("{kept}{path}{}", parts.tail))
     }
 
-    /// A page with its links put right.
-    pub(super) fn in_page(&self, page: &[u8]) -> Vec<u8> {
+    /// A page with its links put right; `None` where it would be longer than the limit.
+    pub(super) fn in_page(&self, page: &[u8], limit: usize) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(page.len() + 512);
         let mut kept = 0;
         for value in link_values(page) {
@@ -54,10 +54,13 @@ impl Links {
                 out.extend_from_slice(&page[kept..value.start]);
                 out.extend_from_slice(new.as_bytes());
                 kept = value.end;
+                if out.len() > limit {
+                    return None;
+                }
             }
         }
         out.extend_from_slice(&page[kept..]);
-        out
+        (out.len() <= limit).then_some(out)
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
     fn pages_are_changed_in_their_links_alone() {
         #[track_caller]
         fn check(page: &str, expected: &str) {
-            assert_eq!(String::from_utf8(links().in_page(page.as_bytes())).unwrap(), expected);
+            assert_eq!(String::from_utf8(links().in_page(page.as_bytes(), 1024).unwrap()).unwrap(), expected);
         }
         check("<a href=\"/rewriteme\">test</a>", "<a href=\"/api/p/proxy/rewriteme\">test</a>");
         check("<A  HREF = '/x'  id=y>", "<A  HREF = '/api/p/proxy/x'  id=y>");

@@ -6,6 +6,7 @@
 
 mod answer;
 mod links;
+mod pages;
 mod target;
 
 use std::net::SocketAddr;
@@ -21,8 +22,11 @@ use super::kubelet::path_uri;
 use super::{Call, SpecialHandler, tunnel};
 use crate::error::ApiError;
 use crate::listener::ClientAddress;
+use crate::room;
 use crate::server::ApiServer;
+use answer::Mender;
 use links::Links;
+pub(crate) use pages::Pages;
 use target::{Address, Requested, Scheme, Target};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -37,7 +41,7 @@ pub(super) enum Handler {
 #[async_trait]
 impl SpecialHandler for Handler {
     async fn handle(&self, server: &Arc<ApiServer>, call: Call) -> Result<Response, ApiError> {
-        let Call { info, mut request, .. } = call;
+        let Call { info, user, mut request } = call;
         let requested = Requested::parse(&info.name)
             .ok_or_else(|| ApiError::BadRequest(format!("invalid {} request {:?}", self.kind(), info.name)))?;
         let target = match self {
@@ -59,6 +63,7 @@ impl SpecialHandler for Handler {
             return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, location)]).into_response());
         }
         let links = Links { prefix: prefix.to_owned(), backend: target.authority(), asked: asked_host(&request) };
+        let links = Arc::new(links);
         announce(&mut request, &path, &links)?;
         *request.uri_mut() = path_uri(if rest.is_empty() { "/" } else { rest }, &query)?;
         let response = match target {
@@ -68,7 +73,8 @@ impl SpecialHandler for Handler {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             Ok(response)
         } else {
-            answer::mend(response, &links).await
+            let mender = Mender { room: &server.room, pages: &server.pages, turn: room::turn(&user) };
+            answer::mend(&mender, response, &links).await
         }
     }
 }

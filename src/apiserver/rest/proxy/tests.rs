@@ -1,11 +1,14 @@
 //! The proxy against servers behind it, over real sockets.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use flate2::read::GzDecoder;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 
 use super::*;
+use crate::room::HeavyRoom;
 
 fn links() -> Links {
     Links { prefix: "/p/proxy".into(), backend: "10.0.0.1:80".into(), asked: "pi:6443".into() }
@@ -41,7 +44,9 @@ fn the_server_behind_learns_who_asked_for_what() {
 
 async fn mended(response: http::response::Builder, body: impl Into<Body>) -> (HeaderMap, Vec<u8>) {
     let response: Response<Body> = response.body(body.into()).unwrap();
-    let (parts, body) = answer::mend(response, &links()).await.unwrap().into_parts();
+    let (room, pages) = (HeavyRoom::open().unwrap(), Pages::default());
+    let mender = Mender { room: &room, pages: &pages, turn: "ann" };
+    let (parts, body) = answer::mend(&mender, response, &Arc::new(links())).await.unwrap().into_parts();
     (parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
 }
 
@@ -79,11 +84,63 @@ async fn packed_pages_are_mended_and_packed_again() {
     assert_eq!(mended(broken, "no gzip").await.1, b"no gzip");
 }
 
+fn html() -> http::response::Builder {
+    Response::builder().header("content-type", "text/html")
+}
+
 #[tokio::test]
-async fn long_pages_pass_whole() {
-    let long = PAGE.repeat(300_000);
-    let html = Response::builder().header("content-type", "text/html");
-    assert_eq!(mended(html, long.clone()).await.1, long.as_bytes());
+async fn pages_pass_whole_that_are_too_long_or_would_become_it() {
+    let pages = [
+        PAGE.repeat(60_000),
+        // Short enough, but each link grows by the path of the proxy.
+        format!("<a{}>", " href=/".repeat(149_000)),
+    ];
+    for page in pages {
+        assert!(mended(html(), page.clone()).await.1 == page.as_bytes());
+        // Its length is not known before.
+        let parts: Vec<_> = page.as_bytes().chunks(1000).map(|part| Ok::<_, Infallible>(part.to_vec())).collect();
+        assert!(mended(html(), Body::from_stream(futures::stream::iter(parts))).await.1 == page.as_bytes());
+    }
+    let long = PAGE.repeat(20_000);
+    assert!(mended(html(), long).await.1 == MENDED.repeat(20_000).as_bytes());
+}
+
+#[tokio::test]
+async fn a_packed_page_unpacks_to_no_more_than_a_page() {
+    for (repeated, is_mended) in [(20_000, true), (60_000, false)] {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, PAGE.repeat(repeated).as_bytes()).unwrap();
+        let packed = packer.finish().unwrap();
+        let (_, answer) = mended(html().header("content-encoding", "gzip"), packed.clone()).await;
+        assert_eq!(answer != packed, is_mended);
+        let mut page = String::new();
+        std::io::Read::read_to_string(&mut GzDecoder::new(answer.as_slice()), &mut page).unwrap();
+        assert!(page == if is_mended { MENDED } else { PAGE }.repeat(repeated));
+    }
+}
+
+/// A page in tiny parts is not kept in tiny parts, and too many at a time are refused.
+#[tokio::test]
+async fn pages_that_are_held_are_counted_until_they_are_taken() {
+    let (room, pages) = (HeavyRoom::open().unwrap(), Pages::default());
+    let mender = Mender { room: &room, pages: &pages, turn: "ann" };
+    let answer = async |length: usize| {
+        let parts = std::iter::repeat_n(Ok::<_, Infallible>("x"), length);
+        let response = html().body(Body::from_stream(futures::stream::iter(parts))).unwrap();
+        answer::mend(&mender, response, &Arc::new(links())).await
+    };
+    let mut answers = Vec::new();
+    for _ in 0..4 {
+        answers.push(answer(40_000).await.unwrap());
+    }
+    let refused = answer(40_000).await.unwrap_err();
+    assert_eq!(refused.to_string(), "Too many requests, please try again later.");
+    answer(1000).await.unwrap();
+    let first = answers.pop().unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(first.len(), 40_000);
+    assert!(answer(40_000).await.is_err());
+    drop(first);
+    answer(40_000).await.unwrap();
 }
 
 /// One connection with a certificate that nobody signed.
