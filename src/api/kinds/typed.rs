@@ -91,8 +91,7 @@ impl<K: Kind> Typed<K> {
     fn check_update(&self, new: &K::Object, old: &K::Object) -> ErrorList {
         let mut errs = meta::validate_object_meta_update(new.metadata(), old.metadata());
         self.kind.validate_update(new, old, &mut errs);
-        // Encoding what was decoded from JSON cannot fail.
-        forgive_old(&mut errs, || serde_json::to_value(old).unwrap_or_default());
+        forgive_old(&mut errs, || serde_json::to_value(old));
         errs
     }
 
@@ -155,7 +154,7 @@ impl<K: Kind> KindRules for Typed<K> {
         let check = |new: &K::Object, old: &K::Object| {
             let mut errs = meta::validate_object_meta_update(new.metadata(), old.metadata());
             self.kind.validate_status_update(new, old, &mut errs);
-            forgive_old(&mut errs, || serde_json::to_value(old).unwrap_or_default());
+            forgive_old(&mut errs, || serde_json::to_value(old));
             errs
         };
         Self::check_two(new, old, check).unwrap_or_else(|e| undecodable(&e))

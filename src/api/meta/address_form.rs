@@ -59,12 +59,12 @@ fn bare(digits: &str) -> Option<&str> {
 }
 
 /// Takes back what is said of values that the object had before they were refused.
-pub(crate) fn forgive_old(errs: &mut ErrorList, old: impl FnOnce() -> Value) {
+pub(crate) fn forgive_old(errs: &mut ErrorList, old: impl FnOnce() -> serde_json::Result<Value>) {
     let strict = |kind: ErrorKind, detail: &str| kind == ErrorKind::Invalid && STRICT.contains(&detail);
     if !errs.iter().any(|e| strict(e.kind, &e.detail)) {
         return;
     }
-    let old = old();
+    let Ok(old) = old() else { return };
     errs.retain(|e| !strict(e.kind, &e.detail) || !e.bad_value.as_deref().is_some_and(|value| holds(&old, value)));
 }
 
