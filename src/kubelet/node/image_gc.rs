@@ -70,7 +70,14 @@ impl ImageGc {
     }
 
     fn candidates(&mut self, kubelet: &Kubelet) -> Vec<Candidate> {
-        let (used, pinned) = (kubelet.runtime.images_in_use(), kubelet.runtime.pinned_images());
+        let used = match kubelet.runtime.images_in_use() {
+            Ok(used) => used,
+            Err(error) => {
+                warn!("no image is removed: {error}");
+                return Vec::new();
+            }
+        };
+        let pinned = kubelet.runtime.pinned_images();
         let images: Vec<ImageStatus> = kubelet.runtime.list_images();
         let now = Instant::now();
         let there: HashSet<&str> = images.iter().map(|i| i.id.as_str()).collect();

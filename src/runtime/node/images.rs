@@ -36,8 +36,11 @@ impl Runtime {
     }
 
     /// The ids of images that containers were made from, or that are mounted.
-    pub fn images_in_use(&self) -> BTreeSet<String> {
-        let mounted = mounted_layers();
+    ///
+    /// # Errors
+    /// When the table of mounts cannot be read.
+    pub fn images_in_use(&self) -> Result<BTreeSet<String>> {
+        let mounted = mounted_layers()?;
         let images = self.images.list().into_iter().map(|image| image.id);
         let shown = images.filter(|id| {
             let layers = self.images.get(id).map(|image| image.layer_names()).unwrap_or_default();
@@ -47,7 +50,7 @@ impl Runtime {
         let sandboxes = self.sandboxes.lock();
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
         in_use.extend(containers.map(|container| container.record.config.image_id.clone()));
-        in_use
+        Ok(in_use)
     }
 
     /// Keeps these images from now on, whether or not anything uses them, and no others.
@@ -97,12 +100,13 @@ impl Runtime {
         let sandboxes = self.sandboxes.lock();
         let containers = sandboxes.values().flat_map(|sandbox| sandbox.containers.values());
         let of_containers = containers.flat_map(|container| container.record.layers.clone());
-        Ok(of_containers.chain(mounted_layers().concat()).collect())
+        Ok(of_containers.chain(mounted_layers()?.concat()).collect())
     }
 }
 
 /// Mounted images are found in the kernel's table: they outlive the daemon.
-fn mounted_layers() -> Vec<Vec<String>> {
-    // It is always there.
-    mount::overlays(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+fn mounted_layers() -> Result<Vec<Vec<String>>> {
+    let table = Path::new("/proc/self/mountinfo");
+    // There all the same when there are no descriptors left to open it with: nothing would seem to be in use.
+    Ok(mount::overlays(&fs::read_to_string(table).at("read", table)?))
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -26,24 +27,37 @@ fn pids() -> Result<impl Iterator<Item = u32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
+/// A file that /proc has of a process; empty where that has ended. What cannot be read otherwise, such as for want of
+/// descriptors, says nothing of whether it lives.
+fn told_of(pid: u32, file: &str) -> Result<Vec<u8>> {
+    let path = Path::new("/proc").join(pid.to_string()).join(file);
+    match fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(Vec::new()),
+        read => read.at("read", &path),
+    }
+}
+
 /// Empty of a process that is about to end, and of a kernel's thread.
-fn command_line(pid: u32) -> Vec<u8> {
-    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+fn command_line(pid: u32) -> Result<Vec<u8>> {
+    told_of(pid, "cmdline")
 }
 
 /// The sandbox's shim itself, where it lives: of what it forks, which shows the same, none leads its session.
 pub(super) fn shim(paths: &SandboxPaths) -> Result<Option<(u32, ProcessFd)>> {
     let ids = container_ids(paths);
-    let leads = |pid: u32| {
+    let leads = |pid: u32| -> Result<bool> {
         let pid_of = Pid::from_raw(pid.cast_signed());
-        is_shim(&command_line(pid), paths)
+        Ok(is_shim(&command_line(pid)?, paths)
             && getsid(Some(pid_of)) == Ok(pid_of)
-            && belongs(pid, paths, &ids) == Some(None)
+            && belongs(pid, paths, &ids)? == Some(None))
     };
-    for pid in pids()?.filter(|pid| leads(*pid)) {
+    for pid in pids()? {
+        if !leads(pid)? {
+            continue;
+        }
         let Some(fd) = ProcessFd::open(pid).at("open a process of", &paths.data)? else { continue };
         // As in `processes`.
-        if leads(pid) {
+        if leads(pid)? {
             return Ok(Some((pid, fd)));
         }
     }
@@ -52,14 +66,13 @@ pub(super) fn shim(paths: &SandboxPaths) -> Result<Option<(u32, ProcessFd)>> {
 
 /// The data directories of all sandboxes whose shims, or what these forked, live.
 pub(super) fn data_dirs() -> Result<BTreeSet<PathBuf>> {
-    let dir = |pid| {
-        let command = command_line(pid);
+    let dir = |command: Vec<u8>| {
         let mut args = command.split(|byte| *byte == 0).skip(1);
         let is_shim = args.next() == Some(b"shim");
         let dir = args.next().filter(|_| is_shim)?;
         Some(PathBuf::from(OsString::from_vec(dir.to_vec())))
     };
-    Ok(pids()?.filter_map(dir).collect())
+    pids()?.filter_map(|pid| command_line(pid).map(dir).transpose()).collect()
 }
 
 /// All that live now. The names of directories below the sandbox's are its containers' ids.
@@ -67,12 +80,12 @@ pub(super) fn processes(paths: &SandboxPaths) -> Result<Vec<Living>> {
     let ids = container_ids(paths);
     let mut found = Vec::new();
     for pid in pids()? {
-        if belongs(pid, paths, &ids).is_none() {
+        if belongs(pid, paths, &ids)?.is_none() {
             continue;
         }
         let Some(fd) = ProcessFd::open(pid).at("open a process of", &paths.data)? else { continue };
         // Looked at again: the number may have passed on before it was opened.
-        let Some(cgroup) = belongs(pid, paths, &ids) else { continue };
+        let Some(cgroup) = belongs(pid, paths, &ids)? else { continue };
         if !fd.has_ended() {
             found.push(Living { fd, cgroup });
         }
@@ -89,13 +102,13 @@ fn container_ids(paths: &SandboxPaths) -> BTreeSet<String> {
 }
 
 /// `None` for a process of others; a container's comes with its pod's cgroup.
-fn belongs(pid: u32, paths: &SandboxPaths, ids: &BTreeSet<String>) -> Option<Option<String>> {
-    let proc = Path::new("/proc").join(pid.to_string());
-    let cgroups = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
+fn belongs(pid: u32, paths: &SandboxPaths, ids: &BTreeSet<String>) -> Result<Option<Option<String>>> {
+    let cgroups = told_of(pid, "cgroup")?;
+    let cgroups = String::from_utf8_lossy(&cgroups);
     if let Some(parent) = cgroups.lines().find_map(|line| pod_cgroup(line, ids)) {
-        return Some(Some(parent.to_owned()));
+        return Ok(Some(Some(parent.to_owned())));
     }
-    is_shim(&command_line(pid), paths).then_some(None)
+    Ok(is_shim(&command_line(pid)?, paths).then_some(None))
 }
 
 /// The part before a container's id in a line of /proc/PID/cgroup.
@@ -120,6 +133,15 @@ fn is_shim(command: &[u8], paths: &SandboxPaths) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_process_that_has_ended_says_nothing() {
+        let own = std::process::id();
+        assert!(!told_of(own, "cmdline").unwrap().is_empty());
+        assert!(told_of(u32::MAX, "cmdline").unwrap().is_empty());
+        // What cannot be read for another reason, here because it is a directory.
+        assert!(told_of(own, "fd").is_err());
+    }
 
     #[test]
     fn processes_are_told_by_cgroup_and_command_line() {

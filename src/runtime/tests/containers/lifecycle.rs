@@ -154,9 +154,9 @@ pub(crate) async fn equal_layers(node: &mut Node) {
 
     let shown = node.dir.path().join("shown");
     fs::create_dir(&shown).unwrap();
-    assert!(!node.runtime().images_in_use().contains(&image.id));
+    assert!(!node.runtime().images_in_use().unwrap().contains(&image.id));
     node.runtime().mount_image(&image.id, &shown).await.unwrap();
-    let (file, in_use) = (fs::read_to_string(shown.join("srv/file")), node.runtime().images_in_use());
+    let (file, in_use) = (fs::read_to_string(shown.join("srv/file")), node.runtime().images_in_use().unwrap());
     nix::mount::umount2(&shown, nix::mount::MntFlags::MNT_DETACH).unwrap();
     assert_eq!(file.unwrap(), "one\n");
     assert!(in_use.contains(&image.id), "{in_use:?}");
