@@ -16,7 +16,7 @@ use crate::deadline;
 use crate::error::ApiError;
 use crate::handlers::{self, Context};
 use crate::held::{Held, Initial, Initialized};
-use crate::in_flight::{self, Full, Passes};
+use crate::in_flight::{self, Passes};
 use crate::listener::Origin;
 use crate::negotiate::{Offer, Output};
 use crate::paths;
@@ -26,6 +26,7 @@ use crate::request::RequestInfo;
 use crate::rest;
 use crate::room::{self, Client, HEAVY, Load};
 use crate::server::ApiServer;
+use crate::shares::Full;
 use crate::unread;
 
 impl ApiServer {

@@ -21,7 +21,8 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::connections::{Connection, Running};
-use crate::in_flight::{Pass, Passes};
+use crate::in_flight::Passes;
+use crate::shares::Pass;
 
 /// What the connection has of an answer at the most: a window of HTTP/2 as clients open it.
 const PIECE: usize = 64 * 1024;

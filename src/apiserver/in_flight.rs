@@ -8,18 +8,17 @@
 //! A watch is a read until its initial events are out, as with upstream's priority and fairness. For as long
 //! as it lasts it has one of the places for watches, which upstream does not bound.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::response::Response;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
-use parking_lot::Mutex;
 
 use crate::answer::{Buffered, text};
 use crate::auth::{User, user};
 use crate::request::RequestInfo;
 use crate::room;
+use crate::shares::{Full, Pass, Pool};
 
 /// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
 const READING: usize = 400;
@@ -62,29 +61,6 @@ impl Default for InFlight {
     }
 }
 
-/// So many places, or so much memory, that all users have together.
-#[derive(Debug)]
-struct Pool {
-    limit: usize,
-    /// Of one user.
-    share: usize,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    by_user: HashMap<String, usize>,
-}
-
-/// What a request has of a pool, until its answer is out.
-#[derive(Debug)]
-pub(crate) struct Pass {
-    pool: Arc<Pool>,
-    user: String,
-    amount: usize,
-}
-
 /// All that a request has of the pools.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
@@ -93,10 +69,6 @@ pub(crate) struct Passes {
     memory: Option<Pass>,
     _watch: Option<Pass>,
 }
-
-/// There is no room: the client is to come again in a second.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
 
 impl InFlight {
     /// The places that a request needs.
@@ -122,8 +94,8 @@ impl InFlight {
     /// When too much of it is taken.
     fn keep(&self, pass: Option<&Pass>, bytes: usize) -> Result<Option<Pass>, Full> {
         match pass {
-            Some(pass) if bytes >= COUNTED_FROM && Arc::ptr_eq(&pass.pool, &self.reading) => {
-                self.buffered.enter(&pass.user, (bytes / 1024).min(LARGEST_KIB)).map(Some)
+            Some(pass) if bytes >= COUNTED_FROM && pass.is_of(&self.reading) => {
+                self.buffered.enter(pass.turn(), (bytes / 1024).min(LARGEST_KIB)).map(Some)
             }
             Some(_) | None => Ok(None),
         }
@@ -142,44 +114,13 @@ impl InFlight {
     /// How many requests have a place.
     #[cfg(test)]
     pub(crate) fn running(&self) -> usize {
-        self.reading.taken.lock().all + self.mutating.taken.lock().all
+        self.reading.taken() + self.mutating.taken()
     }
 
     /// How many places watches have.
     #[cfg(test)]
     pub(crate) fn watching(&self) -> usize {
-        self.watching.taken.lock().all
-    }
-}
-
-impl Pool {
-    fn new(limit: usize, share: usize) -> Arc<Self> {
-        Arc::new(Self { limit, share, taken: Mutex::default() })
-    }
-
-    /// Gives a user so much of the pool; one who has nothing may have more than the share.
-    fn enter(self: &Arc<Self>, user: &str, amount: usize) -> Result<Pass, Full> {
-        let mut taken = self.taken.lock();
-        let own = taken.by_user.get(user).copied().unwrap_or(0);
-        if taken.all + amount > self.limit || (own > 0 && own + amount > self.share) {
-            return Err(Full);
-        }
-        taken.all += amount;
-        *taken.by_user.entry(user.to_owned()).or_default() += amount;
-        Ok(Pass { pool: Arc::clone(self), user: user.to_owned(), amount })
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let mut taken = self.pool.taken.lock();
-        taken.all -= self.amount;
-        if let Some(own) = taken.by_user.get_mut(&self.user) {
-            *own -= self.amount;
-            if *own == 0 {
-                taken.by_user.remove(&self.user);
-            }
-        }
+        self.watching.taken()
     }
 }
 
@@ -213,8 +154,7 @@ mod tests {
         drop(of_one);
         admit("a").unwrap();
         drop(of_others);
-        let taken = in_flight.reading.taken.lock();
-        assert!(taken.all == 0 && taken.by_user.is_empty());
+        assert_eq!(in_flight.reading.taken(), 0);
     }
 
     #[test]
@@ -271,7 +211,7 @@ mod tests {
         assert_eq!((in_flight.watching(), in_flight.running()), (10_000, 0), "a refused one has no place left");
         start("root", "watch=1", &[user::MASTERS]).unwrap();
         drop((of_one, of_others));
-        assert!(in_flight.watching.taken.lock().by_user.is_empty());
+        assert_eq!(in_flight.watching(), 0);
         let long = format!("watch=1&labelSelector={}", "k!=a,".repeat(1_600));
         let of_one: Vec<_> = (0..62).map(|_| start("a", &long, &[]).unwrap()).collect();
         assert!(matches!(start("a", &long, &[]), Err(Full)), "{} places", in_flight.watching());

@@ -36,6 +36,7 @@ pub mod rest;
 mod room;
 mod served;
 mod server;
+mod shares;
 mod start;
 mod status;
 mod streams;

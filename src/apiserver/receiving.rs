@@ -5,16 +5,15 @@
 //! beyond it the answer is 429. The buffer grows with what has come, not with what is announced. A request that is
 //! given up, by its deadline at the latest, gives its memory back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 
 use crate::auth::{User, user};
 use crate::error::ApiError;
 use crate::room;
+use crate::shares::{Full, Pass, Pool};
 use crate::unread::drain;
 
 /// Upstream's limit on request bodies.
@@ -27,36 +26,23 @@ const OF_ONE: usize = ALL / 4;
 const FIRST: usize = 16 * 1024;
 
 /// The memory for bodies that are being received.
-#[derive(Debug, Default)]
-pub(crate) struct BodyPool(Mutex<Taken>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    by_turn: HashMap<String, usize>,
-}
-
-/// The memory of one body.
-#[derive(Debug)]
-struct Share {
-    pool: Arc<BodyPool>,
-    turn: String,
-    bytes: usize,
+pub(crate) fn pool() -> Arc<Pool> {
+    Pool::new(ALL, OF_ONE)
 }
 
 /// A body that somebody is about to read.
 pub(crate) struct Receiving {
     body: Body,
     /// None for those whose requests always find a place.
-    share: Option<Share>,
+    share: Option<Pass>,
 }
 
 impl Receiving {
     /// The body of a client's request.
-    pub(crate) fn from_client(pool: &Arc<BodyPool>, user: &User, body: Body) -> Self {
+    pub(crate) fn from_client(pool: &Arc<Pool>, user: &User, body: Body) -> Self {
         let turn = room::turn(user);
-        let share = Share { pool: Arc::clone(pool), turn: turn.to_owned(), bytes: 0 };
-        Self { body, share: (turn != user::MASTERS).then_some(share) }
+        let share = (turn != user::MASTERS).then(|| Pass::none(pool, turn));
+        Self { body, share }
     }
 
     /// The body of a request of this process.
@@ -81,10 +67,7 @@ impl Receiving {
                 drain(self.body.into_data_stream()).await;
                 Err(ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}")))
             }
-            Err(Unread::NoMemory) => {
-                let message = "Too many requests, please try again later.".to_owned();
-                Err(ApiError::TooManyRequests { message, retry_after: 1, causes: Vec::new() })
-            }
+            Err(Unread::NoMemory) => Err(Full.into()),
             Err(Unread::Broken(error)) => Err(ApiError::BadRequest(error.to_string())),
         }
     }
@@ -106,7 +89,7 @@ pub(crate) async fn read_bounded(mut body: Body, limit: usize) -> Result<Bytes, 
     gather(&mut body, limit, &mut None).await
 }
 
-async fn gather(body: &mut Body, limit: usize, share: &mut Option<Share>) -> Result<Bytes, Unread> {
+async fn gather(body: &mut Body, limit: usize, share: &mut Option<Pass>) -> Result<Bytes, Unread> {
     let announced = body.size_hint().exact().map_or(limit, |exact| usize::try_from(exact).unwrap_or(limit));
     let most = announced.min(limit);
     let mut buffer = Vec::new();
@@ -132,37 +115,6 @@ async fn gather(body: &mut Body, limit: usize, share: &mut Option<Share>) -> Res
         buffer.extend_from_slice(&data);
     }
     Ok(buffer.into())
-}
-
-/// There is no memory for more.
-struct Full;
-
-impl Share {
-    fn grow(&mut self, bytes: usize) -> Result<(), Full> {
-        let more = bytes.saturating_sub(self.bytes);
-        let mut taken = self.pool.0.lock();
-        let own = taken.by_turn.get(&self.turn).copied().unwrap_or(0);
-        if taken.all + more > ALL || own + more > OF_ONE {
-            return Err(Full);
-        }
-        taken.all += more;
-        *taken.by_turn.entry(self.turn.clone()).or_default() += more;
-        self.bytes += more;
-        Ok(())
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut taken = self.pool.0.lock();
-        taken.all -= self.bytes;
-        if let Some(own) = taken.by_turn.get_mut(&self.turn) {
-            *own -= self.bytes;
-            if *own == 0 {
-                taken.by_turn.remove(&self.turn);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_under_way_have_so_much_memory_and_a_user_a_share() {
-        let pool = Arc::new(BodyPool::default());
+        let pool = pool();
         let receive = |name: &str, body: Body| Receiving::from_client(&pool, &user(name), body).read();
         let full = || Body::from_stream(pieces(1 << 20, 3));
         let mut under_way = Vec::new();
@@ -232,7 +184,6 @@ mod tests {
         assert_eq!(Receiving::from_component(full()).read().await.unwrap().len(), 3 << 20);
         drop(under_way);
         assert_eq!(receive("f", full()).await.unwrap().len(), 3 << 20);
-        let taken = pool.0.lock();
-        assert!(taken.all == 0 && taken.by_turn.is_empty());
+        assert_eq!(pool.taken(), 0);
     }
 }

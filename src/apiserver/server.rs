@@ -15,12 +15,12 @@ use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
 use crate::reader::Reader;
-use crate::receiving::BodyPool;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, KubeletIdentity, Kubelets};
 use crate::rest::proxy::Pages;
 use crate::rest::tunnel::Tunnels;
 use crate::room::HeavyRoom;
+use crate::shares::Pool;
 
 /// The API server. Cheap to share; every handler gets it.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct ApiServer {
     pub(crate) room: HeavyRoom,
     pub(crate) in_flight: InFlight,
     /// For the bodies of requests that are being received.
-    pub(crate) bodies: Arc<BodyPool>,
+    pub(crate) bodies: Arc<Pool>,
     /// Events as watches are told them.
     pub(crate) frames: Frames,
     /// Ends watches and turns readiness off.

@@ -15,6 +15,7 @@ use crate::frames::Frames;
 use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 use crate::openapi::Documents;
+use crate::receiving;
 use crate::registry::Registry;
 use crate::rest::kubelet::{KubeletConfigError, Kubelets};
 use crate::rest::proxy::Pages;
@@ -99,7 +100,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             room: HeavyRoom::open().map_err(StartError::Threads)?,
             in_flight: InFlight::default(),
-            bodies: Arc::default(),
+            bodies: receiving::pool(),
             frames: Frames::default(),
             shutdown: CancellationToken::new(),
             registry,

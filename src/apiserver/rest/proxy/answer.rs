@@ -15,9 +15,10 @@ use futures::{StreamExt, stream};
 use http::{HeaderName, HeaderValue, header};
 
 use super::links::Links;
-use super::pages::{COUNTED_FROM, MENDED, PAGE, Pages, Place, held};
+use super::pages::{COUNTED_FROM, MENDED, PAGE, Pages, held};
 use crate::error::ApiError;
 use crate::room::{HeavyRoom, Load};
+use crate::shares::Pass;
 
 /// What this server allows to pages of other origins is not for those behind it to say.
 const OWN: [HeaderName; 4] = [
@@ -82,7 +83,7 @@ pub(super) async fn mend(
 
 impl Mender<'_> {
     /// The body's bytes and their place, or the body again if it is too long.
-    async fn whole(&self, body: Body) -> Result<Result<(Vec<u8>, Option<Place>), Body>, ApiError> {
+    async fn whole(&self, body: Body) -> Result<Result<(Vec<u8>, Option<Pass>), Body>, ApiError> {
         let mut rest: BodyDataStream = body.into_data_stream();
         let (mut read, mut place) = (Vec::new(), None);
         while let Some(part) = rest.next().await {

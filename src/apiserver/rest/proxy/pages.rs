@@ -2,14 +2,12 @@
 //!
 //! Requests through a proxy take as long as they like, so they are not counted in flight; their pages are.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use parking_lot::Mutex;
 
-use crate::auth::user;
 use crate::error::ApiError;
+use crate::shares::{Pass, Pool};
 
 /// Pages beyond this pass with the links that they have: no page that people read is so long. It bounds
 /// what a packed page unpacks to, too.
@@ -23,15 +21,14 @@ const PAGES: usize = 16;
 /// Those of one user: a quarter, so that nobody keeps all others out.
 const PAGES_OF_ONE: usize = PAGES / 4;
 
-/// How many pages are held, by whose turn it is.
-#[derive(Debug, Default)]
-pub(crate) struct Pages(Arc<Mutex<HashMap<String, usize>>>);
-
-/// A place for one page, until it is dropped.
+/// The places for pages.
 #[derive(Debug)]
-pub(super) struct Place {
-    pages: Arc<Mutex<HashMap<String, usize>>>,
-    turn: String,
+pub(crate) struct Pages(Arc<Pool>);
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self(Pool::new(PAGES, PAGES_OF_ONE))
+    }
 }
 
 impl Pages {
@@ -39,28 +36,8 @@ impl Pages {
     ///
     /// # Errors
     /// 429 where too many are held.
-    pub(super) fn enter(&self, turn: &str) -> Result<Place, ApiError> {
-        let mut held = self.0.lock();
-        let share = if turn == user::MASTERS { PAGES } else { PAGES_OF_ONE };
-        let own = held.get(turn).copied().unwrap_or_default();
-        if own >= share || held.values().sum::<usize>() >= PAGES {
-            let message = "Too many requests, please try again later.".to_owned();
-            return Err(ApiError::TooManyRequests { message, retry_after: 1, causes: Vec::new() });
-        }
-        *held.entry(turn.to_owned()).or_default() += 1;
-        Ok(Place { pages: Arc::clone(&self.0), turn: turn.to_owned() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut held = self.pages.lock();
-        if let Some(own) = held.get_mut(&self.turn) {
-            *own -= 1;
-            if *own == 0 {
-                held.remove(&self.turn);
-            }
-        }
+    pub(super) fn enter(&self, turn: &str) -> Result<Pass, ApiError> {
+        self.0.enter(turn, 1).map_err(ApiError::from)
     }
 }
 
@@ -68,7 +45,7 @@ impl Drop for Place {
 /// client has taken them.
 struct Held {
     bytes: Vec<u8>,
-    _place: Option<Place>,
+    _place: Option<Pass>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -78,7 +55,7 @@ impl AsRef<[u8]> for Held {
 }
 
 /// The bytes of a page, which keep its place.
-pub(super) fn held(bytes: Vec<u8>, place: Option<Place>) -> Bytes {
+pub(super) fn held(bytes: Vec<u8>, place: Option<Pass>) -> Bytes {
     Bytes::from_owner(Held { bytes, _place: place })
 }
 
@@ -93,14 +70,11 @@ mod tests {
         let refused = pages.enter("ann").unwrap_err();
         assert_eq!(refused.to_string(), "Too many requests, please try again later.");
         let others: Vec<_> = (0..12).map(|n| pages.enter(&format!("u{}", n % 3)).unwrap()).collect();
-        assert!(pages.enter("bob").is_err() && pages.enter(user::MASTERS).is_err());
+        assert!(pages.enter("bob").is_err() && pages.enter("root").is_err());
         let taken: Vec<_> = bytes.iter().map(|page| page.slice(1..2)).collect();
         drop(bytes);
         assert!(pages.enter("ann").is_err(), "a part of each is on its way");
         drop((taken, others));
-        assert!(pages.0.lock().is_empty());
-        let masters: Vec<_> = (0..16).map(|_| pages.enter(user::MASTERS).unwrap()).collect();
-        assert!(pages.enter(user::MASTERS).is_err());
-        drop(masters);
+        assert_eq!(pages.0.taken(), 0);
     }
 }
