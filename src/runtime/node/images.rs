@@ -106,7 +106,7 @@ impl Runtime {
 
 /// Mounted images are found in the kernel's table: they outlive the daemon.
 fn mounted_layers() -> Result<Vec<Vec<String>>> {
-    let table = Path::new("/proc/self/mountinfo");
-    // There all the same when there are no descriptors left to open it with: nothing would seem to be in use.
-    Ok(mount::overlays(&fs::read_to_string(table).at("read", table)?))
+    // It is there, but there may be no descriptor left to open it with: then nothing would seem to be in use.
+    let table = fs::read_to_string("/proc/self/mountinfo").at("read", Path::new("the table of mounts"))?;
+    Ok(mount::overlays(&table))
 }
