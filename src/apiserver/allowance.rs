@@ -1,6 +1,6 @@
 //! How much a stranger may send. Frames that ask for nothing (windows, priorities, pings, those that no
 //! version knows) cost this server work and their sender nothing, so a connection on which nobody has
-//! proved who they are ends when it brings more than requests need. Each request that begins makes a fresh
+//! proved who they are ends when it brings more than requests need. Each request that arrives makes a fresh
 //! start: a load balancer asks for the health of a server on one connection for years.
 
 use std::io;
@@ -32,7 +32,7 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// A request began.
+    /// A request has arrived.
     pub(crate) fn renew(&self) {
         self.left.store(REQUEST, Ordering::Relaxed);
     }
@@ -99,12 +99,16 @@ mod tests {
         // As long as requests begin, none is too many.
         for _ in 0..100 {
             assert_eq!(sent(HEAD).await, Ok(HEAD));
-            drop(connection.begin(true, Instant::now()));
+            drop(connection.arrive());
         }
-        let (upload, other) = (connection.begin(true, Instant::now()), connection.begin(true, Instant::now()));
+        // Its body may all be there before its task has a thread, and whatever becomes of another request.
+        let (arrived, other) = (connection.arrive(), connection.arrive());
         assert_eq!(sent(REQUEST / 2).await, Ok(REQUEST / 2));
-        drop(other);
-        assert_eq!(sent(REQUEST / 2).await, Ok(REQUEST / 2));
+        drop((connection.begin(true, Instant::now()), other));
+        assert_eq!(sent(REQUEST / 4).await, Ok(REQUEST / 4));
+        let upload = connection.begin(true, Instant::now());
+        drop(arrived);
+        assert_eq!(sent(REQUEST / 4).await, Ok(REQUEST / 4));
         let over = Err("a stranger sent too much without a request".to_owned());
         assert_eq!(sent(1).await, over);
         drop(upload);

@@ -92,6 +92,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct Activity {
     next: u64,
+    /// Requests whose heads were read, and which no task has taken up yet.
+    arrived: usize,
     /// The requests under way, by age. Mostly there is one, and never more than a connection has streams.
     running: Vec<(u64, UnderWay)>,
     idle_since: Instant,
@@ -112,6 +114,10 @@ impl UnderWay {
 }
 
 impl Activity {
+    fn is_idle(&self) -> bool {
+        self.arrived == 0 && self.running.is_empty()
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
         self.running.iter().filter_map(|(_, request)| request.deadline).min()
     }
@@ -133,6 +139,10 @@ impl Activity {
         false
     }
 }
+
+/// A request whose head was read. Its body may follow at once, whenever a thread has time for its task.
+#[derive(Debug)]
+pub(crate) struct Arrival(Arc<Connection>);
 
 /// A request under way: until this is dropped, which is after the last byte of its answer.
 #[derive(Debug)]
@@ -184,7 +194,7 @@ impl Connections {
             is_member: AtomicBool::new(false),
             finish: self.finish.child_token(),
             allowance: Allowance::default(),
-            activity: Mutex::new(Activity { next: 0, running: Vec::new(), idle_since: now }),
+            activity: Mutex::new(Activity { next: 0, arrived: 0, running: Vec::new(), idle_since: now }),
         })
     }
 }
@@ -237,10 +247,24 @@ impl Connection {
         }
     }
 
+    /// Lets the body of a request pass, from the moment that its head was read.
+    pub(crate) fn arrive(self: &Arc<Self>) -> Arrival {
+        self.allowance.renew();
+        self.activity.lock().arrived += 1;
+        Arrival(Arc::clone(self))
+    }
+
+    /// Nothing goes on any more, if so.
+    fn rest(&self, activity: &mut Activity) {
+        if activity.is_idle() {
+            activity.idle_since = Instant::now();
+            self.allowance.reduce();
+        }
+    }
+
     /// Counts a request; `has_deadline` unless its answer takes as long as the client likes.
     pub(crate) fn begin(self: &Arc<Self>, has_deadline: bool, now: Instant) -> Running {
         let deadline = has_deadline.then(|| now + self.connections.limits.answered_within);
-        self.allowance.renew();
         let mut activity = self.activity.lock();
         let id = activity.next;
         activity.next += 1;
@@ -255,7 +279,7 @@ impl Connection {
         let limits = &self.connections.limits;
         let idle = if self.is_member.load(Ordering::Relaxed) { limits.member_idle } else { limits.stranger_idle };
         let mut activity = self.activity.lock();
-        if activity.running.is_empty() {
+        if activity.is_idle() {
             let until = activity.idle_since + idle;
             return if now >= until { Ok(Stale::Idle) } else { Err(until) };
         }
@@ -314,14 +338,19 @@ impl Drop for Connection {
     }
 }
 
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut activity = self.0.activity.lock();
+        activity.arrived -= 1;
+        self.0.rest(&mut activity);
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let mut activity = self.connection.activity.lock();
         activity.running.retain(|(id, _)| *id != self.id);
-        if activity.running.is_empty() {
-            activity.idle_since = Instant::now();
-            self.connection.allowance.reduce();
-        }
+        self.connection.rest(&mut activity);
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::answer::error_response;
 use crate::auth::{Attributes, User, user};
+use crate::connections::Arrival;
 use crate::deadline;
 use crate::error::ApiError;
 use crate::handlers::{self, Context};
@@ -43,10 +44,16 @@ impl ApiServer {
     }
 
     /// Answers a client, whose request holds its places until the answer is out.
-    pub(crate) async fn serve_request(self: Arc<Self>, origin: &Origin, request: Request) -> http::Response<Held> {
+    pub(crate) async fn serve_request(
+        self: Arc<Self>,
+        origin: &Origin,
+        arrival: Arrival,
+        request: Request,
+    ) -> http::Response<Held> {
         let started = Instant::now();
         let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query());
         let running = origin.connection.begin(!info.is_long_running(), started);
+        drop(arrival);
         // The initial events of a watch have the time of an answer.
         let initial = info.is_watch().then(|| origin.connection.begin(true, started));
         let mut passes = Passes::default();

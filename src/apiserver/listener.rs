@@ -132,8 +132,10 @@ impl ApiServer {
         let (place, client) = (Arc::clone(&origin.connection), origin.address);
         let origin = Arc::new(origin);
         let service = service_fn(move |request: Request<Incoming>| {
+            // Here and not in the task of the request: its body is read meanwhile.
+            let arrival = origin.connection.arrive();
             let (server, origin) = (Arc::clone(&self), Arc::clone(&origin));
-            async move { Ok::<_, Infallible>(server.serve_request(&origin, request.map(Body::new)).await) }
+            async move { Ok::<_, Infallible>(server.serve_request(&origin, arrival, request.map(Body::new)).await) }
         });
         let builder = builder();
         let stream = Gated::new(Paced::turns(stream), Toll(Arc::clone(&place)));

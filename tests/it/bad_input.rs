@@ -83,6 +83,7 @@ fn curl(c: &Cluster, args: &[&str]) -> (String, u16) {
     call.args(["--cert", &format!("{directory}/admin.crt"), "--key", &format!("{directory}/admin.key")]);
     let out = call.args(args).output().unwrap();
     let Some((body, code)) = split(&out) else { panic!("{args:?}: {}", text(&out)) };
+    assert_ne!(code, 0, "{args:?}: {}", text(&out));
     (body, code)
 }
 

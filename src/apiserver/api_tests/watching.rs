@@ -47,7 +47,7 @@ impl<'c> Remote<'c> {
     async fn get(&self, path: &str) -> Response<Held> {
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         act_as(request.extensions_mut(), Arc::new(User::authenticated("a", &[])));
-        Arc::clone(&self.client.server).serve_request(&self.origin, request).await
+        Arc::clone(&self.client.server).serve_request(&self.origin, self.origin.connection.arrive(), request).await
     }
 
     fn places(&self) -> (usize, usize) {
