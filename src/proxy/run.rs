@@ -25,6 +25,9 @@ use crate::state::State;
 /// Between two loads: a rollout changes slices by the dozen. The first change after a pause is
 /// loaded at once.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// From a load that may have made UDP flows stale until they are forgotten, with those of later loads. Upstream
+/// takes as long to load a change at all (`minSyncPeriod` of its configuration).
+const FORGET_AFTER: Duration = Duration::from_secs(1);
 /// Without any change: somebody else may have deleted the rules.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 /// After a load that failed.
@@ -99,14 +102,9 @@ struct Proxy {
 impl Proxy {
     async fn run(&mut self) -> Result<(), Error> {
         let mut due: Option<Instant> = None;
+        let mut forget: Option<Instant> = None;
         let mut earliest = Instant::now();
         loop {
-            let load = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             let changed = tokio::select! {
                 // Changes that are there already belong to the same load.
                 biased;
@@ -116,10 +114,19 @@ impl Proxy {
                 change = self.slices.next() => {
                     self.take_slice(change.ok_or(Error::SourceEnded("endpointslices"))?)
                 }
-                () = load => {
+                () = until(due) => {
                     let next = if self.load().await? { MAX_INTERVAL } else { RETRY_INTERVAL };
-                    due = Some(Instant::now() + next);
-                    earliest = Instant::now() + MIN_INTERVAL;
+                    let now = Instant::now();
+                    due = Some(now + next);
+                    earliest = now + MIN_INTERVAL;
+                    if self.rules.as_ref().is_some_and(ServiceTable::has_stale_flows) {
+                        forget.get_or_insert(now + FORGET_AFTER);
+                    }
+                    false
+                }
+                () = until(forget) => {
+                    self.on_thread(ServiceTable::forget_stale_flows).await?;
+                    forget = None;
                     false
                 }
             };
@@ -195,14 +202,13 @@ impl Proxy {
     /// Loads the rules on a blocking thread; false when that must be tried again.
     async fn load(&mut self) -> Result<bool, Error> {
         self.health.serve(self.state.health_checks());
-        let Some(mut rules) = self.rules.take() else { return Ok(false) };
         let mut ports = self.state.service_ports();
         leave_to_cluster(&mut ports, &self.networks);
         let node_ip = self.node_ip;
         let mut hosts = self.own_ports.clone();
         let started = Instant::now();
         let count = ports.len();
-        let (rules, outcome) = tokio::task::spawn_blocking(move || {
+        let outcome = self.on_thread(move |rules| {
             // The kernel walks all of its sockets for it.
             if ports.iter().any(|port| claims_node(port, node_ip)) {
                 match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
@@ -212,12 +218,32 @@ impl Proxy {
                 }
             }
             leave_to_host(&mut ports, node_ip, &hosts);
-            let outcome = rules.sync(&ports);
+            rules.sync(&ports)
+        });
+        let outcome = outcome.await?;
+        Ok(outcome.is_some_and(|outcome| report(&outcome, count, started.elapsed())))
+    }
+
+    /// What the kernel takes its time for; nothing where the rules are away.
+    async fn on_thread<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut ServiceTable) -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        let Some(mut rules) = self.rules.take() else { return Ok(None) };
+        let done = tokio::task::spawn_blocking(move || {
+            let outcome = work(&mut rules);
             (rules, outcome)
-        })
-        .await?;
+        });
+        let (rules, outcome) = done.await?;
         self.rules = Some(rules);
-        Ok(report(&outcome, count, started.elapsed()))
+        Ok(Some(outcome))
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -16,6 +16,7 @@ mod ruleset;
 mod skeleton;
 mod udp;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -26,6 +27,7 @@ pub use desired::{ServicePort, TrafficPolicy};
 use crate::netlink::{Kernel, Socket};
 use crate::nft::{self, Batch};
 use crate::{conntrack, route};
+use chain::Frontend;
 use ruleset::Ruleset;
 use udp::UdpServices;
 
@@ -71,6 +73,15 @@ pub struct ServiceTable {
     /// Absent until the first sync, and after one that failed.
     loaded: Option<Ruleset>,
     udp: UdpServices,
+    suspects: Suspects,
+}
+
+/// Whose flows may have gone stale since they were last looked through.
+#[derive(Default)]
+struct Suspects {
+    frontends: BTreeSet<Frontend>,
+    /// Flows may have begun before the table was there, or under the rules of an earlier process.
+    all: bool,
 }
 
 impl ServiceTable {
@@ -86,11 +97,13 @@ impl ServiceTable {
             route: route::open().map_err(ServiceTableError::Open)?,
             loaded: None,
             udp: UdpServices::default(),
+            suspects: Suspects::default(),
         })
     }
 
     /// Makes the kernel's rules those of `ports`, also when somebody deleted the table in between.
-    /// Where two ports claim the same address and port, the first has it.
+    /// Where two ports claim the same address and port, the first has it. Flows that the change made
+    /// stale go on until [`Self::forget_stale_flows`].
     ///
     /// # Errors
     /// When the kernel refuses even a new table; the rules loaded before stay in place.
@@ -103,7 +116,12 @@ impl ServiceTable {
             None => self.replace(&desired)?,
         };
         self.loaded = Some(desired);
-        self.forget_stale_flows(ports, outcome);
+        if outcome != Sync::Unchanged {
+            let udp = UdpServices::of(ports, self.config.cluster_dns);
+            self.suspects.frontends.append(&mut udp.suspects_after(&self.udp));
+            self.suspects.all |= outcome == Sync::Replaced;
+            self.udp = udp;
+        }
         Ok(outcome)
     }
 
@@ -127,23 +145,24 @@ impl ServiceTable {
         Ok(Sync::Replaced)
     }
 
-    /// UDP flows have no end: one with a fixed source port would go to a removed endpoint for as
-    /// long as it sends. The rules are right whether or not this works, so failures are only told.
-    fn forget_stale_flows(&mut self, ports: &[ServicePort], outcome: Sync) {
-        if outcome == Sync::Unchanged {
-            return;
-        }
-        let udp = UdpServices::of(ports, self.config.cluster_dns);
-        let old = std::mem::replace(&mut self.udp, udp);
-        // Flows may have begun before the table was there, or under the rules of an earlier process.
-        let anything = outcome == Sync::Replaced;
-        let suspects = if anything { Some(self.udp.clone()) } else { self.udp.suspects_after(&old) };
-        let Some(suspects) = suspects else { return };
+    /// Whether a change since the last time may have made flows stale.
+    #[must_use]
+    pub fn has_stale_flows(&self) -> bool {
+        self.suspects.all || !self.suspects.frontends.is_empty()
+    }
+
+    /// Forgets the flows that changes made stale. UDP flows have no end: one with a fixed source port would
+    /// go to a removed endpoint for as long as it sends. The kernel walks through all that it tracks, which
+    /// takes some ten milliseconds, so one walk serves for the changes of a while. The rules are right whether
+    /// or not this works, so failures are only told.
+    pub fn forget_stale_flows(&mut self) {
+        let Suspects { frontends, all } = std::mem::take(&mut self.suspects);
+        let suspects = self.udp.with(&frontends, all);
         let range = self.config.service_cidr;
         let forget = || -> Result<usize, Kernel> {
             let local: Vec<_> = route::local_addresses(&self.route)?.into_iter().map(|(_, address)| address).collect();
             conntrack::forget_udp(&self.connections, |flow| {
-                suspects.is_stale(flow, &local) || anything && suspects.is_of_no_service(flow, range)
+                suspects.is_stale(flow, &local) || all && suspects.is_of_no_service(flow, range)
             })
         };
         match forget() {

@@ -29,21 +29,26 @@ impl UdpServices {
 
     /// The frontends whose flows may have gone stale by the change from `old`: those that lost an
     /// endpoint, were removed, or are served for the first time (flows from before went elsewhere).
-    pub(super) fn suspects_after(&self, old: &Self) -> Option<Self> {
-        let nothing = BTreeSet::new();
-        let mut suspects = BTreeMap::new();
-        for (frontend, before) in &old.0 {
-            let now = self.0.get(frontend).unwrap_or(&nothing);
-            if !before.is_subset(now) {
-                suspects.insert(*frontend, now.clone());
-            }
+    pub(super) fn suspects_after(&self, old: &Self) -> BTreeSet<Frontend> {
+        let lost = old
+            .0
+            .iter()
+            .filter(|(frontend, before)| self.0.get(frontend).map_or(!before.is_empty(), |now| !before.is_subset(now)));
+        let first = self
+            .0
+            .iter()
+            .filter(|(frontend, now)| !now.is_empty() && old.0.get(frontend).is_none_or(BTreeSet::is_empty));
+        lost.chain(first).map(|(frontend, _)| *frontend).collect()
+    }
+
+    /// These frontends, or all that there are and these, with the endpoints that they have now.
+    pub(super) fn with(&self, frontends: &BTreeSet<Frontend>, all: bool) -> Self {
+        let mut services = if all { self.0.clone() } else { BTreeMap::new() };
+        for frontend in frontends {
+            let endpoints = self.0.get(frontend).cloned().unwrap_or_default();
+            services.insert(*frontend, endpoints);
         }
-        for (frontend, now) in &self.0 {
-            if !now.is_empty() && old.0.get(frontend).is_none_or(BTreeSet::is_empty) {
-                suspects.insert(*frontend, now.clone());
-            }
-        }
-        (!suspects.is_empty()).then_some(Self(suspects))
+        Self(services)
     }
 
     /// The flow is for one of these frontends, but its answers come from none of its endpoints.
@@ -86,7 +91,7 @@ mod tests {
         fn check(old: &[&str], new: Option<&[&str]>, expected: bool) {
             let old = services(&[(address(5), old)]);
             let new = new.map(|new| services(&[(address(5), new)])).unwrap_or_default();
-            assert_eq!(new.suspects_after(&old).is_some(), expected);
+            assert_eq!(!new.suspects_after(&old).is_empty(), expected);
         }
         let (a, b) = ("10.244.0.2:53", "10.244.0.3:53");
         check(&[a], Some(&[a]), false);
