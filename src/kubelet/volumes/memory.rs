@@ -3,13 +3,12 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::payload::BYTES_MAX;
+use parking_lot::Mutex;
 
-/// A new generation is written before the old one goes. The kernel takes memory only for what is
-/// written; small files take a page each.
-const SIZE: usize = 2 * BYTES_MAX + (4 << 20);
+/// Held while the tmpfs is looked for and mounted: the second of two would hide what is in the first.
+static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// Makes a directory of that mode, the ones above it for root alone.
 pub(super) fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
@@ -26,21 +25,41 @@ pub(crate) fn is_mount_point(dir: &Path) -> io::Result<bool> {
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
 }
 
-/// Mounts a tmpfs at `dir`. Files that a release before this one left there on disk are removed when
-/// nothing uses them; a running container goes on with them, since it would see nothing else.
-pub(super) fn prepare(dir: &Path, unused: bool) -> io::Result<()> {
-    make_dir(dir, 0o755)?;
+/// Where the files of a pod are that must not touch the disk: in one tmpfs, since each mount costs all that
+/// starts on the node. What a pod may put there is limited (`payload`).
+pub(super) fn dir_of_pod(pod_dir: &Path) -> PathBuf {
+    let root = pod_dir.parent().and_then(Path::parent).unwrap_or(pod_dir);
+    root.join("secrets").join(pod_dir.file_name().unwrap_or_default())
+}
+
+/// Makes a volume's directory in memory.
+///
+/// Releases before this one had the files in `on_disk`, in a tmpfs of the volume's own, and earlier ones on the
+/// disk itself. Such a tmpfs stays; files on the disk are removed when nothing uses them. A running container
+/// goes on with either, since it would see nothing else.
+pub(super) fn prepare(pod_dir: &Path, on_disk: PathBuf, unused: bool) -> io::Result<PathBuf> {
+    if on_disk.is_dir() {
+        let in_use = !unused && fs::read_dir(&on_disk)?.next().is_some();
+        if in_use || is_mount_point(&on_disk)? {
+            return Ok(on_disk);
+        }
+        runtime::remove_tree(&on_disk)?;
+    }
+    let of_pod = dir_of_pod(pod_dir);
+    mount_secrets(of_pod.parent().unwrap_or(&of_pod))?;
+    let below = on_disk.strip_prefix(pod_dir).unwrap_or(&on_disk);
+    let dir = of_pod.join(below);
+    make_dir(&dir, 0o755)?;
+    Ok(dir)
+}
+
+fn mount_secrets(dir: &Path) -> io::Result<()> {
+    let _one = MOUNTING.lock();
+    make_dir(dir, 0o700)?;
     if is_mount_point(dir)? {
         return Ok(());
     }
-    if fs::read_dir(dir)?.next().is_some() {
-        if !unused {
-            return Ok(());
-        }
-        runtime::remove_tree(dir)?;
-        make_dir(dir, 0o755)?;
-    }
-    runtime::unswapped_tmpfs(dir, &format!("mode=0755,size={SIZE}"))
+    runtime::unswapped_tmpfs(dir, "mode=0700")
 }
 
 #[cfg(test)]
@@ -54,23 +73,31 @@ mod tests {
             println!("skipped: mounting takes root");
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let volume = dir.path().join("volumes/s");
-        prepare(&volume, false).unwrap();
-        let above = fs::metadata(dir.path().join("volumes")).unwrap().permissions().mode();
-        assert_eq!(above & 0o777, 0o700);
-        fs::write(volume.join("key"), "secret").unwrap();
-        prepare(&volume, false).unwrap();
-        assert!(volume.join("key").exists(), "a second time changes nothing");
-        umount(&volume).unwrap();
-        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0, "nothing was on the disk");
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("pods/u1");
+        let (old, new) = (pod.join("volumes/s"), root.path().join("secrets/u1/volumes/s"));
+        let prepare = |unused| prepare(&pod, old.clone(), unused).unwrap();
+        assert_eq!(prepare(false), new);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let modes = ["secrets", "secrets/u1", "secrets/u1/volumes/s"].map(|path| mode(&root.path().join(path)));
+        assert_eq!(modes, [0o700, 0o700, 0o755]);
+        fs::write(new.join("key"), "secret").unwrap();
+        assert_eq!(prepare(false), new);
+        assert!(new.join("key").exists(), "a second time changes nothing");
+        let secrets = root.path().join("secrets");
+        umount(&secrets).unwrap();
+        assert_eq!(fs::read_dir(&secrets).unwrap().count(), 0, "nothing was on the disk");
 
-        fs::write(volume.join("key"), "of an earlier release").unwrap();
-        prepare(&volume, false).unwrap();
-        assert!(!is_mount_point(&volume).unwrap(), "a running container sees the directory");
-        prepare(&volume, true).unwrap();
-        assert!(is_mount_point(&volume).unwrap());
-        umount(&volume).unwrap();
-        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0, "the old files are gone");
+        make_dir(&old, 0o755).unwrap();
+        fs::write(old.join("key"), "of an earlier release").unwrap();
+        assert_eq!(prepare(false), old, "a running container sees the directory");
+        assert_eq!(prepare(true), new);
+        assert!(!old.exists(), "the old files are gone");
+        umount(&secrets).unwrap();
+
+        make_dir(&old, 0o755).unwrap();
+        runtime::unswapped_tmpfs(&old, "mode=0755").unwrap();
+        assert_eq!((prepare(false), prepare(true)), (old.clone(), old.clone()), "a volume's own tmpfs stays");
+        umount(&old).unwrap();
     }
 }

@@ -2,7 +2,8 @@
 //! away after it.
 //!
 //! Every volume lives below `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`, except those
-//! that only name a path of the node. What is wanted is found out first (`wanted`), then each volume is
+//! that only name a path of the node, and those that must not touch the disk, which live below
+//! `<root>/secrets/<uid>` in the same way. What is wanted is found out first (`wanted`), then each volume is
 //! set up in the disk room: those of the pod's own directory together, those that lead elsewhere each
 //! on its own. Setting up twice changes nothing, so the same call refreshes files after their sources
 //! changed.

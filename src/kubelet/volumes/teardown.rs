@@ -1,23 +1,30 @@
-//! Takes a pod's directory away: first every mount below it, then the files.
+//! Takes a pod's directories away: first every mount below the one on the disk, then the files.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
-/// Unmounts what is mounted below `dir` and removes it. Nothing is deleted while anything is still
+use super::memory;
+
+/// Unmounts what is mounted below `dir` and removes it, and what the pod has in memory. Nothing is deleted while anything is still
 /// mounted there: a bind mount leads to data that outlives the pod.
 ///
 /// # Errors
 /// When a mount stays or the file system refuses.
 pub(crate) fn remove_pod_dir(dir: &Path) -> io::Result<()> {
+    // Before the directory on the disk, by which a pod is found that another daemon left.
+    runtime::remove_tree(&memory::dir_of_pod(dir))?;
     if !dir.exists() {
         return Ok(());
     }
-    for mount in mounts_below(dir)?.iter().rev() {
+    let mounts = mounts_below(dir)?;
+    for mount in mounts.iter().rev() {
         umount2(mount, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
     }
-    if let Some(left) = mounts_below(dir)?.first() {
+    if !mounts.is_empty()
+        && let Some(left) = mounts_below(dir)?.first()
+    {
         return Err(io::Error::other(format!("{} is still mounted", left.display())));
     }
     runtime::remove_tree(dir)

@@ -154,8 +154,7 @@ impl Wanted {
                 Ok(VolumePath::of_files(dir))
             }
             Self::Files(files) => {
-                let dir = super::volume_dir(pod_dir, files.plugin, name);
-                files.write(&dir).map_err(|e| e.to_string())?;
+                let dir = files.write(pod_dir, name).map_err(|e| e.to_string())?;
                 Ok(VolumePath::of_files(dir))
             }
         }
@@ -163,12 +162,15 @@ impl Wanted {
 }
 
 impl Files {
-    fn write(&self, dir: &Path) -> std::io::Result<()> {
+    /// Writes the files, and tells where.
+    fn write(&self, pod_dir: &Path, name: &str) -> std::io::Result<PathBuf> {
+        let mut dir = super::volume_dir(pod_dir, self.plugin, name);
         if self.in_memory {
-            memory::prepare(dir, self.unused)?;
+            dir = memory::prepare(pod_dir, dir, self.unused)?;
         } else {
-            memory::make_dir(dir, 0o755)?;
+            memory::make_dir(&dir, 0o755)?;
         }
-        atomic_writer::write(dir, &self.payload, self.group, self.now)
+        atomic_writer::write(&dir, &self.payload, self.group, self.now)?;
+        Ok(dir)
     }
 }
