@@ -31,7 +31,7 @@ use crate::contract::protocol::NEWEST_VERSION;
 use crate::contract::records::{SandboxPaths, SandboxRecord};
 use crate::durable;
 use crate::error::{Error, IoContext, Result};
-use crate::sys::{memory, process};
+use crate::sys::process;
 use crate::types::SandboxConfig;
 
 /// As for every pod that other runtimes make: low ports and ping need no capability.
@@ -97,7 +97,6 @@ fn serve(paths: &SandboxPaths, version: u32, mut starter: fs::File) -> Result<()
     };
     let _ = starter.write_all(b"ready");
     drop(starter);
-    memory::trim_memory();
     server.run()
 }
 

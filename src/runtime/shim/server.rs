@@ -32,6 +32,9 @@ use crate::sys::process::{self, Ended};
 
 /// Read from a stream at a time.
 const CHUNK: usize = 16 * 1024;
+/// Without anything to do for a second, in milliseconds: what was used last is mostly what comes next, and memory
+/// that is given back between the two has to be got again.
+const QUIET: u16 = 1000;
 /// As other runtimes tell of a limit that not even the start fits into.
 const TOO_LITTLE_MEMORY: &str =
     "unable to start container process: container init was OOM-killed (memory limit too low?)";
@@ -55,6 +58,8 @@ pub(super) struct Server {
     helpers: Vec<Helper<Job>>,
     commands: Vec<RunningCommand>,
     next: u64,
+    /// Something came to an end that leaves memory behind.
+    untrimmed: bool,
     done: bool,
 }
 
@@ -120,6 +125,7 @@ impl Server {
             helpers: vec![],
             commands: vec![],
             next: 0,
+            untrimmed: true,
             done: false,
         })
     }
@@ -128,7 +134,12 @@ impl Server {
         let mut buffer = vec![0; CHUNK];
         let mut scratch = Vec::new();
         while !self.done {
-            for ready in self.wait()? {
+            let Some(found) = self.wait()? else {
+                memory::trim_memory();
+                self.untrimmed = false;
+                continue;
+            };
+            for ready in found {
                 match ready {
                     Ready::Listener => self.accept(),
                     Ready::Signal => self.reap(&mut buffer, &mut scratch),
@@ -145,7 +156,8 @@ impl Server {
         durable::remove_file(&self.paths.socket())
     }
 
-    fn wait(&self) -> Result<Vec<Ready>> {
+    /// What there is to do; nothing when it is quiet for the first time after something that leaves memory.
+    fn wait(&self) -> Result<Option<Vec<Ready>>> {
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
@@ -167,7 +179,9 @@ impl Server {
                 add(fd, Ready::Container(id.clone(), source), events);
             }
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let timeout = if self.untrimmed { PollTimeout::from(QUIET) } else { PollTimeout::NONE };
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(None),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).at("wait for", &self.paths.run),
         }
@@ -181,7 +195,7 @@ impl Server {
             Ready::Signal => 2,
             Ready::Listener | Ready::Client(_) => 3,
         });
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn accept(&mut self) {
@@ -255,7 +269,7 @@ impl Server {
                     return Err(Failure::Other("the container is running".to_owned()));
                 }
                 self.containers.remove(&container);
-                memory::trim_memory();
+                self.untrimmed = true;
                 Answer::Done
             }
             Request::Shutdown => {
@@ -393,6 +407,7 @@ impl Server {
 
     fn finish_start(&mut self, client: u64, call: u64, id: &str, outcome: children::Outcome) {
         let now = Timestamp::now();
+        self.untrimmed = true;
         let Some(container) = self.containers.get_mut(id) else { return };
         let limits = [&container.record.config.resources, &self.record.config.resources];
         let limited = limits.iter().any(|resources| resources.memory_limit_bytes.is_some());
@@ -474,7 +489,7 @@ impl Server {
         for client in self.clients.iter().map(|client| client.number).collect::<Vec<_>>() {
             self.send(client, &message, &[]);
         }
-        memory::trim_memory();
+        self.untrimmed = true;
     }
 
     fn reply(&mut self, client: u64, id: u64, result: Result<Answer, Failure>, fds: &[OwnedFd]) {

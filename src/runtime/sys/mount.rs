@@ -259,6 +259,10 @@ pub(crate) fn shm(path: &Path) -> io::Result<()> {
 
 /// Detaches every mount at or below `path`, the deepest first.
 pub(crate) fn detach_below(path: &Path) -> io::Result<()> {
+    // To read the table takes the longer the more pods there are, and a new pod has nothing there yet.
+    if !path.try_exists()? {
+        return Ok(());
+    }
     let mut points = mount_points()?;
     points.retain(|point| point.starts_with(path));
     points.reverse();
