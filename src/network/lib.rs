@@ -23,7 +23,7 @@ mod setting;
 #[cfg(test)]
 mod testbed;
 
-pub use listeners::{PROC_NET, listeners};
+pub use listeners::listeners;
 pub use netlink::Kernel;
 pub use pods::{Attachment, HostPort, NetworkConfig, PodNetwork, PodNetworkError};
 pub use protocol::Protocol;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::Duration;
 
 use api::object::{Object, ObjectKey};
@@ -209,9 +208,9 @@ impl Proxy {
         let started = Instant::now();
         let count = ports.len();
         let outcome = self.on_thread(move |rules| {
-            // The kernel walks all of its sockets for it.
+            // The kernel walks all of its UDP sockets for it.
             if ports.iter().any(|port| claims_node(port, node_ip)) {
-                match network::listeners(Path::new(network::PROC_NET), &[node_ip.into()]) {
+                match network::listeners(&[node_ip.into()]) {
                     Ok(listening) => hosts.extend(listening),
                     // The most important ones are known.
                     Err(e) => error!("cannot read which ports this host listens on: {e}"),

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use api::core::node_ports::{self, LISTENING, Port, RESERVED, write};
@@ -38,8 +37,8 @@ impl HostPorts {
         self.sent.iter().flat_map(|listening| annotations(kubelet, listening)).collect()
     }
 
-    /// Writes the annotations if the ports have changed. The kernel walks all of its sockets to tell them,
-    /// which costs more than all else on an idle node: after the first time they are asked for only while
+    /// Writes the annotations if the ports have changed. The kernel walks its tables of sockets to tell
+    /// them, which costs more than all else on an idle node: after the first time they are asked for only while
     /// somebody wants them.
     pub(super) async fn publish(&mut self, kubelet: &Kubelet) {
         if self.sent.is_some() && !has_load_balancer(&kubelet.cluster) {
@@ -59,7 +58,7 @@ impl HostPorts {
 /// The ports that this host listens on, as the annotation has them.
 async fn listening(kubelet: &Kubelet) -> Option<String> {
     let addresses = kubelet.cfg.node_ips.clone();
-    let read = move || network::listeners(Path::new(network::PROC_NET), &addresses);
+    let read = move || network::listeners(&addresses);
     let told = |error: &dyn Display| warn!("cannot read which ports this host listens on: {error}");
     match kubelet.disk().run(Lane::Node, "", READ_DEADLINE, read).await {
         Ok(Ok(ports)) => return Some(write(&ports.into_iter().filter_map(port).collect())),

@@ -33,6 +33,8 @@ pub(crate) enum Protocol {
     Route,
     /// nf_tables and conntrack.
     Netfilter,
+    /// Sockets.
+    SockDiag,
 }
 
 /// What the kernel said to a request that it refused.
@@ -70,6 +72,7 @@ impl Socket {
         let number = match protocol {
             Protocol::Route => SockProtocol::NetlinkRoute,
             Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+            Protocol::SockDiag => SockProtocol::NetlinkSockDiag,
         };
         let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, number)?;
         let seconds = i64::try_from(PATIENCE.as_secs()).unwrap_or(i64::MAX);
@@ -122,8 +125,8 @@ impl Socket {
         let mut result = Ok(());
         self.send(request)?;
         self.receive(|message| match message.kind {
-            DONE => true,
-            ERROR => {
+            // A dump that fails once it has begun says so at its end.
+            DONE | ERROR => {
                 result = refusal(message).map_or(Ok(()), Err);
                 true
             }
@@ -166,7 +169,7 @@ impl Socket {
     }
 }
 
-/// Takes an `NLMSG_ERROR` apart; absent when it confirms success.
+/// Takes an `NLMSG_ERROR`, or the end of a dump, apart; absent when it confirms success.
 fn refusal(message: Message<'_>) -> Option<Kernel> {
     /// The error number and the header of the request it is about.
     const FIXED: usize = 4 + 16;

@@ -12,7 +12,7 @@ mod rules;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::Ipv4Net;
@@ -23,7 +23,7 @@ pub use host_port::HostPort;
 
 use crate::address_records::{AddressRecords, Record, RecordError};
 use crate::host::{self, HostError};
-use crate::listeners::{self, THREADS_PROC_NET};
+use crate::listeners;
 use crate::netlink::{Kernel, Socket};
 use crate::setting::SettingError;
 use crate::{Protocol, ipv6, namespace, nft, route};
@@ -209,7 +209,7 @@ impl Inner {
             .map_err(|source| PodNetworkError::Enter { uid: uid.clone(), source })?;
         let listening = match record.host_ports.as_slice() {
             [] => Vec::new(),
-            _ => listeners::sockets(Path::new(THREADS_PROC_NET)).map_err(PodNetworkError::Listeners)?,
+            _ => listeners::sockets().map_err(PodNetworkError::Listeners)?,
         };
         let mut guard = lock(&self.state);
         let state = &mut *guard;
