@@ -214,7 +214,7 @@ impl Inner {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         state.repair()?;
-        let held = state.held_address(&uid, namespace)?;
+        let held = state.held_address(&uid, &pod, namespace)?;
         state.check_host_ports(record, held)?;
         state.check_listeners(record, &listening)?;
         let address = match held {
@@ -289,10 +289,10 @@ impl State {
 
     /// The address that a pod has by its record, else by the link that leads into it: a pod that runs keeps its
     /// address, whatever became of the record.
-    fn held_address(&self, uid: &str, namespace: &File) -> Result<Option<Ipv4Addr>, PodNetworkError> {
+    fn held_address(&self, uid: &str, pod: &Socket, namespace: &File) -> Result<Option<Ipv4Addr>, PodNetworkError> {
         match self.records.of_pod(uid) {
             Some((address, _)) => Ok(Some(address)),
-            None => interface::address_in(&self.route, namespace).map_err(PodNetworkError::Links),
+            None => interface::address_in(&self.route, pod, namespace).map_err(PodNetworkError::Links),
         }
     }
 
