@@ -1,6 +1,7 @@
 //! A container's environment: `env`, `envFrom`, service variables, and `$(VAR)` expansion in them
 //! and in command and args. Pure; the sources of values come behind [`Values`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -57,13 +58,16 @@ impl ArgumentBytes {
     }
 }
 
+/// The variables that a file holds.
+pub(crate) type Variables = BTreeMap<String, String>;
+
 /// Where referenced values come from.
 pub(crate) trait Values {
     /// The error says why it cannot be read: an optional one that is there is not left out.
-    fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String>;
-    fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String>;
-    /// The text of a file in one of the pod's volumes.
-    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String>;
+    fn config_map(&self, name: &str) -> Result<Option<Cow<'_, ConfigMap>>, String>;
+    fn secret(&self, name: &str) -> Result<Option<Cow<'_, Secret>>, String>;
+    /// The variables in a file of one of the pod's volumes.
+    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<Cow<'_, Variables>>, String>;
 }
 
 /// Replaces `$(NAME)` by what `lookup` gives; `$$` is a literal `$`; unknown names stay as written.
@@ -150,7 +154,7 @@ pub(crate) fn build(
     values: &dyn Values,
 ) -> Result<Vec<(String, String)>, EnvError> {
     let (mut env, mut bytes) = (Declared::default(), ArgumentBytes::default());
-    add_env_from(pod, container, values, &mut env, &mut bytes)?;
+    add_env_from(container, values, &mut env, &mut bytes)?;
     for var in container.env.iter().flatten() {
         let value = match (var.value.as_deref().filter(|v| !v.is_empty()), &var.value_from) {
             (Some(text), _) => Some(expand(text, |name| env.get(name).or_else(|| services.get(name)).cloned())?),
@@ -191,7 +195,6 @@ impl Declared {
 }
 
 fn add_env_from(
-    pod: &Pod,
     container: &Container,
     values: &dyn Values,
     env: &mut Declared,
@@ -205,10 +208,10 @@ fn add_env_from(
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(source) = &from.config_map_ref {
-            match values.config_map(pod.namespace(), &source.name).map_err(EnvError::Unreadable)? {
+            match values.config_map(&source.name).map_err(EnvError::Unreadable)? {
                 Some(map) => {
-                    for (k, v) in map.data.into_iter().flatten() {
-                        add(format!("{prefix}{k}"), v)?;
+                    for (k, v) in map.data.iter().flatten() {
+                        add(format!("{prefix}{k}"), v.clone())?;
                     }
                 }
                 None if source.optional == Some(true) => {}
@@ -216,9 +219,9 @@ fn add_env_from(
             }
         }
         if let Some(source) = &from.secret_ref {
-            match values.secret(pod.namespace(), &source.name).map_err(EnvError::Unreadable)? {
+            match values.secret(&source.name).map_err(EnvError::Unreadable)? {
                 Some(secret) => {
-                    for (k, v) in secret.data.into_iter().flatten() {
+                    for (k, v) in secret.data.iter().flatten() {
                         add(format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())?;
                     }
                 }
@@ -247,12 +250,12 @@ fn value_from(
     }
     if let Some(source) = &from.config_map_key_ref {
         let optional = source.optional == Some(true);
-        let found = values.config_map(namespace, &source.name).map_err(EnvError::Unreadable)?;
+        let found = values.config_map(&source.name).map_err(EnvError::Unreadable)?;
         let Some(map) = found else {
             return if optional { Ok(None) } else { Err(EnvError::NoConfigMap(source.name.clone())) };
         };
-        return match map.data.and_then(|mut d| d.remove(&source.key)) {
-            Some(value) => Ok(Some(value)),
+        return match map.data.as_ref().and_then(|data| data.get(&source.key)) {
+            Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
             None => Err(EnvError::NoConfigMapKey {
                 key: source.key.clone(),
@@ -263,11 +266,11 @@ fn value_from(
     }
     if let Some(source) = &from.secret_key_ref {
         let optional = source.optional == Some(true);
-        let found = values.secret(namespace, &source.name).map_err(EnvError::Unreadable)?;
+        let found = values.secret(&source.name).map_err(EnvError::Unreadable)?;
         let Some(secret) = found else {
             return if optional { Ok(None) } else { Err(EnvError::NoSecret(source.name.clone())) };
         };
-        return match secret.data.and_then(|mut d| d.remove(&source.key)) {
+        return match secret.data.as_ref().and_then(|data| data.get(&source.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if optional => Ok(None),
             None => Err(EnvError::NoSecretKey {
@@ -278,12 +281,12 @@ fn value_from(
         };
     }
     if let Some(source) = &from.file_key_ref {
-        let text = values.volume_file(&source.volume_name, &source.path).map_err(|why| EnvError::File {
+        let file = values.volume_file(&source.volume_name, &source.path).map_err(|why| EnvError::File {
             path: source.path.clone(),
             volume: source.volume_name.clone(),
             why,
         })?;
-        let found = text.as_deref().and_then(|t| env_file_value(t, &source.key));
+        let found = file.and_then(|variables| variables.get(&source.key).cloned());
         if found.is_none() && source.optional != Some(true) {
             return Err(EnvError::NoFileKey {
                 key: source.key.clone(),
@@ -296,12 +299,15 @@ fn value_from(
     Ok(Some(String::new()))
 }
 
-/// The value of `KEY='value'` lines, comments and blank lines aside.
-fn env_file_value(text: &str, key: &str) -> Option<String> {
-    text.lines().filter(|l| !l.trim_start().starts_with('#')).find_map(|line| {
-        let (name, value) = line.split_once('=')?;
-        (name.trim() == key).then(|| value.trim().trim_matches('\'').to_owned())
-    })
+/// The variables of `KEY='value'` lines, comments and blank lines aside; the first of a name counts.
+pub(crate) fn file_variables(text: &str) -> Variables {
+    let mut variables = Variables::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        if let Some((name, value)) = line.split_once('=') {
+            variables.entry(name.trim().to_owned()).or_insert_with(|| value.trim().trim_matches('\'').to_owned());
+        }
+    }
+    variables
 }
 
 #[cfg(test)]

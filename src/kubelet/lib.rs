@@ -30,6 +30,7 @@ mod registry;
 mod resources;
 mod runtime_class;
 mod server;
+mod sources;
 mod status;
 mod sysctls;
 mod volumes;

@@ -70,9 +70,38 @@ fn watchdog(c: &Cluster) -> Child {
 
 /// Runs one attack to its end and gives what the attacker printed.
 fn attack(c: &Cluster, attack: &str, more: &str) -> String {
+    let manifest = attacker(c, attack, more);
+    watched(c, attack, |c| drop(c.apply("hostile", &manifest)))
+}
+
+/// Pods that take as many variables as there may be from one Secret of almost a megabyte: one for each thread.
+fn references(c: &Cluster) -> String {
+    let create = |c: &Cluster, object: &serde_json::Value| {
+        let out = c.kubectl_stdin(&["create", "-nhostile", "-f", "-"], &object.to_string());
+        assert!(out.status.success(), "{}", text(&out));
+    };
+    let data = serde_json::json!({"k": "v", "large": "x".repeat(900_000)});
+    create(
+        c,
+        &serde_json::json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "large"}, "stringData": data}),
+    );
+    let variable =
+        |n| serde_json::json!({"name": format!("V{n}"), "valueFrom": {"secretKeyRef": {"name": "large", "key": "k"}}});
+    let env: Vec<_> = (0..4000).map(variable).collect();
+    let container = serde_json::json!({"name": "c", "image": "busybox", "command": ["true"], "env": env});
+    let spec = serde_json::json!({"restartPolicy": "Never", "containers": [container]});
+    watched(c, "references", |c| {
+        for name in ["references-1", "references-2", "references-3", "references"] {
+            let metadata = serde_json::json!({"name": name});
+            create(c, &serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}));
+        }
+    })
+}
+
+fn watched(c: &Cluster, attack: &str, start: impl FnOnce(&Cluster)) -> String {
     let name = attack.split(' ').next().unwrap();
     let dog = watchdog(c);
-    c.apply("hostile", &attacker(c, attack, more));
+    start(c);
     c.wait_within(ATTACK_LIMIT, &format!("{attack} has ended"), |c| {
         let hello = c.try_kubectl(&["exec", "-nvictim", "web", "--", "echo", "served"]);
         assert!(hello.status.success() && text(&hello).contains("served"), "exec during {attack}: {}", text(&hello));
@@ -132,6 +161,9 @@ fn siege() {
     assert!(grown < STRANGERS_KIB, "20,000 requests of strangers took {grown} KiB");
     let series = c.kubectl(&["get", "--raw", "/metrics"]);
     assert!(!series.contains("g19999"), "a stranger named a series");
+
+    let log = references(&c);
+    assert_eq!(phase(&c, "pod/references"), "Succeeded", "{log}");
 
     let log = attack(&c, "routes", "");
     assert_eq!(phase(&c, "pod/routes"), "Succeeded", "{log}");

@@ -47,29 +47,30 @@ fn what_the_kernel_would_not_take_is_not_made() {
 struct Fixed;
 
 impl Values for Fixed {
-    fn config_map(&self, _: &str, name: &str) -> Result<Option<ConfigMap>, String> {
+    fn config_map(&self, name: &str) -> Result<Option<Cow<'_, ConfigMap>>, String> {
         if name == "damaged" {
             return Err("configmaps ns/damaged cannot be read".to_owned());
         }
         if name == "large" {
             let map = json!({"metadata": {"name": "large"}, "data": {"k": "x".repeat(400_000)}});
-            return Ok(Some(serde_json::from_value(map).unwrap()));
+            return Ok(Some(Cow::Owned(serde_json::from_value(map).unwrap())));
         }
         Ok((name == "cm").then(|| {
-            serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"k": "v", "other": "o"}})).unwrap()
+            let map = json!({"metadata": {"name": "cm"}, "data": {"k": "v", "other": "o"}});
+            Cow::Owned(serde_json::from_value(map).unwrap())
         }))
     }
 
-    fn secret(&self, _: &str, name: &str) -> Result<Option<Secret>, String> {
+    fn secret(&self, name: &str) -> Result<Option<Cow<'_, Secret>>, String> {
         if name == "damaged" {
             return Err("secrets ns/damaged cannot be read".to_owned());
         }
-        Ok((name == "s")
-            .then(|| serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap()))
+        let secret = || serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}})).unwrap();
+        Ok((name == "s").then(|| Cow::Owned(secret())))
     }
 
-    fn volume_file(&self, _: &str, path: &str) -> Result<Option<String>, String> {
-        Ok((path == "f").then(|| "# c\nX='quoted'\n".to_owned()))
+    fn volume_file(&self, _: &str, path: &str) -> Result<Option<Cow<'_, Variables>>, String> {
+        Ok((path == "f").then(|| Cow::Owned(file_variables("# c\nX='quoted'\nX=second\n#Y=1\n"))))
     }
 }
 

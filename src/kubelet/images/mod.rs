@@ -4,7 +4,7 @@
 mod keyring;
 mod reference;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use api::k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::failures::Failures;
 use crate::pod::PodExt;
+use crate::sources::ObjectBytes;
 use crate::status::Waiting;
 use keyring::Keyring;
 
@@ -137,11 +138,17 @@ impl Images {
     }
 }
 
+/// Bytes of Secrets that are read for one pull: an ordinary one has a few hundred.
+const PULL_SECRETS: usize = 8 << 20;
+
 /// With each credential that matches, else without any.
 async fn try_credentials(cx: &Request<'_>, full: &str) -> Result<ImageStatus, String> {
     let mut keyring = Keyring::default();
-    for secret in cx.pod.spec().image_pull_secrets.iter().flatten() {
-        match cx.cluster.get::<Secret>(cx.pod.namespace(), &secret.name) {
+    let mut left = ObjectBytes::new(PULL_SECRETS);
+    let mut named = HashSet::new();
+    let secrets = cx.pod.spec().image_pull_secrets.iter().flatten();
+    for secret in secrets.filter(|secret| named.insert(&secret.name)) {
+        match left.read::<Secret>(cx.cluster, cx.pod.namespace(), &secret.name).await {
             Ok(Some(secret)) => keyring.add(&secret)?,
             Ok(None) | Err(_) => {
                 let message = format!(

@@ -1,5 +1,6 @@
 //! Starts one container: image, environment, mounts, configuration, process, postStart hook.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::container_config::{self, pod_log_dir};
 use crate::downward::FieldContext;
-use crate::env::{self, EnvError, Values};
+use crate::env::{self, EnvError, Values, Variables};
 use crate::images::{PullHistory, Request};
 use crate::kubelet::Kubelet;
 use crate::metrics::{Counter, container_type};
 use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
+use crate::sources::Sources;
 use crate::status::Waiting;
 use crate::volumes::{CONTAINERS, EnvFiles, Mounted, container_mounts, image_path, is_mount_point, read_env_files};
 use crate::{events, hooks};
@@ -157,7 +159,8 @@ impl Start {
         let (kubelet, pod, c) = (&*self.kubelet, &*self.pod, &self.container);
         let pod_dir = kubelet.cfg.pod_dir(pod.uid());
         let files = read_env_files(kubelet.disk(), pod, c, &pod_dir).await;
-        let env = self.env(&files).map_err(|e| bad(e.to_string()))?;
+        let sources = Sources::of(&kubelet.cluster, pod.namespace(), c).await;
+        let env = self.env(&sources, &files).map_err(|e| bad(e.to_string()))?;
         let message_file = message_file(kubelet, pod.uid(), &c.name, self.attempt);
         let work = {
             let (pod, c, mounted, env) = (self.pod.clone(), c.clone(), self.mounted.clone(), env.clone());
@@ -185,14 +188,14 @@ impl Start {
         .map_err(bad)
     }
 
-    fn env(&self, files: &EnvFiles) -> Result<Vec<(String, String)>, EnvError> {
+    fn env(&self, sources: &Sources, files: &EnvFiles) -> Result<Vec<(String, String)>, EnvError> {
         let kubelet = &*self.kubelet;
         let fields = FieldContext {
             host_ips: &kubelet.cfg.node_ips,
             pod_ips: &self.ips,
             allocatable: kubelet.allocatable.clone(),
         };
-        let values = Lookup { kubelet, files };
+        let values = Lookup { sources, files };
         let services = self.services().map_err(|e| EnvError::Unreadable(e.to_string()))?;
         env::build(&self.pod, &self.container, &services, &fields, &values)
     }
@@ -240,20 +243,20 @@ pub(super) fn message_file(kubelet: &Kubelet, uid: &str, container: &str, attemp
 }
 
 struct Lookup<'a> {
-    kubelet: &'a Kubelet,
+    sources: &'a Sources,
     files: &'a EnvFiles,
 }
 
 impl Values for Lookup<'_> {
-    fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String> {
-        self.kubelet.cluster.get(namespace, name).map_err(|e| e.to_string())
+    fn config_map(&self, name: &str) -> Result<Option<Cow<'_, ConfigMap>>, String> {
+        self.sources.config_map(name)
     }
 
-    fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String> {
-        self.kubelet.cluster.get(namespace, name).map_err(|e| e.to_string())
+    fn secret(&self, name: &str) -> Result<Option<Cow<'_, Secret>>, String> {
+        self.sources.secret(name)
     }
 
-    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
+    fn volume_file(&self, volume: &str, path: &str) -> Result<Option<Cow<'_, Variables>>, String> {
         self.files.get(volume, path)
     }
 }

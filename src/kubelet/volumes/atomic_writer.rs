@@ -148,7 +148,7 @@ mod tests {
     fn payload(files: &[(&str, &str)]) -> Payload {
         let mut out = Payload::default();
         for (path, data) in files {
-            out.add(path, data.as_bytes().to_vec(), 0o640).unwrap();
+            out.add(path, data.as_bytes().to_vec().into(), 0o640).unwrap();
         }
         out
     }

@@ -2,7 +2,7 @@
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Pod, ProjectedVolumeSource, Secret, Volume};
 
-use super::payload::{self, Payload, PayloadError, Selection};
+use super::payload::{self, BytesLeft, Payload, PayloadError, Selection};
 use super::{Setup, Tokens, fs_group};
 use crate::pod::PodExt;
 
@@ -11,18 +11,19 @@ pub(super) async fn of(
     cx: &Setup<'_>,
     volume: &Volume,
     tokens: &mut Tokens,
+    left: &mut BytesLeft,
 ) -> Result<Option<(&'static str, Payload)>, String> {
     let text = |e: PayloadError| e.to_string();
     let namespace = cx.pod.namespace();
     let mut out = Payload::default();
     if let Some(source) = &volume.config_map {
-        let map = cx.cluster.get::<ConfigMap>(namespace, &source.name).map_err(|e| e.to_string())?;
+        let map = left.objects.read::<ConfigMap>(cx.cluster, namespace, &source.name).await?;
         payload::config_map(&source.name, map, Selection::of_config_map(source), &mut out).map_err(text)?;
         return Ok(Some(("configmap", out)));
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
-        let secret = cx.cluster.get::<Secret>(namespace, name).map_err(|e| e.to_string())?;
+        let secret = left.objects.read::<Secret>(cx.cluster, namespace, name).await?;
         payload::secret(name, secret, Selection::of_secret(source), &mut out).map_err(text)?;
         return Ok(Some(("secret", out)));
     }
@@ -33,7 +34,7 @@ pub(super) async fn of(
         return Ok(Some(("downward-api", out)));
     }
     if let Some(source) = &volume.projected {
-        projected(cx, source, tokens, &mut out).await?;
+        projected(cx, source, tokens, left, &mut out).await?;
         return Ok(Some(("projected", out)));
     }
     Ok(None)
@@ -43,6 +44,7 @@ async fn projected(
     cx: &Setup<'_>,
     volume: &ProjectedVolumeSource,
     tokens: &mut Tokens,
+    left: &mut BytesLeft,
     out: &mut Payload,
 ) -> Result<(), String> {
     let namespace = cx.pod.namespace();
@@ -50,12 +52,12 @@ async fn projected(
     for source in volume.sources.iter().flatten() {
         if let Some(s) = &source.config_map {
             let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
-            let map = cx.cluster.get::<ConfigMap>(namespace, &s.name).map_err(|e| e.to_string())?;
+            let map = left.objects.read::<ConfigMap>(cx.cluster, namespace, &s.name).await?;
             payload::config_map(&s.name, map, selection, out).map_err(|e| e.to_string())?;
         }
         if let Some(s) = &source.secret {
             let selection = Selection { items: s.items.as_deref(), default_mode, optional: s.optional == Some(true) };
-            let secret = cx.cluster.get::<Secret>(namespace, &s.name).map_err(|e| e.to_string())?;
+            let secret = left.objects.read::<Secret>(cx.cluster, namespace, &s.name).await?;
             payload::secret(&s.name, secret, selection, out).map_err(|e| e.to_string())?;
         }
         if let Some(s) = &source.downward_api {
@@ -67,7 +69,7 @@ async fn projected(
             let user = fs_user(cx.pod);
             let private = user.is_some() || fs_group(cx.pod, true).is_some();
             let mode = if private { 0o600 } else { default_mode };
-            out.add(&s.path, token.into_bytes(), mode).map_err(|e| e.to_string())?.uid = user;
+            out.add(&s.path, token.into(), mode).map_err(|e| e.to_string())?.uid = user;
         }
         if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
             return Err("the projected volume source is not supported on this node".to_owned());

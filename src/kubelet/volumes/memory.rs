@@ -5,10 +5,17 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::statvfs;
 use parking_lot::Mutex;
 
 /// Held while the tmpfs is looked for and mounted: the second of two would hide what is in the first.
 static MOUNTING: Mutex<()> = Mutex::new(());
+
+/// What a pod usually has in memory: a token, certificates, a few passwords.
+const USUAL: usize = 256 * 1024;
+/// The part of the tmpfs that is left to pods that have no more than that. The kernel gives it half of the memory: on
+/// a board of 512 MiB the part has room for a full node of such pods.
+const RESERVED: u64 = 4;
 
 /// Makes a directory of that mode, the ones above it for root alone.
 pub(super) fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
@@ -37,7 +44,10 @@ pub(super) fn dir_of_pod(pod_dir: &Path) -> PathBuf {
 /// Releases before this one had the files in `on_disk`, in a tmpfs of the volume's own, and earlier ones on the
 /// disk itself. Such a tmpfs stays; files on the disk are removed when nothing uses them. A running container
 /// goes on with either, since it would see nothing else.
-pub(super) fn prepare(pod_dir: &Path, on_disk: PathBuf, unused: bool) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// When the pod has more than usual there, by `bytes_of_pod`, and what is left is for others.
+pub(super) fn prepare(pod_dir: &Path, on_disk: PathBuf, unused: bool, bytes_of_pod: usize) -> io::Result<PathBuf> {
     if on_disk.is_dir() {
         let in_use = !unused && fs::read_dir(&on_disk)?.next().is_some();
         if in_use || is_mount_point(&on_disk)? {
@@ -46,11 +56,24 @@ pub(super) fn prepare(pod_dir: &Path, on_disk: PathBuf, unused: bool) -> io::Res
         runtime::remove_tree(&on_disk)?;
     }
     let of_pod = dir_of_pod(pod_dir);
-    mount_secrets(of_pod.parent().unwrap_or(&of_pod))?;
+    let secrets = of_pod.parent().unwrap_or(&of_pod);
+    mount_secrets(secrets)?;
+    if bytes_of_pod > USUAL {
+        let room = statvfs(secrets)?;
+        if leaves_too_little(room.blocks_available(), room.blocks(), room.fragment_size(), bytes_of_pod) {
+            let why = "no space left for large Secrets and ConfigMaps in the node's memory";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+        }
+    }
     let below = on_disk.strip_prefix(pod_dir).unwrap_or(&on_disk);
     let dir = of_pod.join(below);
     make_dir(&dir, 0o755)?;
     Ok(dir)
+}
+
+fn leaves_too_little(available: u64, blocks: u64, block: u64, bytes: usize) -> bool {
+    let left = (available * block).saturating_sub(bytes as u64);
+    left < blocks * block / RESERVED
 }
 
 fn mount_secrets(dir: &Path) -> io::Result<()> {
@@ -68,6 +91,16 @@ mod tests {
     use nix::mount::umount;
 
     #[test]
+    fn a_part_is_left_to_pods_with_little() {
+        // 256 MiB in blocks of 4 KiB: 64 MiB stay.
+        for (available, bytes, too_little) in
+            [(65_536, 64 << 20, false), (24_576, 32 << 20, false), (24_576, 33 << 20, true), (100, 1 << 20, true)]
+        {
+            assert_eq!(leaves_too_little(available, 65_536, 4096, bytes), too_little, "{available} {bytes}");
+        }
+    }
+
+    #[test]
     fn secrets_are_in_memory_and_old_files_on_disk_go() {
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: mounting takes root");
@@ -76,7 +109,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let pod = root.path().join("pods/u1");
         let (old, new) = (pod.join("volumes/s"), root.path().join("secrets/u1/volumes/s"));
-        let prepare = |unused| prepare(&pod, old.clone(), unused).unwrap();
+        let prepare = |unused| prepare(&pod, old.clone(), unused, 0).unwrap();
         assert_eq!(prepare(false), new);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let modes = ["secrets", "secrets/u1", "secrets/u1/volumes/s"].map(|path| mode(&root.path().join(path)));

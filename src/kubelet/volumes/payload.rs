@@ -6,14 +6,19 @@ use std::collections::BTreeMap;
 use api::k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, SecretVolumeSource,
 };
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::downward::{self, FieldContext};
+use crate::sources::ObjectBytes;
 
 /// Bytes that the files of one volume take at the most: a few times what the largest objects hold.
 pub(super) const BYTES_MAX: usize = 32 << 20;
 /// The same for all volumes of one pod. Most of them are kept in memory.
 const POD_BYTES_MAX: usize = 64 << 20;
+/// The objects that the files of one pod come from, each as often as it is named: one of a megabyte can be named
+/// ten thousand times for a file of a few bytes.
+const OBJECT_BYTES_MAX: usize = 256 << 20;
 /// Files take whole pages, and each an inode.
 const PAGE: usize = 4096;
 const INODE: usize = 1024;
@@ -31,7 +36,7 @@ impl Payload {
     }
 
     /// Adds one file; its path stays inside the volume.
-    pub(super) fn add(&mut self, path: &str, data: Vec<u8>, mode: u32) -> Result<&mut File, PayloadError> {
+    pub(super) fn add(&mut self, path: &str, data: Bytes, mode: u32) -> Result<&mut File, PayloadError> {
         let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
         let escapes =
             path.starts_with('/') || parts.contains(&"..") || parts.first().is_none_or(|p| p.starts_with(".."));
@@ -48,23 +53,32 @@ impl Payload {
 }
 
 /// What is left for the files of one pod.
-pub(super) struct BytesLeft(usize);
+pub(super) struct BytesLeft {
+    files: usize,
+    /// For the objects that they come from.
+    pub(super) objects: ObjectBytes,
+}
 
 impl BytesLeft {
     pub(super) fn of_pod() -> Self {
-        Self(POD_BYTES_MAX)
+        Self { files: POD_BYTES_MAX, objects: ObjectBytes::new(OBJECT_BYTES_MAX) }
     }
 
     pub(super) fn take(&mut self, payload: &Payload) -> Result<(), String> {
-        let left = self.0.checked_sub(payload.bytes);
-        self.0 = left.ok_or("the files of the pod's volumes take more than 64 MiB")?;
+        let left = self.files.checked_sub(payload.bytes);
+        self.files = left.ok_or("the files of the pod's volumes take more than 64 MiB")?;
         Ok(())
+    }
+
+    /// All that was taken.
+    pub(super) fn taken(&self) -> usize {
+        POD_BYTES_MAX - self.files
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct File {
-    pub(crate) data: Vec<u8>,
+    pub(crate) data: Bytes,
     pub(crate) mode: u32,
     /// The owner, when it is not root.
     pub(crate) uid: Option<u32>,
@@ -130,8 +144,8 @@ pub(crate) fn config_map(
     let Some(map) = map else {
         return if selection.optional { Ok(()) } else { Err(PayloadError::NoConfigMap(name.to_owned())) };
     };
-    let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
-    let binary = map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0));
+    let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into()));
+    let binary = map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0.into()));
     select(text.chain(binary).collect(), selection, PayloadError::NoConfigKey, into)
 }
 
@@ -144,12 +158,12 @@ pub(crate) fn secret(
     let Some(secret) = secret else {
         return if selection.optional { Ok(()) } else { Err(PayloadError::NoSecret(name.to_owned())) };
     };
-    let data = secret.data.into_iter().flatten().map(|(k, v)| (k, v.0)).collect();
+    let data = secret.data.into_iter().flatten().map(|(k, v)| (k, v.0.into())).collect();
     select(data, selection, PayloadError::NoSecretKey, into)
 }
 
 fn select(
-    mut data: BTreeMap<String, Vec<u8>>,
+    data: BTreeMap<String, Bytes>,
     selection: Selection<'_>,
     missing: fn(String) -> PayloadError,
     into: &mut Payload,
@@ -161,9 +175,9 @@ fn select(
         return Ok(());
     };
     for item in items {
-        match data.remove(&item.key) {
+        match data.get(&item.key) {
             Some(content) => {
-                into.add(&item.path, content, mode(item.mode, selection.default_mode))?;
+                into.add(&item.path, content.clone(), mode(item.mode, selection.default_mode))?;
             }
             None if selection.optional => {}
             None => return Err(missing(item.key.clone())),
@@ -187,7 +201,7 @@ pub(crate) fn downward_api(
         } else {
             continue;
         };
-        into.add(&item.path, text.into_bytes(), mode(item.mode, default_mode))?;
+        into.add(&item.path, text.into(), mode(item.mode, default_mode))?;
     }
     Ok(())
 }
@@ -222,6 +236,7 @@ mod tests {
     fn keys_become_files() {
         check(Some(map()), &[], false, Ok(&[("a", 0o644), ("b", 0o644), ("c", 0o644)]));
         check(Some(map()), &[item("a", "x/y", Some(0o400))], false, Ok(&[("x/y", 0o400)]));
+        check(Some(map()), &[item("a", "x", None), item("a", "y", None)], false, Ok(&[("x", 0o644), ("y", 0o644)]));
         check(Some(map()), &[item("z", "z", None)], true, Ok(&[]));
         check(Some(map()), &[item("z", "z", None)], false, Err("configmap references non-existent config key: z"));
         check(None, &[], false, Err("configmap \"cm\" not found"));
@@ -231,17 +246,17 @@ mod tests {
     #[test]
     fn paths_stay_inside() {
         for bad in ["/etc/passwd", "../x", "a/../../b", "..data", ""] {
-            assert!(Payload::default().add(bad, vec![], 0o644).is_err(), "{bad}");
+            assert!(Payload::default().add(bad, Bytes::new(), 0o644).is_err(), "{bad}");
         }
     }
     #[test]
     fn volumes_and_pods_have_so_much_room_and_no_more() {
         let mut many = Payload::default();
-        let full = (0..1_000_000).find(|n| many.add(&n.to_string(), vec![], 0o644).is_err());
+        let full = (0..1_000_000).find(|n| many.add(&n.to_string(), Bytes::new(), 0o644).is_err());
         assert_eq!(full, Some(BYTES_MAX / INODE));
         let mut half = Payload::default();
-        half.add("a", vec![0; BYTES_MAX / 2], 0o644).unwrap();
-        assert_eq!(half.add("b", vec![0; BYTES_MAX / 2], 0o644).unwrap_err(), PayloadError::TooLarge);
+        half.add("a", vec![0; BYTES_MAX / 2].into(), 0o644).unwrap();
+        assert_eq!(half.add("b", vec![0; BYTES_MAX / 2].into(), 0o644).unwrap_err(), PayloadError::TooLarge);
         let mut left = BytesLeft::of_pod();
         assert_eq!((0..9).find(|_| left.take(&half).is_err()), Some(POD_BYTES_MAX / half.bytes));
     }

@@ -47,6 +47,8 @@ pub(super) struct Files {
     /// Secrets and tokens do not touch the disk.
     pub(super) in_memory: bool,
     pub(super) unused: bool,
+    /// What the pod's files take up to these.
+    pub(super) bytes_of_pod: usize,
     pub(super) now: Timestamp,
 }
 
@@ -80,13 +82,14 @@ pub(super) async fn of(
     if volume.image.is_some() {
         return Ok(Wanted::Image);
     }
-    let Some((plugin, payload)) = files::of(cx, volume, tokens).await? else {
+    let Some((plugin, payload)) = files::of(cx, volume, tokens, left).await? else {
         return Err("the volume type is not supported on this node".to_owned());
     };
     left.take(&payload)?;
     let in_memory = matches!(plugin, "secret" | "projected" | "downward-api");
     let group = fs_group(cx.pod, true);
-    Ok(Wanted::Files(Files { plugin, payload, group, in_memory, unused: cx.unused, now: cx.now }))
+    let (unused, bytes_of_pod) = (cx.unused, left.taken());
+    Ok(Wanted::Files(Files { plugin, payload, group, in_memory, unused, bytes_of_pod, now: cx.now }))
 }
 
 impl Wanted {
@@ -166,7 +169,7 @@ impl Files {
     fn write(&self, pod_dir: &Path, name: &str) -> std::io::Result<PathBuf> {
         let mut dir = super::volume_dir(pod_dir, self.plugin, name);
         if self.in_memory {
-            dir = memory::prepare(pod_dir, dir, self.unused)?;
+            dir = memory::prepare(pod_dir, dir, self.unused, self.bytes_of_pod)?;
         } else {
             memory::make_dir(&dir, 0o755)?;
         }
