@@ -8,7 +8,7 @@ pub(crate) const DEFAULT_LEVEL: &str = "info";
 
 /// Libraries that read what comes from the network: their warnings are about whoever sent it, who could fill the log
 /// with them. What matters of it our own components say.
-const AT_A_STRANGERS_WILL: [&str; 14] = [
+const AT_A_STRANGERS_WILL: [&str; 13] = [
     "h2",
     "hyper",
     "hyper_util",
@@ -18,7 +18,6 @@ const AT_A_STRANGERS_WILL: [&str; 14] = [
     "tower",
     "tower_http",
     "reqwest",
-    "oci_client",
     "hickory_net",
     "hickory_proto",
     "hickory_resolver",

@@ -1,19 +1,16 @@
 //! The clients of registries that were asked last, kept because a new one is dear: it parses every
 //! certificate authority of the machine (a hundred and more) and begins with a new connection.
 //!
-//! A client holds on to the first credentials it is given and to the tokens it got for them, so it
-//! serves only those who bring the same.
+//! A client holds on to its credentials and to the tokens it got for them, so it serves only those who bring
+//! the same.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use oci_client::Client;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth as OciAuth;
 use parking_lot::Mutex;
 
 use super::registries::Endpoint;
+use super::registry::{Client, Credentials, RegistryError};
 use crate::types::RegistryAuth;
 
 /// A node pulls from a few registries; each client holds some hundred KiB of authorities.
@@ -33,40 +30,40 @@ pub(super) struct Key {
     plain_http: bool,
     insecure: bool,
     ca: Option<Vec<u8>>,
-    pub auth: OciAuth,
+    credentials: Credentials,
 }
 
 impl Key {
     pub(super) fn new(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Self {
-        let auth = match auth {
-            Some(RegistryAuth { identity_token: Some(token), .. }) => OciAuth::Bearer(token.clone()),
+        let credentials = match auth {
+            Some(RegistryAuth { identity_token: Some(token), .. }) => Credentials::Bearer(token.clone()),
             Some(RegistryAuth { username, password, .. }) if !username.is_empty() => {
-                OciAuth::Basic(username.clone(), password.clone())
+                Credentials::Basic { username: username.clone(), password: password.clone() }
             }
-            Some(_) | None => OciAuth::Anonymous,
+            Some(_) | None => Credentials::Anonymous,
         };
         let Endpoint { reference, plain_http, auth: _, ca, insecure } = endpoint;
-        let registry = reference.registry().to_owned();
-        Self { registry, plain_http: *plain_http, insecure: *insecure, ca: ca.clone(), auth }
+        // Docker's registry has another address than its name.
+        let registry = reference.resolve_registry().to_owned();
+        Self { registry, plain_http: *plain_http, insecure: *insecure, ca: ca.clone(), credentials }
     }
 
     /// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
-    fn client(&self) -> Result<Client, OciDistributionError> {
-        let certificate = |ca: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: ca.clone() };
-        Client::try_from(ClientConfig {
-            protocol: if self.plain_http { ClientProtocol::Http } else { ClientProtocol::Https },
-            accept_invalid_certificates: self.insecure,
-            extra_root_certificates: self.ca.iter().map(certificate).collect(),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        })
+    fn client(&self) -> Result<Client, RegistryError> {
+        let certificates = self.ca.iter().map(|ca| reqwest::Certificate::from_pem(ca));
+        let http = reqwest::Client::builder()
+            .danger_accept_invalid_certs(self.insecure)
+            .tls_certs_merge(certificates.collect::<Result<Vec<_>, _>>()?)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Client::new(http, self.plain_http, &self.registry, self.credentials.clone()))
     }
 }
 
 impl Clients {
-    pub(super) fn get(&self, key: &Key) -> Result<Client, OciDistributionError> {
+    pub(super) fn get(&self, key: &Key) -> Result<Client, RegistryError> {
         let mut kept = self.0.lock();
         let client = match kept.iter().position(|(k, _)| k == key).and_then(|at| kept.remove(at)) {
             Some((_, client)) => client,

@@ -8,6 +8,7 @@ pub(crate) mod manifest;
 pub(crate) mod pull;
 pub(crate) mod reference;
 pub(crate) mod registries;
+mod registry;
 pub(crate) mod room;
 pub(crate) mod store;
 

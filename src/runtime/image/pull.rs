@@ -11,10 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth as OciAuth;
-use oci_client::{Client, Reference};
+use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -23,8 +20,9 @@ use tokio::time::Instant;
 use super::clients::{Clients, Key};
 use super::config::ImageConfig;
 use super::layer::UnpackError;
-use super::manifest::{Descriptor, Document, Kind, MEDIA_TYPES, runs_here, select};
+use super::manifest::{Descriptor, Document, Kind, runs_here, select};
 use super::registries::{Endpoint, Registries};
+use super::registry::{Client, Refusal, RegistryError};
 use super::store::{AddError, ImageStore, Layer, LayerKey, is_digest};
 use super::{PullError, reference};
 use crate::disk::{DiskError, DiskRoom, Lane};
@@ -34,11 +32,11 @@ use crate::types::{ImageStatus, RegistryAuth};
 const PARALLEL_LAYERS: usize = 3;
 /// Chunks between the network and the unpacker; a chunk is at most a few hundred KiB.
 const CHUNKS_AHEAD: usize = 16;
-/// Configurations are a few KiB; this is what other runtimes accept of a manifest.
-const DOCUMENT_MAX: usize = 8 << 20;
+/// The kernel stacks 500; the empty ones between them take no place. Each costs memory from here on.
+const LAYERS_MAX: usize = 1000;
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
-/// For what a registry says of an image before its layers: a handful of small requests.
+/// For what a registry says of an image before its layers, a handful of small requests, and again before each layer.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(300);
 /// A registry that sends less than this much in that much time of waiting for it is given up.
 const PACE: (usize, Duration) = (64 << 10, Duration::from_secs(60));
@@ -46,6 +44,8 @@ const PACE: (usize, Duration) = (64 << 10, Duration::from_secs(60));
 const LAYER_DEADLINE: Duration = Duration::from_secs(4 * 3600);
 /// One small file and its flush.
 const RECORD_DEADLINE: Duration = Duration::from_secs(120);
+/// Of the text of a failure, which is kept in a pod's status and in events, and may quote the registry.
+const REASON_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -69,7 +69,7 @@ struct Found {
 
 /// A failure, and whether trying again may help.
 enum Failure {
-    Remote(OciDistributionError),
+    Remote(RegistryError),
     /// It does not answer, or too slowly.
     Slow,
     Content(String),
@@ -97,8 +97,8 @@ impl From<DiskError> for Failure {
     }
 }
 
-impl From<OciDistributionError> for Failure {
-    fn from(error: OciDistributionError) -> Self {
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
         Self::Remote(error)
     }
 }
@@ -159,7 +159,7 @@ impl Puller {
         let auth = endpoint.auth.as_ref().or(auth.filter(|_| own));
         let key = Key::new(endpoint, auth);
         let client = self.clients.get(&key)?;
-        let found = tokio::time::timeout(RESOLVE_TIMEOUT, resolve(client, endpoint, &key.auth)).await;
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, resolve(client, endpoint)).await;
         let found = found.unwrap_or(Err(Failure::Slow)).inspect_err(|_| self.clients.forget(&key))?;
         let keys = LayerKey::chain(&found.config.rootfs.diff_ids);
         let _pins = store.pin(&keys);
@@ -205,7 +205,7 @@ impl Puller {
         loop {
             match download(&self.disk, store, found, blob, key, below).await {
                 Err(Failure::Slow) if attempt < ATTEMPTS => attempt += 1,
-                Err(Failure::Remote(error)) if attempt < ATTEMPTS && transient(&error) => attempt += 1,
+                Err(Failure::Remote(error)) if attempt < ATTEMPTS && error.is_transient() => attempt += 1,
                 result => return result,
             }
         }
@@ -213,17 +213,21 @@ impl Puller {
 }
 
 /// Manifest (of this machine's platform) and configuration.
-async fn resolve(client: Client, endpoint: &Endpoint, auth: &OciAuth) -> Result<Found, Failure> {
+async fn resolve(client: Client, endpoint: &Endpoint) -> Result<Found, Failure> {
     let at = endpoint.reference.clone();
-    let (json, digest) = client.pull_manifest_raw(&at, auth, &MEDIA_TYPES).await?;
-    check_digest(&json, &digest)?;
+    let (json, said) = client.manifest(&at).await?;
+    let digest = digest_of(&json);
+    for expected in at.digest().into_iter().chain(said.as_deref()) {
+        check_digest(&json, expected)?;
+    }
     let (config, layers) = match Document::parse(&json).map_err(Failure::Content)? {
         Kind::Manifest { config, layers } => (config, layers),
         Kind::Index(entries) => {
             let entry = select(&entries)
                 .ok_or_else(|| Failure::Content(format!("no match for platform in manifest {digest}: not found")))?;
+            check_digests([&entry.digest])?;
             let of_platform = at.clone_with_digest(entry.digest.clone());
-            let (json, _) = client.pull_manifest_raw(&of_platform, auth, &MEDIA_TYPES).await?;
+            let (json, _) = client.manifest(&of_platform).await?;
             check_digest(&json, &entry.digest)?;
             match Document::parse(&json).map_err(Failure::Content)? {
                 Kind::Manifest { config, layers } => (config, layers),
@@ -231,7 +235,13 @@ async fn resolve(client: Client, endpoint: &Endpoint, auth: &OciAuth) -> Result<
             }
         }
     };
-    let json = document(&client, &at, &config).await?;
+    if layers.len() > LAYERS_MAX {
+        return Err(Failure::Content(format!("the image has {} layers, the most are {LAYERS_MAX}", layers.len())));
+    }
+    check_digests([&config.digest].into_iter().chain(layers.iter().map(|layer| &layer.digest)))?;
+    let json = client.config(&at, &config.digest).await?;
+    config.check_size(json.len() as u64).map_err(Failure::Content)?;
+    check_digest(&json, &config.digest)?;
     let config_digest = config.digest;
     let config = serde_json::from_slice::<ImageConfig>(&json)
         .map_err(|error| Failure::Content(format!("read image configuration: {error}")))?;
@@ -239,38 +249,30 @@ async fn resolve(client: Client, endpoint: &Endpoint, auth: &OciAuth) -> Result<
         return Err(Failure::Content(format!("no match for platform in manifest {digest}: not found")));
     }
     let diff_ids = &config.rootfs.diff_ids;
-    if diff_ids.len() != layers.len() || !diff_ids.iter().chain([&config_digest]).all(|digest| is_digest(digest)) {
+    if diff_ids.len() != layers.len() || !diff_ids.iter().all(|digest| is_digest(digest)) {
         return Err(Failure::Content("the image's configuration does not match its layers".to_owned()));
     }
     Ok(Found { client, at, digest, config_digest, config, layers })
 }
 
+/// Before they become parts of addresses.
+fn check_digests<'a>(digests: impl IntoIterator<Item = &'a String>) -> Result<(), Failure> {
+    match digests.into_iter().find(|digest| !is_digest(digest)) {
+        None => Ok(()),
+        Some(digest) => Err(Failure::Content(format!("the manifest names {digest:?}, which is no digest"))),
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
 fn check_digest(bytes: &[u8], expected: &str) -> Result<(), Failure> {
-    let found = format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    let found = digest_of(bytes);
     if found == expected {
         return Ok(());
     }
     Err(Failure::Content(format!("content has digest {found}, expected {expected}")))
-}
-
-/// A small blob as a whole.
-async fn document(client: &Client, at: &Reference, blob: &Descriptor) -> Result<Vec<u8>, Failure> {
-    let digest = &blob.digest;
-    let mut stream = client.pull_blob_stream(at, &descriptor(digest)).await?.stream;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|error| Failure::Remote(error.into()))?);
-        if bytes.len() > DOCUMENT_MAX {
-            return Err(Failure::Content(format!("{digest} is too large")));
-        }
-    }
-    blob.check_size(bytes.len() as u64).map_err(Failure::Content)?;
-    check_digest(&bytes, digest)?;
-    Ok(bytes)
-}
-
-fn descriptor(digest: &str) -> OciDescriptor {
-    OciDescriptor { digest: digest.to_owned(), ..OciDescriptor::default() }
 }
 
 /// Downloads and unpacks one layer, both at once; `None` when it needs what is below it.
@@ -342,11 +344,13 @@ impl Pace {
 
 async fn transfer(found: &Found, blob: &Descriptor, sender: mpsc::Sender<Bytes>) -> Result<(), Failure> {
     let digest = &blob.digest;
-    let mut stream = found.client.pull_blob_stream(&found.at, &descriptor(digest)).await?.stream;
+    let opened = tokio::time::timeout(RESOLVE_TIMEOUT, found.client.blob(&found.at, digest)).await;
+    let mut incoming = opened.map_err(|_| Failure::Slow)??;
     let (mut hash, mut pace, mut size) = (Sha256::new(), Pace::default(), 0);
-    let len = |chunk: &Option<io::Result<Bytes>>| chunk.as_ref().and_then(|c| c.as_ref().ok()).map_or(0, Bytes::len);
-    while let Some(chunk) = pace.next(stream.next(), len).await? {
-        let chunk = chunk.map_err(|error| Failure::Remote(error.into()))?;
+    let len = |chunk: &Result<Option<Bytes>, RegistryError>| {
+        chunk.as_ref().ok().and_then(Option::as_ref).map_or(0, Bytes::len)
+    };
+    while let Some(chunk) = pace.next(incoming.next(), len).await?? {
         hash.update(&chunk);
         size += chunk.len() as u64;
         if blob.size.is_some_and(|expected| size > expected) {
@@ -385,48 +389,66 @@ impl Read for Incoming {
     }
 }
 
-fn transient(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => true,
-        OciDistributionError::ServerError { code, .. } => *code >= 500 || *code == 429,
-        _ => false,
-    }
-}
-
 impl Failure {
     /// In the kinds that the kubelet tells apart.
     fn describe(self, reference: &str) -> PullError {
         let reference = reference.to_owned();
         let error = match self {
-            Self::Content(reason) => return PullError::Content { reference, reason },
+            Self::Content(reason) => return PullError::Content { reference, reason: clipped(&reason) },
             Self::Slow => {
                 let reason = "the registry does not answer in time".to_owned();
                 return PullError::Network { reference, reason };
             }
             Self::Remote(error) => error,
         };
+        let unauthorized =
+            |reason: &str| PullError::Unauthorized { reference: reference.clone(), reason: clipped(reason) };
         match &error {
-            OciDistributionError::ImageManifestNotFoundError(_)
-            | OciDistributionError::ServerError { code: 404, .. } => PullError::NotFound { reference },
-            OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_)
-            | OciDistributionError::ServerError { code: 401 | 403, .. } => {
-                PullError::Unauthorized { reference, reason: "authorization failed".to_owned() }
-            }
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let has = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
-                if has(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
-                    PullError::NotFound { reference }
-                } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    let reason = envelope.errors.first().map(|error| error.message.clone());
-                    PullError::Unauthorized { reference, reason: reason.unwrap_or_default() }
-                } else {
-                    PullError::Network { reference, reason: causes(&error) }
-                }
-            }
-            _ => PullError::Network { reference, reason: causes(&error) },
+            RegistryError::Refused(refusal) => match meaning(refusal) {
+                Meaning::NotFound => PullError::NotFound { reference },
+                Meaning::Unauthorized(reason) => unauthorized(reason),
+                Meaning::Other => PullError::Network { reference, reason: clipped(&causes(&error)) },
+            },
+            RegistryError::Token { .. } if error.is_denied_token() => unauthorized(DENIED),
+            RegistryError::TooLarge { .. } => PullError::Content { reference, reason: error.to_string() },
+            _ => PullError::Network { reference, reason: clipped(&causes(&error)) },
         }
     }
+}
+
+const DENIED: &str = "authorization failed";
+
+enum Meaning<'a> {
+    NotFound,
+    Unauthorized(&'a str),
+    Other,
+}
+
+/// What a registry's refusal says of the image. Its own codes count more than the status.
+fn meaning(refusal: &Refusal) -> Meaning<'_> {
+    match refusal.status.as_u16() {
+        401 => Meaning::Unauthorized(DENIED),
+        _ if refusal.has(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]) => Meaning::NotFound,
+        _ if refusal.has(&["UNAUTHORIZED", "DENIED"]) => {
+            Meaning::Unauthorized(refusal.errors.first().map_or("", |error| &error.message))
+        }
+        404 if refusal.errors.is_empty() => Meaning::NotFound,
+        403 if refusal.errors.is_empty() => Meaning::Unauthorized(DENIED),
+        _ => Meaning::Other,
+    }
+}
+
+/// As much of a text as is kept, in one line.
+fn clipped(text: &str) -> String {
+    let mut kept = String::new();
+    for c in text.chars() {
+        if kept.len() + c.len_utf8() > REASON_MAX {
+            kept.push_str("...");
+            break;
+        }
+        kept.push(if c.is_control() { ' ' } else { c });
+    }
+    kept
 }
 
 /// An error with its causes: the outermost says only that a request failed.
@@ -461,5 +483,73 @@ mod tests {
         }
         assert_eq!(taken, 6);
         assert!(Pace::default().next(chunk(1 << 20, 61), len).await.is_err(), "nothing at all");
+    }
+
+    #[track_caller]
+    fn check(status: u16, body: &str, expected: &str) {
+        let url = "http://r/v2/a/manifests/b".parse().unwrap();
+        let refusal = Refusal::new(status.try_into().unwrap(), &url, body.as_bytes());
+        let error = Failure::Remote(RegistryError::Refused(Box::new(refusal))).describe("r/a:b");
+        let error = error.to_string();
+        let told =
+            error.strip_prefix("failed to pull and unpack image \"r/a:b\": failed to resolve reference \"r/a:b\": ");
+        assert_eq!(told, Some(expected));
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let denied = "pull access denied, repository does not exist or may require authorization: ";
+        let unexpected = "unexpected status from GET request to http://r/v2/a/manifests/b: ";
+        let with = |code: &str| format!("{{\"errors\": [{{\"code\": \"{code}\", \"message\": \"why\"}}]}}");
+        check(404, "<html>", "r/a:b: not found");
+        check(404, &with("MANIFEST_UNKNOWN"), "r/a:b: not found");
+        check(404, &with("BLOB_UNKNOWN"), &format!("{unexpected}404 Not Found: blob unknown: why"));
+        check(400, &with("NAME_UNKNOWN"), "r/a:b: not found");
+        check(401, &with("UNAUTHORIZED"), &format!("{denied}authorization failed"));
+        check(403, "", &format!("{denied}authorization failed"));
+        check(403, &with("DENIED"), &format!("{denied}why"));
+        check(429, &with("TOOMANYREQUESTS"), &format!("{unexpected}429 Too Many Requests: toomanyrequests: why"));
+        check(500, &with("DENIED"), &format!("{unexpected}500 Internal Server Error"));
+        check(204, "", &format!("{unexpected}204 No Content"));
+    }
+
+    #[test]
+    fn what_a_registry_says_is_told_in_a_line_of_bounded_length() {
+        let message = format!("a\nb{}", "é".repeat(REASON_MAX));
+        let body = serde_json::json!({"errors": [{"code": "DENIED", "message": message}]}).to_string();
+        let refusal = Refusal::new(reqwest::StatusCode::FORBIDDEN, &"http://r/".parse().unwrap(), body.as_bytes());
+        match Failure::from(RegistryError::Refused(Box::new(refusal))).describe("r/a:b") {
+            PullError::Unauthorized { reason, .. } => {
+                assert!(reason.starts_with("a bé") && reason.ends_with("é..."), "{reason}");
+                assert!(reason.len() <= REASON_MAX + 3);
+            }
+            other => panic!("{other}"),
+        }
+        let content = Failure::Content("x".repeat(4 << 20)).describe("r/a:b");
+        assert!(content.to_string().len() < 2 * REASON_MAX);
+        let text = "y".repeat(REASON_MAX);
+        assert_eq!(clipped(&text), text);
+    }
+
+    #[test]
+    fn a_token_that_is_refused_is_an_authorization_that_failed() {
+        let describe = |status: u16| {
+            let refusal = Refusal::new(status.try_into().unwrap(), &"http://t/?scope=x".parse().unwrap(), b"");
+            let cause = Box::new(RegistryError::Refused(Box::new(refusal)));
+            Failure::Remote(RegistryError::Token { kind: "oauth", cause }).describe("r/a:b")
+        };
+        assert!(matches!(describe(401), PullError::Unauthorized { reason, .. } if reason == DENIED));
+        let expected = "failed to authorize: failed to fetch oauth token: unexpected status from GET request to http://t/: \
+                        404 Not Found";
+        assert!(matches!(describe(404), PullError::Network { reason, .. } if reason == expected));
+    }
+
+    #[test]
+    fn only_digests_become_parts_of_addresses() {
+        let good = format!("sha256:{}", "a".repeat(64));
+        assert!(check_digests([&good]).is_ok());
+        for bad in ["", "sha256:a", "../../secret/manifests/latest"] {
+            assert!(check_digests([&good, &bad.to_owned()]).is_err(), "{bad}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! upstream's kubelet uses. It is written out because the crate that has it compiles a regular
 //! expression for it that stays in memory with 7 MB, a third of what a busy node's server occupies.
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 
 use super::PullError;
 
