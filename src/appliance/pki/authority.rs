@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use jiff::{Timestamp, ToSpan};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair as RcgenKey, KeyUsagePurpose, PublicKeyData as _,
@@ -49,9 +49,11 @@ impl Authority {
                 Self::make(&key, now)?
             }
             Files::Absent => {
-                let key_is_missing =
-                    anyhow!("{} is missing, without which no certificate can be issued", key.display());
-                ensure!(start == Start::First, key_is_missing);
+                ensure!(
+                    start == Start::First,
+                    "{} is missing, without which no certificate can be issued",
+                    key.display()
+                );
                 put_aside(&certificate)?;
                 let made = Self::make(&RcgenKey::generate().context("generating the CA's key")?, now)?;
                 // The key first: it is what the certificate can be made again from, and what says that there is an
