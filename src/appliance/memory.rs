@@ -12,6 +12,10 @@ const ARENAS: libc::c_int = 2;
 const MMAP_THRESHOLD: libc::c_int = 128 * 1024;
 /// A connection storm leaves a few MiB on the free lists; a trim costs about a millisecond.
 const TRIM_EVERY: Duration = Duration::from_secs(300);
+/// How often it is looked whether a trim cannot wait: a board has little memory, and others want it.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What the process may have more than after its last trim.
+const GROWN: u64 = 16 << 20;
 
 /// Call once, before the first thread starts.
 #[expect(unsafe_code, reason = "mallopt has no safe wrapper")]
@@ -23,13 +27,28 @@ pub(crate) fn configure() {
     }
 }
 
-/// Trims shortly after the start, when what only set-up needed is most, and then rarely.
+/// Trims shortly after the start, when what only set-up needed is most, and then rarely, or when much was taken.
 pub(crate) async fn keep_trimmed(token: CancellationToken) {
-    let mut wait = Duration::from_secs(10);
+    let (mut wait, mut left, mut trimmed) = (Duration::from_secs(10), Duration::ZERO, 0);
     while token.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-        runtime::trim_memory();
-        wait = TRIM_EVERY;
+        left = left.saturating_sub(wait);
+        wait = LOOK_EVERY;
+        if left.is_zero() || resident().is_none_or(|now| now > trimmed + GROWN) {
+            runtime::trim_memory();
+            (left, trimmed) = (TRIM_EVERY, resident().unwrap_or(0));
+        }
     }
+}
+
+/// The process's own memory, without the pages of its files.
+fn resident() -> Option<u64> {
+    anonymous(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn anonymous(status: &str) -> Option<u64> {
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = anonymous.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// The memory that this process may have: that of the machine, or the limit of a control group that it is in.
@@ -65,6 +84,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn what_the_process_has_of_its_own_is_read() {
+        assert_eq!(anonymous("VmRSS:\t   30000 kB\nRssAnon:\t   12345 kB\nRssFile:\t 1 kB\n"), Some(12_345 << 10));
+        assert_eq!(anonymous("VmRSS:\t   30000 kB\n"), None);
+        assert!(resident().is_some_and(|bytes| bytes > 0));
+    }
 
     #[test]
     fn the_lowest_limit_of_the_machine_and_the_groups_counts() {

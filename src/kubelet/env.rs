@@ -45,6 +45,9 @@ const ALL: usize = 6 * 1024 * 1024;
 #[error("argument list too long")]
 pub(crate) struct TooLong;
 
+/// What the kernel adds to each: `=`, the end of the text and a pointer to it.
+const EACH: usize = 10;
+
 /// Counts what is made for one container.
 #[derive(Debug, Default)]
 pub(crate) struct ArgumentBytes(usize);
@@ -53,7 +56,7 @@ impl ArgumentBytes {
     /// # Errors
     /// When the kernel takes no more.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), TooLong> {
-        self.0 += bytes;
+        self.0 += bytes + EACH;
         if bytes > LONGEST || self.0 > ALL { Err(TooLong) } else { Ok(()) }
     }
 }

@@ -18,6 +18,7 @@ use crate::node::{Machine, Pressure};
 use crate::registry::Registry;
 use crate::resources::Allocatable;
 use crate::server::Rates;
+use crate::source_room::SourceRoom;
 use crate::volumes::References;
 
 /// To remove what a pod leaves, millions of files maybe, takes minutes on a slow card.
@@ -33,6 +34,7 @@ pub(crate) struct Kubelet {
     pub(crate) network: Arc<PodNetwork>,
     pub(crate) images: Images,
     pub(crate) references: References,
+    pub(crate) sources: SourceRoom,
     pub(crate) pods: Registry,
     /// Clients of exec and attach that are connected.
     pub(crate) sessions: Mutex<JoinSet<()>>,

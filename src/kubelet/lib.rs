@@ -30,6 +30,7 @@ mod registry;
 mod resources;
 mod runtime_class;
 mod server;
+mod source_room;
 mod sources;
 mod status;
 mod sysctls;
@@ -51,6 +52,7 @@ use crate::images::Images;
 use crate::kubelet::Kubelet;
 use crate::node::Machine;
 use crate::registry::Registry;
+use crate::source_room::SourceRoom;
 use crate::volumes::References;
 
 /// For a few directories on a card that wakes up.
@@ -102,6 +104,7 @@ pub async fn run(
         network,
         images: Images::new(),
         references: References::default(),
+        sources: SourceRoom::default(),
         pods: Registry::default(),
         sessions: parking_lot::Mutex::default(),
         machine,

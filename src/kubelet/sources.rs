@@ -4,14 +4,22 @@
 //! decoded once for the variables of a container, what is decoded is bounded, and others have their turn after each.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::k8s_openapi::api::core::v1::{ConfigMap, Container, Secret};
 use api::object::{GroupResource, ObjectKey};
 use client::{Cluster, Kind};
 
-/// The objects of one container's variables: a few times what the kernel takes of all its variables.
+/// The objects of one container's variables. Of most of them a few keys are kept.
 const OF_CONTAINER: usize = 32 << 20;
+/// Those of which every key becomes a variable: about what the kernel takes of all variables.
+const WHOLE_OF_CONTAINER: usize = 8 << 20;
+
+/// The bytes that an object has in the store; none when it is not there.
+pub(crate) fn object_bytes<K: Kind>(cluster: &Cluster, namespace: &str, name: &str) -> usize {
+    let found = cluster.source().get(&GroupResource::of::<K>(), &ObjectKey::new(namespace, name));
+    found.map_or(0, |object| object.json.len())
+}
 
 /// How many bytes of objects may still be decoded.
 pub(crate) struct ObjectBytes {
@@ -35,8 +43,7 @@ impl ObjectBytes {
         name: &str,
     ) -> Result<Option<K>, String> {
         tokio::task::yield_now().await;
-        let found = cluster.source().get(&GroupResource::of::<K>(), &ObjectKey::new(namespace, name));
-        self.take(found.map_or(0, |object| object.json.len()))?;
+        self.take(object_bytes::<K>(cluster, namespace, name))?;
         cluster.get(namespace, name).map_err(|e| e.to_string())
     }
 
@@ -58,23 +65,89 @@ pub(crate) struct Sources {
     secrets: BTreeMap<String, Found<Secret>>,
 }
 
+/// The objects of one kind that a container names, and the keys of them that it names.
+type Named<'a> = BTreeMap<&'a str, Keys<'a>>;
+
+enum Keys<'a> {
+    All,
+    These(BTreeSet<&'a str>),
+}
+
+fn named<'a>(all: impl Iterator<Item = &'a str>, one: impl Iterator<Item = (&'a str, &'a str)>) -> Named<'a> {
+    let mut named = Named::new();
+    for (name, key) in one {
+        if let Keys::These(keys) = named.entry(name).or_insert_with(|| Keys::These(BTreeSet::new())) {
+            keys.insert(key);
+        }
+    }
+    named.extend(all.map(|name| (name, Keys::All)));
+    named
+}
+
+fn named_config_maps(container: &Container) -> Named<'_> {
+    let all = container.env_from.iter().flatten().filter_map(|from| from.config_map_ref.as_ref());
+    let from = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let one = from.filter_map(|from| from.config_map_key_ref.as_ref());
+    named(all.map(|map| map.name.as_str()), one.map(|map| (map.name.as_str(), map.key.as_str())))
+}
+
+fn named_secrets(container: &Container) -> Named<'_> {
+    let all = container.env_from.iter().flatten().filter_map(|from| from.secret_ref.as_ref());
+    let from = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+    let one = from.filter_map(|from| from.secret_key_ref.as_ref());
+    named(all.map(|secret| secret.name.as_str()), one.map(|secret| (secret.name.as_str(), secret.key.as_str())))
+}
+
+impl Keys<'_> {
+    fn keep_of<V>(&self, data: Option<&mut BTreeMap<String, V>>) {
+        if let (Self::These(keys), Some(data)) = (self, data) {
+            data.retain(|key, _| keys.contains(key.as_str()));
+        }
+    }
+}
+
+/// What is left of the objects of one container.
+struct BytesLeft {
+    all: ObjectBytes,
+    whole: ObjectBytes,
+}
+
+impl BytesLeft {
+    async fn read<K: Kind>(&mut self, cluster: &Cluster, namespace: &str, name: &str, keys: &Keys<'_>) -> Found<K> {
+        let bytes = match keys {
+            Keys::All => &mut self.whole,
+            Keys::These(_) => &mut self.all,
+        };
+        bytes.read(cluster, namespace, name).await
+    }
+}
+
 impl Sources {
+    /// About as many bytes as they take in the store.
+    pub(crate) fn bytes(cluster: &Cluster, namespace: &str, container: &Container) -> usize {
+        let (maps, secrets) = (named_config_maps(container), named_secrets(container));
+        let maps = maps.keys().map(|name| object_bytes::<ConfigMap>(cluster, namespace, name));
+        let secrets = secrets.keys().map(|name| object_bytes::<Secret>(cluster, namespace, name));
+        maps.chain(secrets).sum()
+    }
+
     pub(crate) async fn of(cluster: &Cluster, namespace: &str, container: &Container) -> Self {
         let mut sources = Self::default();
-        let mut left = ObjectBytes::new(OF_CONTAINER);
-        let all = || container.env_from.iter().flatten();
-        let one = || container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
-        let maps = all().filter_map(|from| from.config_map_ref.as_ref()).map(|map| &map.name);
-        for name in maps.chain(one().filter_map(|from| from.config_map_key_ref.as_ref()).map(|map| &map.name)) {
-            if !sources.config_maps.contains_key(name) {
-                sources.config_maps.insert(name.clone(), left.read(cluster, namespace, name).await);
+        let mut left = BytesLeft { all: ObjectBytes::new(OF_CONTAINER), whole: ObjectBytes::new(WHOLE_OF_CONTAINER) };
+        for (name, keys) in named_config_maps(container) {
+            let mut found = left.read::<ConfigMap>(cluster, namespace, name, &keys).await;
+            if let Ok(Some(map)) = &mut found {
+                map.binary_data = None;
+                keys.keep_of(map.data.as_mut());
             }
+            sources.config_maps.insert(name.to_owned(), found);
         }
-        let secrets = all().filter_map(|from| from.secret_ref.as_ref()).map(|secret| &secret.name);
-        for name in secrets.chain(one().filter_map(|from| from.secret_key_ref.as_ref()).map(|secret| &secret.name)) {
-            if !sources.secrets.contains_key(name) {
-                sources.secrets.insert(name.clone(), left.read(cluster, namespace, name).await);
+        for (name, keys) in named_secrets(container) {
+            let mut found = left.read::<Secret>(cluster, namespace, name, &keys).await;
+            if let Ok(Some(secret)) = &mut found {
+                keys.keep_of(secret.data.as_mut());
             }
+            sources.secrets.insert(name.to_owned(), found);
         }
         sources
     }
@@ -108,5 +181,29 @@ mod tests {
         }
         let over = "the ConfigMaps and Secrets that are named take more than 32 MiB";
         assert_eq!(left.take(1), Err(over.to_owned()));
+    }
+
+    #[test]
+    fn of_an_object_only_the_named_keys_are_kept_unless_all_are() {
+        let container: Container = serde_json::from_value(serde_json::json!({
+            "name": "c",
+            "envFrom": [{"secretRef": {"name": "all"}}],
+            "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "one", "key": "a"}}},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "one", "key": "b"}}},
+                {"name": "C", "valueFrom": {"secretKeyRef": {"name": "all", "key": "a"}}},
+                {"name": "D", "valueFrom": {"configMapKeyRef": {"name": "map", "key": "a"}}}
+            ]
+        }))
+        .unwrap();
+        let kept = |keys: &Keys<'_>| {
+            let mut data: BTreeMap<String, ()> = ["a", "b", "c"].into_iter().map(|k| (k.to_owned(), ())).collect();
+            keys.keep_of(Some(&mut data));
+            data.into_keys().collect::<String>()
+        };
+        let of =
+            |named: Named<'_>| named.iter().map(|(name, keys)| format!("{name}:{}", kept(keys))).collect::<Vec<_>>();
+        assert_eq!(of(named_secrets(&container)), ["all:abc", "one:ab"]);
+        assert_eq!(of(named_config_maps(&container)), ["map:a"]);
     }
 }

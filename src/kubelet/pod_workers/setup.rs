@@ -108,6 +108,7 @@ pub(super) async fn set_up_volumes(
         cluster: &kubelet.cluster,
         client: &kubelet.client,
         disk: kubelet.disk(),
+        sources: &kubelet.sources,
         pod,
         pod_dir: &pod_dir,
         fields: &fields,

@@ -22,9 +22,12 @@ use crate::kubelet::Kubelet;
 use crate::metrics::{Counter, container_type};
 use crate::observed::has_ended;
 use crate::pod::{PodExt, Role};
+use crate::source_room::{Purpose, Turn};
 use crate::sources::Sources;
 use crate::status::Waiting;
-use crate::volumes::{CONTAINERS, EnvFiles, Mounted, container_mounts, image_path, is_mount_point, read_env_files};
+use crate::volumes::{
+    CONTAINERS, EnvFiles, Mounted, container_mounts, image_path, is_mount_point, read_env_files, sub_paths,
+};
 use crate::{events, hooks};
 
 /// Pause before a failed start is tried again.
@@ -78,7 +81,7 @@ impl Start {
         let failed = |e: &StartError| {
             recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.message));
         };
-        let config = self.config(&image).boxed().await.inspect_err(failed)?;
+        let (config, turn) = self.config(&image).boxed().await.inspect_err(failed)?;
         let runtime = &self.kubelet.runtime;
         let metrics = &self.kubelet.metrics;
         let id = metrics
@@ -86,6 +89,7 @@ impl Start {
             .await
             .map_err(|e| StartError::new("CreateContainerError", e.to_string()))
             .inspect_err(failed)?;
+        drop(turn);
         recorder.event(&about, EventType::Normal, "Created", "Container created");
         let kind = ("container_type", container_type(self.role));
         if let Err(e) = metrics.time("start_container", runtime.start_container(&id)).await {
@@ -154,17 +158,21 @@ impl Start {
         })
     }
 
-    async fn config(&self, image: &ImageStatus) -> Result<runtime::ContainerConfig, StartError> {
+    /// With the turn of variables that are many, which goes on until the runtime has them.
+    async fn config(&self, image: &ImageStatus) -> Result<(runtime::ContainerConfig, Option<Turn>), StartError> {
         let bad = |text: String| StartError::new("CreateContainerConfigError", text);
         let (kubelet, pod, c) = (&*self.kubelet, &*self.pod, &self.container);
         let pod_dir = kubelet.cfg.pod_dir(pod.uid());
         let files = read_env_files(kubelet.disk(), pod, c, &pod_dir).await;
-        let sources = Sources::of(&kubelet.cluster, pod.namespace(), c).await;
-        let env = self.env(&sources, &files).map_err(|e| bad(e.to_string()))?;
+        let (env, turn) = self.variables(&files).await.map_err(|e| bad(e.to_string()))?;
+        let sub_paths = sub_paths(c, &env).map_err(bad)?;
+        // Many are not kept while mounts may wait for a file system: nobody would have a turn then.
+        let env = turn.is_little().then_some(env);
+        drop(turn);
         let message_file = message_file(kubelet, pod.uid(), &c.name, self.attempt);
         let work = {
-            let (pod, c, mounted, env) = (self.pod.clone(), c.clone(), self.mounted.clone(), env.clone());
-            move || container_mounts(&pod, &c, &mounted, &env, &pod_dir, &message_file)
+            let (pod, c, mounted) = (self.pod.clone(), c.clone(), self.mounted.clone());
+            move || container_mounts(&pod, &c, &mounted, &sub_paths, &pod_dir, &message_file)
         };
         let (lane, owner) = match self.mounted.elsewhere(c) {
             Some(owner) => (Lane::Foreign, owner),
@@ -172,7 +180,14 @@ impl Start {
         };
         let mounts = kubelet.disk().run(lane, owner, MOUNTS_DEADLINE, work).await;
         let mounts = mounts.map_err(|e| bad(e.to_string()))?.map_err(bad)?;
-        container_config::build(container_config::Inputs {
+        let (env, turn) = match env {
+            Some(env) => (env, None),
+            None => {
+                let (env, turn) = self.variables(&files).await.map_err(|e| bad(e.to_string()))?;
+                (env, Some(turn))
+            }
+        };
+        let config = container_config::build(container_config::Inputs {
             pod,
             role: self.role,
             container: c,
@@ -184,8 +199,17 @@ impl Start {
             log_dir: &pod_log_dir(&kubelet.cfg.log_dir, pod),
             seccomp_dir: &kubelet.cfg.seccomp_dir,
             memory_capacity: kubelet.machine.memory_bytes,
-        })
-        .map_err(bad)
+        });
+        Ok((config.map_err(bad)?, turn))
+    }
+
+    /// The container's variables, and the turn that they are made in.
+    async fn variables(&self, files: &EnvFiles) -> Result<(Vec<(String, String)>, Turn), EnvError> {
+        let (kubelet, namespace, c) = (&*self.kubelet, self.pod.namespace(), &self.container);
+        let bytes = Sources::bytes(&kubelet.cluster, namespace, c);
+        let turn = kubelet.sources.enter(Purpose::Variables, bytes).await;
+        let sources = Sources::of(&kubelet.cluster, namespace, c).await;
+        Ok((self.env(&sources, files)?, turn))
     }
 
     fn env(&self, sources: &Sources, files: &EnvFiles) -> Result<Vec<(String, String)>, EnvError> {

@@ -1,10 +1,45 @@
 //! The files of configMap, secret, downwardAPI and projected volumes, from the objects of the cluster.
 
-use api::k8s_openapi::api::core::v1::{ConfigMap, Pod, ProjectedVolumeSource, Secret, Volume};
+use api::k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, Pod, ProjectedVolumeSource, Secret, Volume};
 
 use super::payload::{self, BytesLeft, Payload, PayloadError, Selection};
 use super::{Setup, Tokens, fs_group};
 use crate::pod::PodExt;
+use crate::sources::object_bytes;
+
+/// Fetches the tokens of a volume, so that nobody waits for the API server while others wait for their turn.
+pub(super) async fn fetch_tokens(cx: &Setup<'_>, volume: &Volume, tokens: &mut Tokens) -> Result<(), String> {
+    for source in volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()) {
+        if let Some(source) = &source.service_account_token {
+            tokens.get(cx, source).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of what a pod says of itself at length.
+pub(super) fn bytes_of_metadata(pod: &Pod) -> usize {
+    let texts = [&pod.metadata.annotations, &pod.metadata.labels];
+    texts.into_iter().flatten().flatten().map(|(key, value)| key.len() + value.len()).sum()
+}
+
+/// About as many bytes as the files of a volume are made from; `metadata` of them for each field of the pod.
+pub(super) fn bytes_of_sources(cx: &Setup<'_>, volume: &Volume, metadata: usize) -> usize {
+    let namespace = cx.pod.namespace();
+    let map = |name: &str| object_bytes::<ConfigMap>(cx.cluster, namespace, name);
+    let secret = |name: &str| object_bytes::<Secret>(cx.cluster, namespace, name);
+    let fields = |items: Option<&Vec<DownwardAPIVolumeFile>>| items.map_or(0, |items| items.len() * (1 + metadata));
+    let of_projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()).map(|source| {
+        source.config_map.as_ref().map_or(0, |s| map(&s.name))
+            + source.secret.as_ref().map_or(0, |s| secret(&s.name))
+            + fields(source.downward_api.as_ref().and_then(|s| s.items.as_ref()))
+            + usize::from(source.service_account_token.is_some())
+    });
+    volume.config_map.as_ref().map_or(0, |s| map(&s.name))
+        + volume.secret.as_ref().map_or(0, |s| secret(s.secret_name.as_deref().unwrap_or_default()))
+        + fields(volume.downward_api.as_ref().and_then(|s| s.items.as_ref()))
+        + of_projected.sum::<usize>()
+}
 
 /// The plugin's name and the files of a volume that is made of files; `None` for other kinds.
 pub(super) async fn of(

@@ -57,7 +57,13 @@ pub(super) fn prepare(pod_dir: &Path, on_disk: PathBuf, unused: bool, bytes_of_p
     }
     let of_pod = dir_of_pod(pod_dir);
     let secrets = of_pod.parent().unwrap_or(&of_pod);
-    mount_secrets(secrets)?;
+    if mount_secrets(secrets)? && !unused {
+        tracing::warn!(
+            directory = %secrets.display(),
+            "mounted anew, since somebody unmounted it: pods that run keep the Secrets and tokens that they have; \
+             delete them to give them current ones"
+        );
+    }
     if bytes_of_pod > USUAL {
         let room = statvfs(secrets)?;
         if leaves_too_little(room.blocks_available(), room.blocks(), room.fragment_size(), bytes_of_pod) {
@@ -76,13 +82,15 @@ fn leaves_too_little(available: u64, blocks: u64, block: u64, bytes: usize) -> b
     left < blocks * block / RESERVED
 }
 
-fn mount_secrets(dir: &Path) -> io::Result<()> {
+/// Whether it was not there.
+fn mount_secrets(dir: &Path) -> io::Result<bool> {
     let _one = MOUNTING.lock();
     make_dir(dir, 0o700)?;
     if is_mount_point(dir)? {
-        return Ok(());
+        return Ok(false);
     }
-    runtime::unswapped_tmpfs(dir, "mode=0700")
+    runtime::unswapped_tmpfs(dir, "mode=0700")?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -39,13 +39,14 @@ pub(crate) use empty_dir::path as empty_dir_path;
 pub(crate) use env_file::{EnvFiles, read as read_env_files};
 pub(crate) use file_system::owner as file_system_owner;
 pub(crate) use memory::is_mount_point;
-pub(crate) use mounts::{CONTAINERS, ETC_HOSTS, HOSTNAME, RESOLV_CONF, container_mounts};
+pub(crate) use mounts::{CONTAINERS, ETC_HOSTS, HOSTNAME, RESOLV_CONF, container_mounts, sub_paths};
 pub(crate) use references::{Referenced, References};
 pub(crate) use teardown::remove_pod_dir;
 pub(crate) use tokens::Tokens;
 
 use crate::downward::FieldContext;
 use crate::pod::PodExt;
+use crate::source_room::{Purpose, SourceRoom, Turn};
 use ownership::FsGroup;
 use wanted::Wanted;
 
@@ -105,6 +106,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) client: &'a kube::Client,
     pub(crate) disk: &'a DiskRoom,
+    pub(crate) sources: &'a SourceRoom,
     pub(crate) pod: &'a Pod,
     /// `<root>/pods/<uid>`.
     pub(crate) pod_dir: &'a Path,
@@ -125,7 +127,17 @@ pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounte
     let mut foreign = Vec::new();
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut left = payload::BytesLeft::of_pod();
+    let (mut turn, metadata) = (None::<Turn>, files::bytes_of_metadata(cx.pod));
     for volume in cx.pod.spec().volumes.iter().flatten() {
+        if let Err(message) = files::fetch_tokens(cx, volume, tokens).await {
+            outcomes.push((volume.name.clone(), Err(message)));
+            continue;
+        }
+        let bytes = files::bytes_of_sources(cx, volume, metadata);
+        if bytes > 0 && !turn.as_mut().is_some_and(|turn| turn.take(bytes)) {
+            outcomes.append(&mut set_up_own(cx, std::mem::take(&mut own), turn.take()).await);
+            turn = Some(cx.sources.enter(Purpose::Files, bytes).await);
+        }
         match wanted::of(cx, volume, tokens, &mut left).await {
             Ok(wanted) if wanted.leads_elsewhere() => foreign.push((volume.name.clone(), wanted)),
             Ok(wanted) => own.push((volume.name.clone(), wanted)),
@@ -134,7 +146,7 @@ pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounte
     }
     let elsewhere =
         futures::future::join_all(foreign.into_iter().map(|(name, wanted)| set_up_foreign(cx, name, wanted)));
-    let (mut here, mut there) = tokio::join!(set_up_own(cx, own), elsewhere);
+    let (mut here, mut there) = tokio::join!(set_up_own(cx, own, turn), elsewhere);
     outcomes.append(&mut here);
     outcomes.append(&mut there);
     let mut mounted = Mounted { refresh_at: tokens.refresh_at(), ..Mounted::default() };
@@ -148,7 +160,9 @@ pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounte
     if failed.is_empty() { Ok(mounted) } else { Err(failed) }
 }
 
-async fn set_up_own(cx: &Setup<'_>, volumes: Vec<(String, Wanted)>) -> Vec<Outcome> {
+/// Gives the turn back when the volumes are made.
+async fn set_up_own(cx: &Setup<'_>, volumes: Vec<(String, Wanted)>, turn: Option<Turn>) -> Vec<Outcome> {
+    let _turn = turn;
     if volumes.is_empty() {
         return Vec::new();
     }

@@ -1,12 +1,14 @@
 //! The bind mounts of one container: its volume mounts and the files that the kubelet manages. Blocks:
 //! only in the disk room.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use api::k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use nix::errno::Errno;
 use runtime::{Mount, Propagation};
 
 use super::memory::make_dir;
@@ -24,13 +26,14 @@ pub(crate) fn container_mounts(
     pod: &Pod,
     c: &Container,
     mounted: &Mounted,
-    variables: &[(String, String)],
+    sub_paths: &[Option<String>],
     pod_dir: &Path,
     message_file: &Path,
 ) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
-    for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
-        out.push(volume_mount(c, m, index, mounted, variables, pod_dir)?);
+    let sub_paths = sub_paths.iter().map(Option::as_deref).chain(std::iter::repeat(None));
+    for (index, (m, sub_path)) in c.volume_mounts.iter().flatten().zip(sub_paths).enumerate() {
+        out.push(volume_mount(c, m, index, mounted, sub_path, pod_dir)?);
     }
     let managed = |out: &mut Vec<Mount>, file: &str, at: &str| {
         let taken = out.iter().any(|m: &Mount| m.container_path == Path::new(at));
@@ -60,6 +63,10 @@ pub(crate) fn container_mounts(
     Ok(out)
 }
 
+/// The kernel takes no longer path.
+const PATH_MAX: usize = 4096;
+/// All of a container, of which each may grow by its variables.
+const SUB_PATHS_MAX: usize = 1 << 20;
 /// Names below the pod's directory of the files that every container gets.
 pub(crate) const ETC_HOSTS: &str = "etc-hosts";
 pub(crate) const RESOLV_CONF: &str = "resolv.conf";
@@ -72,15 +79,14 @@ fn volume_mount(
     m: &VolumeMount,
     index: usize,
     mounted: &Mounted,
-    variables: &[(String, String)],
+    sub_path: Option<&str>,
     pod_dir: &Path,
 ) -> Result<Mount, String> {
     let volume = mounted
         .paths
         .get(&m.name)
         .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name))?;
-    let sub_path = sub_path(m, variables)?;
-    let host_path = match sub_path.as_deref() {
+    let host_path = match sub_path {
         None => {
             if volume.make {
                 host_path::make_if_missing(&volume.path)?;
@@ -114,11 +120,28 @@ fn volume_mount(
     })
 }
 
-fn sub_path(m: &VolumeMount, variables: &[(String, String)]) -> Result<Option<String>, String> {
+/// The part of its volume that each volume mount of a container shows; `None` for the whole.
+///
+/// # Errors
+/// With the text of the container's status.
+pub(crate) fn sub_paths(c: &Container, variables: &[(String, String)]) -> Result<Vec<Option<String>>, String> {
+    let variables: HashMap<&str, &str> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut left = SUB_PATHS_MAX;
+    let mut paths = Vec::new();
+    for m in c.volume_mounts.iter().flatten() {
+        let path = sub_path(m, &variables)?;
+        let taken = left.checked_sub(path.as_ref().map_or(0, String::len));
+        left = taken.ok_or("the sub paths of the container's volume mounts take more than 1 MiB")?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+fn sub_path(m: &VolumeMount, variables: &HashMap<&str, &str>) -> Result<Option<String>, String> {
     if let Some(expression) = m.sub_path_expr.as_deref().filter(|s| !s.is_empty()) {
         let missing = std::cell::RefCell::new(None);
         let text = env::expand(expression, |name| {
-            let value = variables.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+            let value = variables.get(name).map(|&value| value.to_owned());
             if value.is_none() {
                 *missing.borrow_mut() = Some(name.to_owned());
             }
@@ -127,6 +150,9 @@ fn sub_path(m: &VolumeMount, variables: &[(String, String)]) -> Result<Option<St
         let text = text.map_err(|e| e.to_string())?;
         if let Some(name) = missing.into_inner() {
             return Err(format!("missing value for {name:?}"));
+        }
+        if text.len() >= PATH_MAX {
+            return Err(format!("error SubPath of volumeMount {:?}: {}", m.name, Errno::ENAMETOOLONG.desc()));
         }
         if text.starts_with('/') || text.split('/').any(|p| p == "..") {
             return Err(format!("error SubPath `{text}` must not be an absolute path or contain `..`"));
@@ -189,9 +215,29 @@ mod tests {
     #[test]
     fn sub_path_expressions_need_their_variables() {
         let mount = |expr: &str| VolumeMount { sub_path_expr: Some(expr.to_owned()), ..VolumeMount::default() };
-        let variables = [("POD".to_owned(), "web".to_owned()), ("UP".to_owned(), "../x".to_owned())];
+        let long = "x".repeat(PATH_MAX);
+        let variables = HashMap::from([("POD", "web"), ("UP", "../x"), ("LONG", long.as_str())]);
         assert_eq!(sub_path(&mount("logs/$(POD)"), &variables), Ok(Some("logs/web".to_owned())));
         assert!(sub_path(&mount("$(NOPE)"), &variables).is_err());
         assert!(sub_path(&mount("$(UP)"), &variables).is_err());
+        assert_eq!(
+            sub_path(&mount("$(LONG)"), &variables),
+            Err("error SubPath of volumeMount \"\": File name too long".to_owned())
+        );
+    }
+
+    #[test]
+    fn sub_paths_are_found_before_any_is_mounted_and_are_bounded() {
+        let mount = VolumeMount { sub_path_expr: Some("a/$(A)".to_owned()), ..VolumeMount::default() };
+        let container = |count: usize| Container {
+            volume_mounts: Some([vec![VolumeMount::default()], vec![mount.clone(); count]].concat()),
+            ..Container::default()
+        };
+        let variables = [("A".to_owned(), "b".repeat(2046))];
+        let found = sub_paths(&container(1), &variables).unwrap();
+        assert_eq!((found.len(), found[0].as_deref(), found[1].as_ref().map(String::len)), (2, None, Some(2048)));
+        assert!(sub_paths(&container(512), &variables).is_ok());
+        let over = sub_paths(&container(513), &variables).unwrap_err();
+        assert_eq!(over, "the sub paths of the container's volume mounts take more than 1 MiB");
     }
 }
