@@ -47,6 +47,10 @@ impl ObjectBytes {
         cluster.get(namespace, name).map_err(|e| e.to_string())
     }
 
+    fn taken(&self) -> usize {
+        self.most - self.left
+    }
+
     fn take(&mut self, bytes: usize) -> Result<(), String> {
         let most = self.most >> 20;
         let left = self.left.checked_sub(bytes);
@@ -106,36 +110,32 @@ impl Keys<'_> {
     }
 }
 
-/// What is left of the objects of one container.
-struct BytesLeft {
-    all: ObjectBytes,
-    whole: ObjectBytes,
-}
-
-impl BytesLeft {
-    async fn read<K: Kind>(&mut self, cluster: &Cluster, namespace: &str, name: &str, keys: &Keys<'_>) -> Found<K> {
-        let bytes = match keys {
-            Keys::All => &mut self.whole,
-            Keys::These(_) => &mut self.all,
-        };
-        bytes.read(cluster, namespace, name).await
-    }
-}
-
 impl Sources {
     /// About as many bytes as they take in the store.
-    pub(crate) fn bytes(cluster: &Cluster, namespace: &str, container: &Container) -> usize {
-        let (maps, secrets) = (named_config_maps(container), named_secrets(container));
-        let maps = maps.keys().map(|name| object_bytes::<ConfigMap>(cluster, namespace, name));
-        let secrets = secrets.keys().map(|name| object_bytes::<Secret>(cluster, namespace, name));
-        maps.chain(secrets).sum()
+    ///
+    /// # Errors
+    /// When they are too much: whoever asks for that is not to have others wait.
+    pub(crate) fn bytes(cluster: &Cluster, namespace: &str, container: &Container) -> Result<usize, String> {
+        let (mut all, mut whole) = (ObjectBytes::new(OF_CONTAINER), ObjectBytes::new(WHOLE_OF_CONTAINER));
+        let mut take = |keys: &Keys<'_>, bytes: usize| match keys {
+            Keys::All => whole.take(bytes),
+            Keys::These(_) => all.take(bytes),
+        };
+        for (name, keys) in named_config_maps(container) {
+            take(&keys, object_bytes::<ConfigMap>(cluster, namespace, name))?;
+        }
+        for (name, keys) in named_secrets(container) {
+            take(&keys, object_bytes::<Secret>(cluster, namespace, name))?;
+        }
+        Ok(all.taken() + whole.taken())
     }
 
     pub(crate) async fn of(cluster: &Cluster, namespace: &str, container: &Container) -> Self {
         let mut sources = Self::default();
-        let mut left = BytesLeft { all: ObjectBytes::new(OF_CONTAINER), whole: ObjectBytes::new(WHOLE_OF_CONTAINER) };
+        // They may have grown since they were counted.
+        let mut left = ObjectBytes::new(OF_CONTAINER + WHOLE_OF_CONTAINER);
         for (name, keys) in named_config_maps(container) {
-            let mut found = left.read::<ConfigMap>(cluster, namespace, name, &keys).await;
+            let mut found = left.read::<ConfigMap>(cluster, namespace, name).await;
             if let Ok(Some(map)) = &mut found {
                 map.binary_data = None;
                 keys.keep_of(map.data.as_mut());
@@ -143,7 +143,7 @@ impl Sources {
             sources.config_maps.insert(name.to_owned(), found);
         }
         for (name, keys) in named_secrets(container) {
-            let mut found = left.read::<Secret>(cluster, namespace, name, &keys).await;
+            let mut found = left.read::<Secret>(cluster, namespace, name).await;
             if let Ok(Some(secret)) = &mut found {
                 keys.keep_of(secret.data.as_mut());
             }

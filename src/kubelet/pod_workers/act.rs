@@ -129,8 +129,10 @@ impl Worker {
         }
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
+        let ends = CancellationToken::new();
+        self.busy.volumes = ends.clone();
         self.spawn(Op::SetUp, async move {
-            let result = setup::set_up(&kubelet, &pod, &sandbox, &ips, &mut tokens).await;
+            let result = setup::set_up(&kubelet, &pod, &sandbox, &ips, &mut tokens, &ends).await;
             Done::SetUp { result, tokens }
         });
     }
@@ -140,8 +142,10 @@ impl Worker {
         self.refresh_wanted = false;
         let (kubelet, pod, ips) = (self.kubelet.clone(), self.pod.clone(), self.ips.clone());
         let mut tokens = std::mem::take(&mut self.tokens);
+        let ends = CancellationToken::new();
+        self.busy.volumes = ends.clone();
         self.spawn(Op::SetUp, async move {
-            let result = setup::set_up_volumes(&kubelet, &pod, &ips, false, &mut tokens).await;
+            let result = setup::set_up_volumes(&kubelet, &pod, &ips, false, &mut tokens, &ends).await;
             Done::Refreshed { result, tokens }
         });
     }
@@ -206,6 +210,7 @@ impl Worker {
         if let Some((_, cancel)) = &self.busy.start {
             cancel.cancel();
         }
+        self.busy.volumes.cancel();
         if self.busy.setup || self.busy.start.is_some() {
             return None;
         }

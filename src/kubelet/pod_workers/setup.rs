@@ -11,6 +11,7 @@ use client::EventType;
 use jiff::Timestamp;
 use network::{HostPort, Protocol};
 use runtime::SandboxConfig;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::files::{PodFiles, Texts};
@@ -57,6 +58,7 @@ pub(super) async fn set_up(
     sandbox: &SandboxPlan,
     known_ips: &[IpAddr],
     tokens: &mut Tokens,
+    ends: &CancellationToken,
 ) -> Result<Ready, SetupError> {
     let about = events::pod(pod);
     let warn_event = |reason: &str, message: &str| kubelet.recorder.event(&about, EventType::Warning, reason, message);
@@ -68,7 +70,7 @@ pub(super) async fn set_up(
         })?;
     }
     let unused = matches!(sandbox, SandboxPlan::Create { .. });
-    let mounted = set_up_volumes(kubelet, pod, known_ips, unused, tokens).await;
+    let mounted = set_up_volumes(kubelet, pod, known_ips, unused, tokens, ends).await;
     let mounted = mounted.map_err(|volumes| SetupError { volumes })?;
     if let SandboxPlan::Create { attempt, changed } = sandbox {
         if *changed {
@@ -100,6 +102,7 @@ pub(super) async fn set_up_volumes(
     ips: &[IpAddr],
     unused: bool,
     tokens: &mut Tokens,
+    ends: &CancellationToken,
 ) -> Result<Mounted, Vec<VolumeError>> {
     let fields =
         FieldContext { host_ips: &kubelet.cfg.node_ips, pod_ips: ips, allocatable: kubelet.allocatable.clone() };
@@ -109,6 +112,7 @@ pub(super) async fn set_up_volumes(
         client: &kubelet.client,
         disk: kubelet.disk(),
         sources: &kubelet.sources,
+        ends,
         pod,
         pod_dir: &pod_dir,
         fields: &fields,

@@ -81,7 +81,7 @@ impl Start {
         let failed = |e: &StartError| {
             recorder.event(&about, EventType::Warning, "Failed", &format!("Error: {}", e.waiting.message));
         };
-        let (config, turn) = self.config(&image).boxed().await.inspect_err(failed)?;
+        let (config, turn) = self.config(&image, cancel).boxed().await.inspect_err(failed)?;
         let runtime = &self.kubelet.runtime;
         let metrics = &self.kubelet.metrics;
         let id = metrics
@@ -159,12 +159,16 @@ impl Start {
     }
 
     /// With the turn of variables that are many, which goes on until the runtime has them.
-    async fn config(&self, image: &ImageStatus) -> Result<(runtime::ContainerConfig, Option<Turn>), StartError> {
+    async fn config(
+        &self,
+        image: &ImageStatus,
+        cancel: &CancellationToken,
+    ) -> Result<(runtime::ContainerConfig, Option<Turn>), StartError> {
         let bad = |text: String| StartError::new("CreateContainerConfigError", text);
         let (kubelet, pod, c) = (&*self.kubelet, &*self.pod, &self.container);
         let pod_dir = kubelet.cfg.pod_dir(pod.uid());
-        let files = read_env_files(kubelet.disk(), pod, c, &pod_dir).await;
-        let (env, turn) = self.variables(&files).await.map_err(|e| bad(e.to_string()))?;
+        let files = Arc::new(read_env_files(kubelet.disk(), pod, c, &pod_dir).await);
+        let (env, turn) = self.variables(&files, cancel).await?;
         let sub_paths = sub_paths(c, &env).map_err(bad)?;
         // Many are not kept while mounts may wait for a file system: nobody would have a turn then.
         let env = turn.is_little().then_some(env);
@@ -183,7 +187,7 @@ impl Start {
         let (env, turn) = match env {
             Some(env) => (env, None),
             None => {
-                let (env, turn) = self.variables(&files).await.map_err(|e| bad(e.to_string()))?;
+                let (env, turn) = self.variables(&files, cancel).await?;
                 (env, Some(turn))
             }
         };
@@ -204,24 +208,33 @@ impl Start {
     }
 
     /// The container's variables, and the turn that they are made in.
-    async fn variables(&self, files: &EnvFiles) -> Result<(Vec<(String, String)>, Turn), EnvError> {
-        let (kubelet, namespace, c) = (&*self.kubelet, self.pod.namespace(), &self.container);
-        let bytes = Sources::bytes(&kubelet.cluster, namespace, c);
-        let turn = kubelet.sources.enter(Purpose::Variables, bytes).await;
-        let sources = Sources::of(&kubelet.cluster, namespace, c).await;
-        Ok((self.env(&sources, files)?, turn))
-    }
-
-    fn env(&self, sources: &Sources, files: &EnvFiles) -> Result<Vec<(String, String)>, EnvError> {
-        let kubelet = &*self.kubelet;
-        let fields = FieldContext {
-            host_ips: &kubelet.cfg.node_ips,
-            pod_ips: &self.ips,
-            allocatable: kubelet.allocatable.clone(),
+    async fn variables(
+        &self,
+        files: &Arc<EnvFiles>,
+        cancel: &CancellationToken,
+    ) -> Result<(Vec<(String, String)>, Turn), StartError> {
+        let bad = |text: String| StartError::new("CreateContainerConfigError", text);
+        let (kubelet, pod, container) = (self.kubelet.clone(), self.pod.clone(), self.container.clone());
+        let namespace = pod.namespace();
+        let bytes = Sources::bytes(&kubelet.cluster, namespace, &container).map_err(bad)?;
+        let turn = cancel.run_until_cancelled(kubelet.sources.enter(Purpose::Variables, bytes)).await;
+        let turn = turn.ok_or_else(cancelled)?;
+        let sources = Sources::of(&kubelet.cluster, namespace, &container).await;
+        let services = self.services().map_err(|e| bad(e.to_string()))?;
+        let (files, ips) = (files.clone(), self.ips.clone());
+        let make = move || {
+            let allocatable = kubelet.allocatable.clone();
+            let fields = FieldContext { host_ips: &kubelet.cfg.node_ips, pod_ips: &ips, allocatable };
+            env::build(&pod, &container, &services, &fields, &Lookup { sources: &sources, files: &files })
         };
-        let values = Lookup { sources, files };
-        let services = self.services().map_err(|e| EnvError::Unreadable(e.to_string()))?;
-        env::build(&self.pod, &self.container, &services, &fields, &values)
+        let env = if turn.is_little() {
+            make()
+        } else {
+            // Half a million variables take longer than a thread of the API's has.
+            let made = self.kubelet.disk().run(Lane::Pod, self.pod.uid(), MOUNTS_DEADLINE, make).await;
+            made.unwrap_or_else(|e| Err(EnvError::Unreadable(e.to_string())))
+        };
+        Ok((env.map_err(|e| bad(e.to_string()))?, turn))
     }
 
     /// The services of the pod's namespace if it wants them, and the API server always.

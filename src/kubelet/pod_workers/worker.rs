@@ -95,6 +95,8 @@ pub(super) enum Op {
 pub(super) struct Busy {
     /// Volumes and sandbox, the search for a sandbox, or a refresh of the volumes with the `tokens`.
     pub(super) setup: bool,
+    /// Ends the wait of the volumes for their turn.
+    pub(super) volumes: CancellationToken,
     pub(super) start: Option<(String, CancellationToken)>,
     pub(super) kills: HashSet<String>,
     pub(super) stop: Option<(i64, AbortHandle)>,
@@ -664,6 +666,7 @@ mod tests {
     fn an_operation_that_panicked_leaves_the_others_busy() {
         let busy = || Busy {
             setup: true,
+            volumes: CancellationToken::new(),
             start: Some(("a".to_owned(), CancellationToken::new())),
             kills: HashSet::from(["1".to_owned(), "2".to_owned()]),
             stop: None,

@@ -34,6 +34,7 @@ use api::k8s_openapi::api::core::v1::{Container, Pod};
 use client::{Cluster, kube};
 use jiff::Timestamp;
 use runtime::{DiskRoom, Lane};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use empty_dir::path as empty_dir_path;
 pub(crate) use env_file::{EnvFiles, read as read_env_files};
@@ -107,6 +108,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) client: &'a kube::Client,
     pub(crate) disk: &'a DiskRoom,
     pub(crate) sources: &'a SourceRoom,
+    /// The pod is being stopped: nobody waits for its volumes any more.
+    pub(crate) ends: &'a CancellationToken,
     pub(crate) pod: &'a Pod,
     /// `<root>/pods/<uid>`.
     pub(crate) pod_dir: &'a Path,
@@ -121,7 +124,7 @@ type Outcome = (String, Result<VolumePath, String>);
 /// Sets all volumes of a pod up.
 ///
 /// # Errors
-/// With the volumes that cannot be.
+/// With the volumes that cannot be; with none when the pod is stopped meanwhile.
 pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounted, Vec<VolumeError>> {
     let mut own = Vec::new();
     let mut foreign = Vec::new();
@@ -136,7 +139,8 @@ pub(crate) async fn set_up(cx: &Setup<'_>, tokens: &mut Tokens) -> Result<Mounte
         let bytes = files::bytes_of_sources(cx, volume, metadata);
         if bytes > 0 && !turn.as_mut().is_some_and(|turn| turn.take(bytes)) {
             outcomes.append(&mut set_up_own(cx, std::mem::take(&mut own), turn.take()).await);
-            turn = Some(cx.sources.enter(Purpose::Files, bytes).await);
+            let entered = cx.ends.run_until_cancelled(cx.sources.enter(Purpose::Files, bytes)).await;
+            turn = Some(entered.ok_or_else(Vec::new)?);
         }
         match wanted::of(cx, volume, tokens, &mut left).await {
             Ok(wanted) if wanted.leads_elsewhere() => foreign.push((volume.name.clone(), wanted)),
