@@ -1,7 +1,7 @@
 //! What the runtime is told to run for one container. Pure: environment, mounts and image come
 //! resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use api::k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
@@ -32,8 +32,9 @@ pub(crate) struct Inputs<'a> {
 pub(crate) fn build(cx: Inputs<'_>) -> Result<ContainerConfig, String> {
     let Inputs { pod, role, container: c, attempt, sandbox_attempt, image, env, mounts, .. } = cx;
     let security = security(pod, c, image, cx.seccomp_dir)?;
+    let variables: HashMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expand = |list: &Option<Vec<String>>| {
-        let lookup = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+        let lookup = |name: &str| variables.get(name).map(|&value| value.to_owned());
         let mut bytes = env::ArgumentBytes::default();
         let texts = list.iter().flatten().map(|text| {
             let text = env::expand(text, lookup)?;

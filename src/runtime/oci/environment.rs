@@ -1,5 +1,8 @@
 //! The environment and the command line of a container's process.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use crate::error::{Error, Result};
 use crate::image::config::ProcessDefaults;
 use crate::types::ContainerConfig;
@@ -14,10 +17,13 @@ pub(super) struct Identity<'a> {
 
 /// `NAME=value` in the order of first mention; the last value given wins.
 pub(super) fn environment(config: &ContainerConfig, image: &ProcessDefaults, identity: &Identity<'_>) -> Vec<String> {
-    let mut merged: Vec<(&str, &str)> = Vec::new();
-    let mut set = |name, value| match merged.iter_mut().find(|(known, _)| *known == name) {
-        Some(entry) => entry.1 = value,
-        None => merged.push((name, value)),
+    let (mut merged, mut places) = (Vec::<(&str, &str)>::new(), HashMap::<&str, usize>::new());
+    let mut set = |name, value| match places.entry(name) {
+        Entry::Occupied(place) => merged[*place.get()].1 = value,
+        Entry::Vacant(place) => {
+            place.insert(merged.len());
+            merged.push((name, value));
+        }
     };
     set("PATH", DEFAULT_PATH);
     set("HOSTNAME", identity.hostname);
