@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tar::{Archive as Tar, EntryType};
+use tar::EntryType;
 
 use super::config::ImageConfig;
+use super::entries;
 use super::layer::{UnpackError, decompress};
 use super::manifest::{Descriptor, Document, IndexEntry, Kind, runs_here, select};
 use super::store::{AddError, ImageStore, LayerKey, is_digest};
@@ -21,6 +22,9 @@ use crate::types::ImageStatus;
 
 /// Manifests and configurations are small; nothing larger is read into memory.
 const DOCUMENT_MAX: u64 = 8 << 20;
+/// A file for each document and layer, and their directories.
+const ENTRIES_MAX: usize = 20_000;
+const NAME_MAX: usize = 4096;
 /// Annotations that name an image in an OCI layout, the complete one first.
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
@@ -74,29 +78,40 @@ impl Archive {
             file = plain;
         }
         let file = Arc::new(file);
-        let mut entries = HashMap::new();
+        let mut files = HashMap::new();
         let mut links = Vec::new();
         let whole = Slice { file: Arc::clone(&file), offset: 0, left: file.metadata()?.len() };
-        for entry in Tar::new(whole).entries()? {
-            let entry = entry?;
-            let Some(name) = relative(&entry.path()?) else { continue };
-            match entry.header().entry_type() {
-                EntryType::Regular | EntryType::Continuous => {
-                    entries.insert(name, Extent { offset: entry.raw_file_position(), len: entry.size() });
+        entries::each(
+            whole,
+            |error| error,
+            |entry| {
+                // No document and no layer is named by more.
+                let named = |path: &Path| path.as_os_str().len() <= NAME_MAX;
+                let Some(name) = relative(&entry.path()?).filter(|name| named(name)) else { return Ok(()) };
+                if files.len() + links.len() >= ENTRIES_MAX {
+                    return Err(io::Error::other(format!("the archive has more than {ENTRIES_MAX} entries")));
                 }
-                // Old versions of docker link equal layers to each other.
-                EntryType::Symlink | EntryType::Link => {
-                    links.extend(entry.link_name()?.map(|target| (name, target.into_owned())));
+                match entry.header().entry_type() {
+                    EntryType::Regular | EntryType::Continuous => {
+                        files.insert(name, Extent { offset: entry.raw_file_position(), len: entry.size() });
+                    }
+                    // Old versions of docker link equal layers to each other.
+                    EntryType::Symlink | EntryType::Link => {
+                        links.extend(
+                            entry.link_name()?.filter(|target| named(target)).map(|target| (name, target.into_owned())),
+                        );
+                    }
+                    _ => {}
                 }
-                _ => {}
-            }
-        }
+                Ok(())
+            },
+        )?;
         for (name, target) in links {
             let beside = name.parent().unwrap_or(Path::new("")).join(&target);
-            let extent = [normal(&beside), normal(&target)].iter().find_map(|path| entries.get(path).copied());
-            extent.map(|extent| entries.insert(name, extent));
+            let extent = [normal(&beside), normal(&target)].iter().find_map(|path| files.get(path).copied());
+            extent.map(|extent| files.insert(name, extent));
         }
-        Ok(Self { file, entries })
+        Ok(Self { file, entries: files })
     }
 
     fn reader(&self, name: &Path) -> Result<Slice, String> {

@@ -9,6 +9,7 @@
 //! there, links to directories are followed, and hard links reach files of lower layers. Such a layer is
 //! unpacked once more, through an overlay on its parents.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -22,9 +23,10 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fchmod, futimens, makedev, mkd
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 use sha2::{Digest, Sha256};
-use tar::{Archive, Entry, EntryType};
+use tar::{Entry, EntryType};
 use xattr::FileExt;
 
+use super::entries;
 use crate::sys::mount::{self, Overlay};
 use crate::sys::rootdir::{RootDir, relative};
 
@@ -32,6 +34,12 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
+/// Twice what the kernel takes at once.
+const PATH_MAX: usize = 8 << 10;
+/// Of memory for directories and deletions of a layer: some 300,000.
+const KEPT_MAX: usize = 32 << 20;
+/// About what each takes beside its name.
+const KEPT_EACH: usize = 64;
 
 /// What was unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +80,8 @@ pub(crate) enum UnpackError {
     Entry { path: PathBuf, source: io::Error },
     #[error("layer holds {path:?} of unsupported type '{}'", char::from(kind.as_byte()))]
     Kind { path: PathBuf, kind: EntryType },
+    #[error("layer has too many directories and deletions, at {path:?}")]
+    Kept { path: PathBuf },
     #[error("sync the layer: {0}")]
     Sync(#[source] io::Error),
     /// It cannot be unpacked alone.
@@ -90,12 +100,17 @@ pub(crate) fn unpack(
 ) -> Result<(Unpacked, Vec<Deletion>), UnpackError> {
     let mut stream = Hashing { inner: decompress(layer).map_err(UnpackError::Read)?, hash: Sha256::new() };
     let root = RootDir::open(into).map_err(|source| UnpackError::Entry { path: into.to_owned(), source })?;
-    let mut unpacker =
-        Unpacker { root, at: into, footing, dependent: false, directories: vec![], deletions: vec![], bytes: 0 };
-    let mut archive = Archive::new(&mut stream);
-    for entry in archive.entries().map_err(UnpackError::Read)? {
-        unpacker.place(entry.map_err(UnpackError::Read)?)?;
-    }
+    let mut unpacker = Unpacker {
+        root,
+        at: into,
+        footing,
+        dependent: false,
+        directories: BTreeMap::new(),
+        kept: 0,
+        deletions: vec![],
+        bytes: 0,
+    };
+    entries::each(&mut stream, UnpackError::Read, |entry| unpacker.place(entry))?;
     // The digest covers the padding behind the last entry too.
     io::copy(&mut stream, &mut io::sink()).map_err(UnpackError::Read)?;
     unpacker.finish()?;
@@ -168,7 +183,9 @@ struct Unpacker<'a> {
     dependent: bool,
     deletions: Vec<Deletion>,
     /// Their times are set last: filling a directory changes them.
-    directories: Vec<(PathBuf, TimeSpec)>,
+    directories: BTreeMap<PathBuf, TimeSpec>,
+    /// Bytes of memory that directories and deletions take.
+    kept: usize,
     bytes: u64,
 }
 
@@ -182,25 +199,30 @@ struct Attributes {
 }
 
 impl Unpacker<'_> {
-    fn place<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), UnpackError> {
+    fn place<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), UnpackError> {
         let path = entry.path().map_err(UnpackError::Read)?.into_owned();
         let plain = relative(&path).ok_or_else(|| UnpackError::Escapes { path: path.clone() })?;
         let failed = |source: io::Error| UnpackError::Entry { path: path.clone(), source };
+        if path.as_os_str().len() > PATH_MAX {
+            // Without the path: the text is to be read.
+            return Err(UnpackError::Read(Errno::ENAMETOOLONG.into()));
+        }
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
         }
-        let attributes = attributes(&mut entry).map_err(failed)?;
+        let attributes = attributes(entry).map_err(failed)?;
         let Some(name) = plain.file_name().map(OsStr::to_owned) else {
             // `./`: the root of the layer.
             let root = self.root.dir(Path::new(""), false).map_err(failed)?;
-            self.directories.push((plain, attributes.mtime));
+            self.directories.insert(plain, attributes.mtime);
             return apply(root, &attributes).map_err(failed);
         };
         let Some(parent) = self.parent(&plain, &name)? else { return Ok(()) };
         if let Some(deleted) = name.as_bytes().strip_prefix(WHITEOUT) {
             if self.footing == Footing::Merged {
                 let deletion = self.deletion(&parent, &name).map_err(failed)?;
+                self.remember(&path, deletion.parent.as_os_str().len() + name.len())?;
                 self.deletions.push(deletion);
                 return Ok(());
             }
@@ -211,11 +233,14 @@ impl Unpacker<'_> {
         }
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.bytes += write_file(&parent, &name, &mut entry, &attributes).map_err(failed)?;
+                self.bytes += write_file(&parent, &name, entry, &attributes).map_err(failed)?;
             }
             EntryType::Directory => {
                 make_directory(&parent, &name, &attributes).map_err(failed)?;
-                self.directories.push((plain, attributes.mtime));
+                let bytes = plain.as_os_str().len();
+                if self.directories.insert(plain, attributes.mtime).is_none() {
+                    self.remember(&path, bytes)?;
+                }
             }
             EntryType::Symlink => {
                 let target = entry.link_name().map_err(failed)?.ok_or_else(|| failed(Errno::EINVAL.into()))?;
@@ -230,6 +255,15 @@ impl Unpacker<'_> {
                 make_node(&parent, &name, kind, entry.header(), &attributes).map_err(failed)?;
             }
             kind => return Err(UnpackError::Kind { path, kind }),
+        }
+        Ok(())
+    }
+
+    /// Counts what is kept of an entry until the end.
+    fn remember(&mut self, path: &Path, bytes: usize) -> Result<(), UnpackError> {
+        self.kept += bytes + KEPT_EACH;
+        if self.kept > KEPT_MAX {
+            return Err(UnpackError::Kept { path: path.to_owned() });
         }
         Ok(())
     }

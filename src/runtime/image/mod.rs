@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 mod clients;
 pub(crate) mod config;
+mod entries;
 pub(crate) mod layer;
 pub(crate) mod manifest;
 pub(crate) mod pull;

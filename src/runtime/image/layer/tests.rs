@@ -137,6 +137,48 @@ fn nothing_is_written_outside() {
 }
 
 #[test]
+fn long_names_are_read_and_endless_ones_are_not() {
+    if !root() {
+        return;
+    }
+    let name = format!("{}file", "n/".repeat(2500));
+    let mut layer = Layer::new().file("first", "x");
+    let mut header = Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(1);
+    header.set_entry_type(EntryType::Regular);
+    layer.0.append_data(&mut header, &name, &b"x"[..]).unwrap();
+    let (dir, result) = unpacked(layer);
+    assert_eq!(result.unwrap().bytes, 2);
+    let root = RootDir::open(&dir.path().join("layer")).unwrap();
+    let deepest = root.dir(Path::new(&name).parent().unwrap(), false).unwrap();
+    openat(&deepest, "file", OFlag::O_RDONLY, Mode::empty()).unwrap();
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+        let (_dir, result) =
+            unpacked(Layer::new().entry(kind, "././@LongLink", "", &vec![b'n'; 2 << 20]).file("x", ""));
+        let expected = "read layer: invalid tar header: header field too long, the most are 1048576 bytes";
+        assert!(result.as_ref().is_err_and(|error| error.to_string() == expected), "{kind:?}: {result:?}");
+    }
+    let (_dir, result) = unpacked(Layer::new().entry(EntryType::XGlobalHeader, "g", "", b"9 a=b\n").file("x", ""));
+    assert!(result.is_ok());
+}
+
+#[test]
+fn directories_are_remembered_once_each_and_not_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = RootDir::open(dir.path()).unwrap();
+    let (footing, directories) = (Footing::Bottom, BTreeMap::new());
+    let at = dir.path();
+    let mut unpacker =
+        Unpacker { root, at, footing, dependent: false, directories, kept: 0, deletions: vec![], bytes: 0 };
+    for _ in 0..KEPT_MAX / (1 << 20) {
+        unpacker.remember(Path::new("a"), (1 << 20) - KEPT_EACH).unwrap();
+    }
+    let error = unpacker.remember(Path::new("a"), 0).unwrap_err();
+    assert_eq!(error.to_string(), "layer has too many directories and deletions, at \"a\"");
+}
+
+#[test]
 fn an_image_cannot_forge_overlay_marks() {
     if !root() {
         return;
