@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::config::ImageConfig;
+use super::config::{ImageConfig, few};
 use super::entries;
 use super::layer::{UnpackError, decompress};
 use super::manifest::{Descriptor, Document, IndexEntry, Kind, runs_here, select};
@@ -25,23 +25,39 @@ const DOCUMENT_MAX: u64 = 8 << 20;
 /// A file for each document and layer, and their directories.
 const ENTRIES_MAX: usize = 20_000;
 const NAME_MAX: usize = 4096;
-/// Annotations that name an image in an OCI layout, the complete one first.
-const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
     config: PathBuf,
+    #[serde(default, deserialize_with = "few")]
     repo_tags: Option<Vec<String>>,
-    layers: Vec<PathBuf>,
+    #[serde(default, deserialize_with = "few")]
+    layers: Option<Vec<PathBuf>>,
+}
+
+/// `manifest.json`
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct DockerImages {
+    #[serde(deserialize_with = "few")]
+    images: Option<Vec<DockerImage>>,
 }
 
 /// An image found in an archive.
 struct Candidate {
-    config: Vec<u8>,
+    id: String,
+    config: ImageConfig,
     layers: Vec<PathBuf>,
     names: Vec<String>,
+}
+
+impl Candidate {
+    fn new(config: &[u8], layers: Vec<PathBuf>, names: Vec<String>) -> Result<Self, String> {
+        let id = format!("sha256:{}", hex::encode(Sha256::digest(config)));
+        Ok(Self { id, config: ImageConfig::parse(config)?, layers, names })
+    }
 }
 
 /// Imports every image for this machine from the archive at `path`.
@@ -155,17 +171,17 @@ impl Archive {
 
     fn docker_images(&self) -> Result<Vec<Candidate>, String> {
         let json = self.document(Path::new("manifest.json"))?;
-        let images = serde_json::from_slice::<Vec<DockerImage>>(&json);
-        let images = images.map_err(|error| format!("read manifest.json: {error}"))?;
+        let found = serde_json::from_slice::<DockerImages>(&json);
+        let DockerImages { images } = found.map_err(|error| format!("read manifest.json: {error}"))?;
         let candidate = |image: DockerImage| {
             let names = image.repo_tags.unwrap_or_default();
-            Ok(Candidate { config: self.document(&image.config)?, layers: image.layers, names })
+            Candidate::new(&self.document(&image.config)?, image.layers.unwrap_or_default(), names)
         };
-        images.into_iter().map(candidate).collect()
+        images.into_iter().flatten().map(candidate).collect()
     }
 
     fn oci_image(&self, entry: &IndexEntry) -> Result<Candidate, String> {
-        let name = NAME_ANNOTATIONS.iter().find_map(|key| entry.annotations.get(*key));
+        let name = entry.name();
         let mut json = self.blob(&entry.digest)?;
         if let Kind::Index(entries) = Document::parse(&json)? {
             let entry = select(&entries).ok_or("no image for this platform")?;
@@ -181,13 +197,11 @@ impl Archive {
         }
         let blob = self.blob(&config.digest)?;
         config.check_size(blob.len() as u64)?;
-        Ok(Candidate { config: blob, layers, names })
+        Candidate::new(&blob, layers, names)
     }
 
     fn add(&self, store: &ImageStore, image: &Candidate) -> Result<ImageStatus, String> {
-        let id = format!("sha256:{}", hex::encode(Sha256::digest(&image.config)));
-        let config = serde_json::from_slice::<ImageConfig>(&image.config);
-        let config = config.map_err(|error| format!("read image configuration: {error}"))?;
+        let Candidate { id, config, .. } = image;
         let diff_ids = &config.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() || !diff_ids.iter().all(|diff_id| is_digest(diff_id)) {
             return Err("the image's configuration does not match its layers".to_owned());
@@ -216,7 +230,7 @@ impl Archive {
         }
         let names = image.names.iter().map(|name| reference::parse(name).map(|complete| complete.to_string()));
         let names = names.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-        store.put(&id, &config, layers, &names).map_err(|error| error.to_string())
+        store.put(id, config, layers, &names).map_err(|error| error.to_string())
     }
 }
 

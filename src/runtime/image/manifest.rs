@@ -1,8 +1,8 @@
 //! Manifests and indexes, as registries and archives hold them.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
+
+use super::config::few;
 
 pub(crate) const MEDIA_TYPES: [&str; 4] = [
     "application/vnd.oci.image.index.v1+json",
@@ -14,8 +14,10 @@ pub(crate) const MEDIA_TYPES: [&str; 4] = [
 /// Either kind: an index lists manifests, a manifest names a configuration and layers.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Document {
+    #[serde(default, deserialize_with = "few")]
     manifests: Option<Vec<IndexEntry>>,
     config: Option<Descriptor>,
+    #[serde(default, deserialize_with = "few")]
     layers: Option<Vec<Descriptor>>,
 }
 
@@ -46,8 +48,23 @@ impl Descriptor {
 pub(crate) struct IndexEntry {
     pub digest: String,
     platform: Option<Platform>,
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
+    annotations: Option<Annotations>,
+}
+
+/// Those that name an image in an OCI layout.
+#[derive(Clone, Debug, Deserialize)]
+struct Annotations {
+    #[serde(rename = "io.containerd.image.name")]
+    complete: Option<String>,
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    name: Option<String>,
+}
+
+impl IndexEntry {
+    /// The complete name if there is one.
+    pub(crate) fn name(&self) -> Option<&String> {
+        self.annotations.as_ref().and_then(|annotations| annotations.complete.as_ref().or(annotations.name.as_ref()))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -137,6 +154,33 @@ mod tests {
         let blob = |size| Descriptor { digest: "sha256:a".to_owned(), size };
         assert_eq!((blob(Some(3)).check_size(3), blob(None).check_size(4)), (Ok(()), Ok(())));
         assert_eq!(blob(Some(3)).check_size(4).unwrap_err(), "sha256:a has 4 bytes, expected 3");
+    }
+
+    #[test]
+    fn lists_without_an_end_are_refused() {
+        for (list, element) in [("manifests", r#"{"digest": ""}"#), ("layers", r#"{"digest": "", "annotations": {}}"#)]
+        {
+            let json =
+                |count| format!(r#"{{"config": {{"digest": ""}}, "{list}": [{}]}}"#, vec![element; count].join(","));
+            assert!(Document::parse(json(1000).as_bytes()).is_ok());
+            let error = Document::parse(json(100_000).as_bytes()).unwrap_err();
+            assert!(error.starts_with("read manifest: a list has more than 1000 elements at line 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_in_layouts_are_read() {
+        let names = |annotations: &str| {
+            let json = format!(r#"{{"manifests": [{{"digest": "", "annotations": {annotations}}}]}}"#);
+            match Document::parse(json.as_bytes()).unwrap() {
+                Kind::Index(entries) => entries[0].name().cloned(),
+                Kind::Manifest { .. } => panic!("an index"),
+            }
+        };
+        let (complete, name) = ("\"io.containerd.image.name\": \"c\"", "\"org.opencontainers.image.ref.name\": \"n\"");
+        assert_eq!(names(&format!("{{{name}, {complete}, \"x\": \"y\"}}")).as_deref(), Some("c"));
+        assert_eq!(names(&format!("{{{name}}}")).as_deref(), Some("n"));
+        assert_eq!(names("null"), None);
     }
 
     #[test]

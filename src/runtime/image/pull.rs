@@ -32,8 +32,6 @@ use crate::types::{ImageStatus, RegistryAuth};
 const PARALLEL_LAYERS: usize = 3;
 /// Chunks between the network and the unpacker; a chunk is at most a few hundred KiB.
 const CHUNKS_AHEAD: usize = 16;
-/// The kernel stacks 500; the empty ones between them take no place. Each costs memory from here on.
-const LAYERS_MAX: usize = 1000;
 /// For a layer whose transfer breaks off.
 const ATTEMPTS: u32 = 3;
 /// For what a registry says of an image before its layers, a handful of small requests, and again before each layer.
@@ -235,16 +233,12 @@ async fn resolve(client: Client, endpoint: &Endpoint) -> Result<Found, Failure> 
             }
         }
     };
-    if layers.len() > LAYERS_MAX {
-        return Err(Failure::Content(format!("the image has {} layers, the most are {LAYERS_MAX}", layers.len())));
-    }
     check_digests([&config.digest].into_iter().chain(layers.iter().map(|layer| &layer.digest)))?;
     let json = client.config(&at, &config.digest).await?;
     config.check_size(json.len() as u64).map_err(Failure::Content)?;
     check_digest(&json, &config.digest)?;
     let config_digest = config.digest;
-    let config = serde_json::from_slice::<ImageConfig>(&json)
-        .map_err(|error| Failure::Content(format!("read image configuration: {error}")))?;
+    let config = ImageConfig::parse(&json).map_err(Failure::Content)?;
     if !runs_here(&config.architecture) {
         return Err(Failure::Content(format!("no match for platform in manifest {digest}: not found")));
     }
