@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::registries::Endpoint;
+use super::registries::{Endpoint, is_loopback};
 use super::registry::{Client, Credentials, RegistryError};
 use crate::types::RegistryAuth;
 
@@ -51,7 +51,10 @@ impl Key {
     /// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
     fn client(&self) -> Result<Client, RegistryError> {
         let certificates = self.ca.iter().map(|ca| reqwest::Certificate::from_pem(ca));
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        // The proxies of the environment are for other machines, as Go's ProxyFromEnvironment has it.
+        let builder = if is_loopback(&self.registry) { builder.no_proxy() } else { builder };
+        let http = builder
             .danger_accept_invalid_certs(self.insecure)
             .tls_certs_merge(certificates.collect::<Result<Vec<_>, _>>()?)
             .connect_timeout(CONNECT_TIMEOUT)

@@ -1,6 +1,7 @@
 //! `registries.yaml` in k3s's format: mirrors, credentials and TLS settings of registries.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use oci_spec::distribution::Reference;
@@ -176,10 +177,12 @@ fn relocated(reference: &Reference, host: &str, repository: String) -> Reference
     }
 }
 
-/// Registries on this machine are asked without TLS, as other runtimes do.
-fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
-    host == "localhost" || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+/// Registries on this machine are asked without TLS, as other runtimes do, and not through a proxy.
+pub(super) fn is_loopback(registry: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(&format!("http://{registry}/")) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -227,6 +230,16 @@ configs:
         );
         check("quay.io/a/b:2", &["https any.example/a/b:2 you", "https quay.io/a/b:2 "]);
         check("localhost:5000/x:3", &["https any.example/x:3 you", "http localhost:5000/x:3 "]);
+    }
+
+    #[test]
+    fn registries_on_this_machine_are_known() {
+        for ours in ["localhost", "localhost:5000", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:5000"] {
+            assert!(is_loopback(ours), "{ours}");
+        }
+        for other in ["docker.io", "localhost.example", "128.0.0.1:1", "[::2]:1", "a@b@c", "", "[::1"] {
+            assert!(!is_loopback(other), "{other}");
+        }
     }
 
     #[test]
