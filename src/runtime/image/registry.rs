@@ -19,7 +19,7 @@ use bytes::Bytes;
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use self::challenge::Challenge;
@@ -40,6 +40,8 @@ const ERROR_MAX: usize = 64 << 10;
 const ERROR_PATIENCE: Duration = Duration::from_secs(10);
 /// Repositories whose tokens are kept: those that are being pulled from.
 const TOKENS_KEPT: usize = 8;
+/// For connecting, and for redirects, too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// What proves to a registry who asks.
@@ -136,7 +138,7 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        Ok(request.send().await?)
+        answer(request).await
     }
 
     fn known(&self, repository: &str) -> Result<Option<HeaderValue>, RegistryError> {
@@ -179,7 +181,7 @@ impl Client {
         if let Credentials::Basic { username, password } = &self.0.credentials {
             request = request.header(AUTHORIZATION, basic(username, password)?);
         }
-        let mut response = accepted(request.send().await?).await?;
+        let mut response = accepted(answer(request).await?).await?;
         let json = document(&mut response, "token answer", TOKEN_ANSWER_MAX).await?;
         let Token { token, access_token } = serde_json::from_slice(&json)
             .map_err(|error| RegistryError::Malformed(format!("unable to decode token response: {error}")))?;
@@ -197,8 +199,17 @@ impl Blob {
     }
 }
 
+/// The answer's head, in bounded time: what comes before it (interim answers) has no end of its own.
+async fn answer(request: RequestBuilder) -> Result<Response, RegistryError> {
+    match tokio::time::timeout(HEAD_TIMEOUT, request.send()).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RegistryError::Slow),
+    }
+}
+
+/// The text is not told: it may hold a password.
 fn parse(url: &str) -> Result<Url, RegistryError> {
-    Url::parse(url).map_err(|error| RegistryError::Malformed(format!("invalid URL {url:?}: {error}")))
+    Url::parse(url).map_err(|error| RegistryError::Malformed(format!("invalid URL: {error}")))
 }
 
 fn basic(username: &str, password: &str) -> Result<HeaderValue, RegistryError> {

@@ -10,6 +10,9 @@ pub(crate) enum RegistryError {
     Request(reqwest::Error),
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// The head of an answer is not there in time.
+    #[error("the registry does not answer in time")]
+    Slow,
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: &'static str, limit: usize },
     #[error("{0}")]
@@ -56,6 +59,10 @@ impl From<reqwest::Error> for RegistryError {
 fn nameable(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_query(None);
+    url.set_fragment(None);
+    // Addresses that cannot have them have none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
     url
 }
 
@@ -94,7 +101,7 @@ impl RegistryError {
     /// Whether trying again may help.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Request(_) => true,
+            Self::Request(_) | Self::Slow => true,
             Self::Refused(refusal) => refusal.status.as_u16() >= 500 || refusal.status == StatusCode::TOO_MANY_REQUESTS,
             Self::Token { cause, .. } => cause.is_transient(),
             Self::TooLarge { .. } | Self::Malformed(_) => false,

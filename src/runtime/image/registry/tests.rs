@@ -376,3 +376,46 @@ async fn credentials_do_not_follow_a_redirect() {
     assert_eq!(other.asked(), [asked("/open", None), asked("/closed?signature=secret", None)]);
     assert!(tokens.asked().is_empty());
 }
+
+#[tokio::test]
+async fn a_password_in_an_address_is_not_told() {
+    let server = serve(|request| match request.target.as_str() {
+        "/there" => Answer::Whole("403 Forbidden".to_owned(), String::new()),
+        target if target.contains("/manifests/") => Answer::Whole(
+            "307 Temporary Redirect\r\nLocation: http://me:word@127.0.0.1:1/there".to_owned(),
+            String::new(),
+        ),
+        _ => challenge("Bearer realm=\"http://me:word@[x/\""),
+    })
+    .await;
+    let error = server.manifest(Credentials::Anonymous).await.unwrap_err();
+    assert!(text(&error).contains("127.0.0.1:1/there") && !text(&error).contains("word"), "{error}");
+    let error = server.client(Credentials::Anonymous).blob(&server.image(), "sha256:1").await.map(|_| ()).unwrap_err();
+    let expected = "failed to authorize: failed to fetch anonymous token: invalid URL: invalid IPv6 address";
+    assert_eq!(text(&error), expected);
+    let url = "https://me:word@r/v2/?signature=x#part".parse().unwrap();
+    let refusal = Refusal::new(StatusCode::FORBIDDEN, &url, b"").to_string();
+    assert_eq!(refusal, "unexpected status from GET request to https://r/v2/: 403 Forbidden");
+}
+
+/// A registry that only ever says that it will answer.
+#[tokio::test]
+async fn interim_answers_without_an_end_are_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = Client::new(http, true, &address, Credentials::Anonymous);
+    let image = Reference::with_tag(address, "a/b".to_owned(), "c".to_owned());
+    let registry = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (_, mut stream) = read_request(stream).await.unwrap();
+        // From here on the clock runs as fast as everybody waits.
+        tokio::time::pause();
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let (manifest, ()) = tokio::join!(client.manifest(&image), registry);
+    assert!(matches!(manifest, Err(RegistryError::Slow)), "{manifest:?}");
+}
