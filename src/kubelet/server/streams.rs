@@ -27,8 +27,8 @@ const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
-/// Frames that wait for a slow client; the process then waits, too.
-const FRAMES: usize = 16;
+/// Frames that wait for a slow client, of which a node may have hundreds; the process then waits, too.
+const FRAMES: usize = 4;
 const CHUNK: usize = 32 * 1024;
 const FAREWELL: Duration = Duration::from_secs(5);
 
