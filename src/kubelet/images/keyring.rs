@@ -25,8 +25,6 @@ struct Entry {
     password: String,
     #[serde(default)]
     auth: String,
-    #[serde(default, rename = "identitytoken")]
-    identity_token: Option<String>,
 }
 
 impl Entry {
@@ -36,8 +34,7 @@ impl Entry {
             Some((user, password)) => (user.to_owned(), password.to_owned()),
             None => (self.username, self.password),
         };
-        let identity_token = self.identity_token.filter(|t| !t.is_empty());
-        RegistryAuth { username, password, identity_token }
+        RegistryAuth { username, password, identity_token: None }
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use reqwest::redirect::Policy;
 
 use super::registries::{Endpoint, is_loopback};
 use super::registry::{Client, Credentials, RegistryError};
@@ -36,7 +37,7 @@ pub(super) struct Key {
 impl Key {
     pub(super) fn new(endpoint: &Endpoint, auth: Option<&RegistryAuth>) -> Self {
         let credentials = match auth {
-            Some(RegistryAuth { identity_token: Some(token), .. }) => Credentials::Bearer(token.clone()),
+            Some(RegistryAuth { identity_token: Some(token), .. }) => Credentials::Identity(token.clone()),
             Some(RegistryAuth { username, password, .. }) if !username.is_empty() => {
                 Credentials::Basic { username: username.clone(), password: password.clone() }
             }
@@ -50,8 +51,18 @@ impl Key {
 
     /// Fails where a certificate cannot be read, or the machine has none of the usual authorities'.
     fn client(&self) -> Result<Client, RegistryError> {
+        let http = self.http(Policy::default())?;
+        let tokens = match self.credentials {
+            // What is posted would be posted again where a redirect leads.
+            Credentials::Identity(_) => self.http(Policy::none())?,
+            Credentials::Anonymous | Credentials::Basic { .. } => http.clone(),
+        };
+        Ok(Client::new(http, tokens, self.plain_http, &self.registry, self.credentials.clone()))
+    }
+
+    fn http(&self, redirects: Policy) -> Result<reqwest::Client, RegistryError> {
         let certificates = self.ca.iter().map(|ca| reqwest::Certificate::from_pem(ca));
-        let builder = reqwest::Client::builder();
+        let builder = reqwest::Client::builder().redirect(redirects);
         // The proxies of the environment are for other machines, as Go's ProxyFromEnvironment has it.
         let builder = if is_loopback(&self.registry) { builder.no_proxy() } else { builder };
         let http = builder
@@ -61,7 +72,7 @@ impl Key {
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("coracle/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Client::new(http, self.plain_http, &self.registry, self.credentials.clone()))
+        Ok(http)
     }
 }
 

@@ -34,8 +34,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
-/// Twice what the kernel takes at once.
-const PATH_MAX: usize = 8 << 10;
+/// What the kernel takes.
+const PATH_MAX: usize = 4 << 10;
 /// Of memory for directories and deletions of a layer: some 300,000.
 const KEPT_MAX: usize = 32 << 20;
 /// About what each takes beside its name.

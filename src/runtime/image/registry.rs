@@ -18,7 +18,7 @@ use base64::Engine;
 use bytes::Bytes;
 use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
@@ -41,7 +41,8 @@ const ERROR_PATIENCE: Duration = Duration::from_secs(10);
 /// Repositories whose tokens are kept: those that are being pulled from.
 const TOKENS_KEPT: usize = 8;
 /// For connecting, and for redirects, too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 const DIGEST_HEADER: &str = "docker-content-digest";
 
 /// What proves to a registry who asks.
@@ -52,8 +53,8 @@ pub(super) enum Credentials {
         username: String,
         password: String,
     },
-    /// Sent as it is, in place of a token.
-    Bearer(String),
+    /// Token servers give tokens for it; the registry itself does not see it.
+    Identity(String),
 }
 
 /// Clones share connections and tokens.
@@ -62,6 +63,8 @@ pub(super) struct Client(Arc<Inner>);
 
 struct Inner {
     http: reqwest::Client,
+    /// For token servers.
+    tokens: reqwest::Client,
     /// Scheme and host.
     base: String,
     credentials: Credentials,
@@ -80,10 +83,16 @@ struct Token {
 }
 
 impl Client {
-    pub(super) fn new(http: reqwest::Client, plain_http: bool, registry: &str, credentials: Credentials) -> Self {
+    pub(super) fn new(
+        http: reqwest::Client,
+        tokens: reqwest::Client,
+        plain_http: bool,
+        registry: &str,
+        credentials: Credentials,
+    ) -> Self {
         let scheme = if plain_http { "http" } else { "https" };
         let base = format!("{scheme}://{registry}");
-        Self(Arc::new(Inner { http, base, credentials, kept: Mutex::default() }))
+        Self(Arc::new(Inner { http, tokens, base, credentials, kept: Mutex::default() }))
     }
 
     /// A manifest or an index, and the digest that the registry says it has.
@@ -111,7 +120,7 @@ impl Client {
     /// registry wants.
     async fn get(&self, repository: &str, path: &str, accept: &str) -> Result<Response, RegistryError> {
         let url = parse(&format!("{}/v2/{repository}/{path}", self.0.base))?;
-        let known = self.known(repository)?;
+        let known = self.known(repository);
         let response = self.send(&url, accept, known).await?;
         let is_own = response.url().origin() == url.origin();
         let challenge = Challenge::of(response.headers()).filter(|_| is_own);
@@ -141,12 +150,9 @@ impl Client {
         answer(request).await
     }
 
-    fn known(&self, repository: &str) -> Result<Option<HeaderValue>, RegistryError> {
-        if let Credentials::Bearer(token) = &self.0.credentials {
-            return bearer(token).map(Some);
-        }
+    fn known(&self, repository: &str) -> Option<HeaderValue> {
         let kept = self.0.kept.lock();
-        Ok(kept.iter().find(|(of, _)| of == repository).map(|(_, authorization)| authorization.clone()))
+        kept.iter().find(|(of, _)| of == repository).map(|(_, authorization)| authorization.clone())
     }
 
     fn keep(&self, repository: &str, authorization: &HeaderValue) {
@@ -159,7 +165,7 @@ impl Client {
     /// What answers a challenge; `None` when there is nothing to answer with.
     async fn authorize(&self, challenge: &Challenge, repository: &str) -> Result<Option<HeaderValue>, RegistryError> {
         match (challenge, &self.0.credentials) {
-            (_, Credentials::Bearer(_)) | (Challenge::Other, Credentials::Anonymous) => Ok(None),
+            (Challenge::Other, Credentials::Anonymous | Credentials::Identity(_)) => Ok(None),
             (Challenge::Other, Credentials::Basic { username, password }) => basic(username, password).map(Some),
             (Challenge::Bearer { realm, service }, credentials) => {
                 let kind = if *credentials == Credentials::Anonymous { "anonymous" } else { "oauth" };
@@ -173,14 +179,30 @@ impl Client {
     /// A token for reading one repository, from the server that the registry named.
     async fn token(&self, realm: &str, service: Option<&str>, repository: &str) -> Result<String, RegistryError> {
         let mut url = parse(realm)?;
-        url.query_pairs_mut().append_pair("scope", &format!("repository:{repository}:pull"));
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", service);
+        let scope = format!("repository:{repository}:pull");
+        let mut parameters = vec![("scope", scope.as_str())];
+        parameters.extend(service.map(|service| ("service", service)));
+        if let Credentials::Identity(token) = &self.0.credentials {
+            // OAuth: the token that was given is one to get others with.
+            if token.len() > TOKEN_MAX {
+                return Err(RegistryError::TooLarge { what: "token", limit: TOKEN_MAX });
+            }
+            parameters.extend([("client_id", "coracle"), ("grant_type", "refresh_token"), ("refresh_token", token)]);
+            let mut form = Url::parse("form:").map_err(|error| RegistryError::Malformed(error.to_string()))?;
+            form.query_pairs_mut().extend_pairs(parameters);
+            let body = form.query().unwrap_or_default().to_owned();
+            let request = self.0.tokens.post(url).header(CONTENT_TYPE, FORM).body(body);
+            return self.token_answer(request).await;
         }
-        let mut request = self.0.http.get(url);
+        url.query_pairs_mut().extend_pairs(parameters);
+        let mut request = self.0.tokens.get(url);
         if let Credentials::Basic { username, password } = &self.0.credentials {
             request = request.header(AUTHORIZATION, basic(username, password)?);
         }
+        self.token_answer(request).await
+    }
+
+    async fn token_answer(&self, request: RequestBuilder) -> Result<String, RegistryError> {
         let mut response = accepted(answer(request).await?).await?;
         let json = document(&mut response, "token answer", TOKEN_ANSWER_MAX).await?;
         let Token { token, access_token } = serde_json::from_slice(&json)

@@ -26,6 +26,7 @@ enum Answer {
 struct Request {
     target: String,
     authorization: Option<String>,
+    body: String,
 }
 
 struct Server {
@@ -65,7 +66,10 @@ async fn read_request(mut stream: TcpStream) -> Option<(Request, TcpStream)> {
     let head = String::from_utf8(head).unwrap();
     let target = head.split(' ').nth(1).unwrap().to_owned();
     let authorization = head.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned);
-    Some((Request { target, authorization }, stream))
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some((Request { target, authorization, body: String::from_utf8(body).unwrap() }, stream))
 }
 
 async fn respond(mut stream: TcpStream, answer: Answer, sent: &mpsc::Sender<usize>) {
@@ -105,7 +109,7 @@ impl Server {
     fn client(&self, credentials: Credentials) -> Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Client::new(http, true, &self.address, credentials)
+        Client::new(http.clone(), http, true, &self.address, credentials)
     }
 
     fn image(&self) -> Reference {
@@ -252,15 +256,28 @@ async fn a_name_and_a_password_go_to_a_registry_that_asks_for_them() {
 }
 
 #[tokio::test]
-async fn an_identity_token_is_sent_as_it_is() {
-    let server = serve(|request| match request.authorization.as_deref() {
-        Some("Bearer identity") => ok("m"),
-        Some(_) | None => challenge("Bearer realm=\"http://127.0.0.1:1/\""),
+async fn an_identity_token_is_shown_to_the_token_server_alone() {
+    let tokens = serve(|request| {
+        let given = request.body
+            == "scope=repository%3Aa%2Fb%3Apull&service=s&client_id=coracle\
+                                     &grant_type=refresh_token&refresh_token=identity%2B";
+        if given { ok(r#"{"access_token": "t"}"#) } else { Answer::Whole("401 Unauthorized".to_owned(), String::new()) }
     })
     .await;
-    assert_eq!(server.manifest(Credentials::Bearer("identity".to_owned())).await.unwrap(), "m");
-    let error = server.manifest(Credentials::Bearer("old".to_owned())).await.unwrap_err();
-    assert!(error.to_string().ends_with("401 Unauthorized"), "{error}");
+    let realm = tokens.address.clone();
+    let server = serve(move |request| match request.authorization.as_deref() {
+        Some("Bearer t") => ok("m"),
+        Some(_) | None => challenge(&format!("Bearer realm=\"http://{realm}/token\",service=\"s\"")),
+    })
+    .await;
+    assert_eq!(server.manifest(Credentials::Identity("identity+".to_owned())).await.unwrap(), "m");
+    let manifest = "/v2/a/b/manifests/c";
+    assert_eq!(server.asked(), [asked(manifest, None), asked(manifest, Some("Bearer t"))]);
+    assert_eq!(tokens.asked(), [asked("/token", None)]);
+    let error = server.manifest(Credentials::Identity("old".to_owned())).await.unwrap_err();
+    assert!(error.is_denied_token(), "{error}");
+    let error = server.manifest(Credentials::Identity("x".repeat(TOKEN_MAX + 1))).await.unwrap_err();
+    assert!(text(&error).ends_with("token is larger than 65536 bytes"), "{error}");
 }
 
 /// A registry whose tokens serve `uses` requests each, and its token server.
@@ -379,17 +396,19 @@ async fn credentials_do_not_follow_a_redirect() {
 
 #[tokio::test]
 async fn a_password_in_an_address_is_not_told() {
-    let server = serve(|request| match request.target.as_str() {
-        "/there" => Answer::Whole("403 Forbidden".to_owned(), String::new()),
-        target if target.contains("/manifests/") => Answer::Whole(
-            "307 Temporary Redirect\r\nLocation: http://me:word@127.0.0.1:1/there".to_owned(),
-            String::new(),
-        ),
-        _ => challenge("Bearer realm=\"http://me:word@[x/\""),
+    let other = serve(|_| Answer::Whole("403 Forbidden".to_owned(), String::new())).await;
+    let to = other.address.clone();
+    let server = serve(move |request| match request.target.contains("/manifests/") {
+        true => {
+            let location = format!("Location: http://me:word@{to}/there#part");
+            Answer::Whole(format!("307 Temporary Redirect\r\n{location}"), String::new())
+        }
+        false => challenge("Bearer realm=\"http://me:word@[x/\""),
     })
     .await;
     let error = server.manifest(Credentials::Anonymous).await.unwrap_err();
-    assert!(text(&error).contains("127.0.0.1:1/there") && !text(&error).contains("word"), "{error}");
+    let expected = format!("unexpected status from GET request to http://{}/there: 403 Forbidden", other.address);
+    assert_eq!(text(&error), expected);
     let error = server.client(Credentials::Anonymous).blob(&server.image(), "sha256:1").await.map(|_| ()).unwrap_err();
     let expected = "failed to authorize: failed to fetch anonymous token: invalid URL: invalid IPv6 address";
     assert_eq!(text(&error), expected);
@@ -405,7 +424,7 @@ async fn interim_answers_without_an_end_are_given_up() {
     let address = listener.local_addr().unwrap().to_string();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let client = Client::new(http, true, &address, Credentials::Anonymous);
+    let client = Client::new(http.clone(), http, true, &address, Credentials::Anonymous);
     let image = Reference::with_tag(address, "a/b".to_owned(), "c".to_owned());
     let registry = async {
         let (stream, _) = listener.accept().await.unwrap();
