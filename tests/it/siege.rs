@@ -23,6 +23,8 @@ const FORKS: u32 = 100;
 const LOGS_KIB: std::ops::Range<u64> = 1024..6 * 11 * 1024;
 /// What 20,000 requests of strangers may add to the daemon's memory.
 const STRANGERS_KIB: u64 = 32 * 1024;
+/// What ten pods with 54 MB of files each may add to it while they are set up.
+const VOLUMES_KIB: u64 = 64 * 1024;
 /// Bodies that cost too much would be answered by now, one after another.
 const ATTACK_LIMIT: Duration = Duration::from_secs(180);
 
@@ -74,12 +76,21 @@ fn attack(c: &Cluster, attack: &str, more: &str) -> String {
     watched(c, attack, |c| drop(c.apply("hostile", &manifest)))
 }
 
+fn create(c: &Cluster, object: &serde_json::Value) {
+    let out = c.kubectl_stdin(&["create", "-nhostile", "-f", "-"], &object.to_string());
+    assert!(out.status.success(), "{}", text(&out));
+}
+
+/// All at once.
+fn create_pods(c: &Cluster, names: &[&str], spec: &serde_json::Value) {
+    let pod =
+        |name: &&str| serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    let items: Vec<_> = names.iter().map(pod).collect();
+    create(c, &serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}));
+}
+
 /// Pods that take as many variables as there may be from one Secret of almost a megabyte: one for each thread.
 fn references(c: &Cluster) -> String {
-    let create = |c: &Cluster, object: &serde_json::Value| {
-        let out = c.kubectl_stdin(&["create", "-nhostile", "-f", "-"], &object.to_string());
-        assert!(out.status.success(), "{}", text(&out));
-    };
     let data = serde_json::json!({"k": "v", "large": "x".repeat(900_000)});
     create(
         c,
@@ -90,12 +101,19 @@ fn references(c: &Cluster) -> String {
     let env: Vec<_> = (0..4000).map(variable).collect();
     let container = serde_json::json!({"name": "c", "image": "busybox", "command": ["true"], "env": env});
     let spec = serde_json::json!({"restartPolicy": "Never", "containers": [container]});
-    watched(c, "references", |c| {
-        for name in ["references-1", "references-2", "references-3", "references"] {
-            let metadata = serde_json::json!({"name": name});
-            create(c, &serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}));
-        }
-    })
+    let names = ["references-1", "references-2", "references-3", "references"];
+    watched(c, "references", |c| create_pods(c, &names, &spec))
+}
+
+/// Pods that each have that Secret in sixty volumes: 54 MB of files, and as much again for each pod that is set up
+/// at the same time.
+fn volumes(c: &Cluster) -> String {
+    let volume = |n| serde_json::json!({"name": format!("v{n}"), "secret": {"secretName": "large"}});
+    let volumes: Vec<_> = (0..60).map(volume).collect();
+    let container = serde_json::json!({"name": "c", "image": "busybox", "command": ["true"]});
+    let spec = serde_json::json!({"restartPolicy": "Never", "containers": [container], "volumes": volumes});
+    let names = ["v-1", "v-2", "v-3", "v-4", "v-5", "v-6", "v-7", "v-8", "v-9", "volumes"];
+    watched(c, "volumes", |c| create_pods(c, &names, &spec))
 }
 
 fn watched(c: &Cluster, attack: &str, start: impl FnOnce(&Cluster)) -> String {
@@ -128,8 +146,21 @@ fn phase(c: &Cluster, pod: &str) -> String {
 
 /// The daemon's memory in KiB.
 fn resident(c: &Cluster) -> u64 {
+    memory(c, "VmRSS:")
+}
+
+/// The most that it had since [`forget_peak`].
+fn peak(c: &Cluster) -> u64 {
+    memory(c, "VmHWM:")
+}
+
+fn forget_peak(c: &Cluster) {
+    std::fs::write(format!("/proc/{}/clear_refs", c.daemon_pid()), "5").unwrap();
+}
+
+fn memory(c: &Cluster, of: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", c.daemon_pid())).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix(of)).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
@@ -164,6 +195,14 @@ fn siege() {
 
     let log = references(&c);
     assert_eq!(phase(&c, "pod/references"), "Succeeded", "{log}");
+
+    let memory = resident(&c);
+    forget_peak(&c);
+    let log = volumes(&c);
+    assert_eq!(phase(&c, "pod/volumes"), "Succeeded", "{log}");
+    let grown = peak(&c).saturating_sub(memory);
+    assert!(grown < VOLUMES_KIB, "ten pods with sixty volumes of a Secret took {grown} KiB");
+    c.kubectl(&["delete", "-nhostile", "pods", "--all"]);
 
     let log = attack(&c, "routes", "");
     assert_eq!(phase(&c, "pod/routes"), "Succeeded", "{log}");
