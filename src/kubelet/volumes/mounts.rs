@@ -31,9 +31,10 @@ pub(crate) fn container_mounts(
     message_file: &Path,
 ) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
-    let sub_paths = sub_paths.iter().map(Option::as_deref).chain(std::iter::repeat(None));
-    for (index, (m, sub_path)) in c.volume_mounts.iter().flatten().zip(sub_paths).enumerate() {
-        out.push(volume_mount(c, m, index, mounted, sub_path, pod_dir)?);
+    for (index, m) in c.volume_mounts.iter().flatten().enumerate() {
+        // One that was forgotten would show the whole volume.
+        let sub_path = sub_paths.get(index).ok_or("the sub paths are not those of the container")?;
+        out.push(volume_mount(c, m, index, mounted, sub_path.as_deref(), pod_dir)?);
     }
     let managed = |out: &mut Vec<Mount>, file: &str, at: &str| {
         let taken = out.iter().any(|m: &Mount| m.container_path == Path::new(at));
@@ -186,7 +187,8 @@ mod tests {
         let path = VolumePath::writable("/host/v".into());
         let mounted = Mounted { paths: [("v".to_owned(), path)].into(), refresh_at: None };
         let message = dir.path().join("containers/a/0.msg");
-        let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
+        let got =
+            container_mounts(&pod, &pod.spec().containers[0], &mounted, &[None, None], dir.path(), &message).unwrap();
         let seen: Vec<_> = got.iter().map(|m| (m.container_path.to_str().unwrap(), m.read_only)).collect();
         assert_eq!(
             seen,
@@ -208,8 +210,11 @@ mod tests {
         let path = VolumePath::of_files("/host/map".into());
         let mounted = Mounted { paths: [("map".to_owned(), path)].into(), refresh_at: None };
         let message = dir.path().join("0.msg");
-        let got = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message).unwrap();
+        let got =
+            container_mounts(&pod, &pod.spec().containers[0], &mounted, &[None, None], dir.path(), &message).unwrap();
         assert!(got[0].read_only);
+        let none = container_mounts(&pod, &pod.spec().containers[0], &mounted, &[], dir.path(), &message);
+        assert!(none.is_err(), "a mount whose sub path is not known");
     }
 
     #[test]
